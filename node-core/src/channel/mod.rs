@@ -1,0 +1,1 @@
+//! One handshake and the records under its keys.

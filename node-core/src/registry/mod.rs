@@ -1,0 +1,1 @@
+//! What the chain says about a name, and how we come to know it.

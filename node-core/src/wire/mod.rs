@@ -1,0 +1,1 @@
+//! Every byte format of the protocol, each beside its round-trip test.

@@ -1,0 +1,2 @@
+//! The nectar command.
+fn main() {}

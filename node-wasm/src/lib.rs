@@ -1,0 +1,1 @@
+//! A nectar node in a browser tab.
