@@ -1,1 +1,3 @@
 //! The native nectar node.
+
+pub mod keystore;
