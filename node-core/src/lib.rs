@@ -16,6 +16,7 @@ extern crate alloc;
 
 pub mod channel;
 pub mod code;
+pub mod crypto;
 pub mod limits;
 pub mod name;
 pub mod registry;

@@ -21,7 +21,9 @@ pub struct RegistryId {
 impl fmt::Debug for RegistryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:0x", self.chain_id)?;
-        self.contract.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.contract
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -44,7 +46,10 @@ impl Label {
         if text.len() > LABEL_MAX {
             return Err(NameError::TooLong);
         }
-        if let Some(found) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
+        if let Some(found) = text
+            .chars()
+            .find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-'))
+        {
             return Err(NameError::BadCharacter(found));
         }
         if text.starts_with('-') || text.ends_with('-') {
@@ -132,7 +137,10 @@ impl Name {
         let (contract, label) = rest.split_first_chunk::<20>().ok_or(NameError::Malformed)?;
         let label = core::str::from_utf8(label).map_err(|_| NameError::Malformed)?;
         Ok(Self {
-            registry: RegistryId { chain_id: u64::from_be_bytes(*chain_id), contract: *contract },
+            registry: RegistryId {
+                chain_id: u64::from_be_bytes(*chain_id),
+                contract: *contract,
+            },
             label: Label::new(label)?,
         })
     }
@@ -185,7 +193,10 @@ mod tests {
     #[test]
     fn a_name_is_chain_contract_and_label_on_the_wire() {
         let name = Name {
-            registry: RegistryId { chain_id: 31337, contract: [0xc0; 20] },
+            registry: RegistryId {
+                chain_id: 31337,
+                contract: [0xc0; 20],
+            },
             label: Label::new("alice").expect("valid"),
         };
         let bytes = name.to_bytes();

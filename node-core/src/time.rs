@@ -27,14 +27,20 @@ impl Instant {
 impl Add<Duration> for Instant {
     type Output = Self;
     fn add(self, delay: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
 impl Sub<Duration> for Instant {
     type Output = Self;
     fn sub(self, delay: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)),
+        )
     }
 }
 

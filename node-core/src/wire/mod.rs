@@ -1,1 +1,3 @@
 //! Every byte format of the protocol, each beside its round-trip test.
+
+pub mod handshake;
