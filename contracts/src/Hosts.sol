@@ -10,11 +10,13 @@ library Hosts {
     uint8 internal constant IPV6 = 2;
     uint8 internal constant DNS = 3;
 
-    /// @notice Longest DNS name, in bytes: what two storage slots hold.
+    /// @notice Longest DNS name, in bytes: what a record's slots hold.
     uint256 internal constant DNS_MAX = 64;
 
-    /// @dev Bit `c` is set for each character that a DNS label may begin or end with: `a-z` and `0-9`.
-    uint256 private constant ALPHANUMERIC = ((1 << 26) - 1) << 0x61 | ((1 << 10) - 1) << 0x30;
+    uint256 private constant DOT = 0x2e;
+    bytes1 private constant HYPHEN = "-";
+    /// @dev Bit `c` is set for each character that a DNS label may hold: `a-z`, `0-9` and the hyphen.
+    uint256 private constant ALLOWED = ((1 << 26) - 1) << 0x61 | ((1 << 10) - 1) << 0x30 | 1 << 0x2d;
 
     /// @notice Whether `host` has the form that `kind` (not indirect) asks for.
     function isValid(uint8 kind, bytes calldata host) internal pure returns (bool) {
@@ -30,25 +32,23 @@ library Hosts {
         uint256 length = host.length;
         if (length == 0 || length > DNS_MAX) return false;
 
-        uint256 labelLength;
-        bytes1 first;
-        bytes1 previous = ".";
+        uint256 start;
         for (uint256 i; i < length; ++i) {
-            bytes1 c = host[i];
-            if (c == ".") {
-                if (labelLength == 0 || previous == "-") return false;
-                labelLength = 0;
-            } else {
-                if (c == "-") {
-                    if (labelLength == 0) return false;
-                } else if (ALPHANUMERIC >> uint8(c) & 1 == 0) {
-                    return false;
-                }
-                if (labelLength == 0) first = c;
-                if (++labelLength == 64) return false;
+            uint256 c;
+            // host[i], without the second check that i is within bounds, which would cost as much as the rest of the loop.
+            assembly ("memory-safe") {
+                c := byte(0, calldataload(add(host.offset, i)))
             }
-            previous = c;
+            if (ALLOWED >> c & 1 != 0) continue;
+            if (c != DOT || !isDnsLabel(host[start:i])) return false;
+            start = i + 1;
         }
-        return labelLength != 0 && previous != "-" && first >= "a";
+        return isDnsLabel(host[start:]) && host[start] >= "a";
+    }
+
+    /// @dev The length and edges of a label whose characters are allowed.
+    function isDnsLabel(bytes calldata label) private pure returns (bool) {
+        uint256 length = label.length;
+        return length != 0 && length < 64 && label[0] != HYPHEN && label[length - 1] != HYPHEN;
     }
 }

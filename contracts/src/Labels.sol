@@ -17,8 +17,9 @@ library Labels {
     uint8 internal constant HYPHEN_AT_EDGE = 4;
     uint8 internal constant DOUBLED_HYPHEN = 5;
 
+    uint256 private constant HYPHEN = 0x2d;
     /// @dev Bit `c` is set for each allowed character `c`: `a-z`, `0-9` and the hyphen.
-    uint256 private constant ALLOWED = ((1 << 26) - 1) << 0x61 | ((1 << 10) - 1) << 0x30 | 1 << 0x2d;
+    uint256 private constant ALLOWED = ((1 << 26) - 1) << 0x61 | ((1 << 10) - 1) << 0x30 | 1 << HYPHEN;
 
     /// @notice The first rule that `label` breaks, in the order of the codes above, or `OK`.
     function check(bytes calldata label) internal pure returns (uint8) {
@@ -27,14 +28,14 @@ library Labels {
         if (length > MAX) return TOO_LONG;
 
         bool doubled;
-        bytes1 previous;
+        uint256 previous;
         for (uint256 i; i < length; ++i) {
-            bytes1 c = label[i];
-            if (ALLOWED >> uint8(c) & 1 == 0) return BAD_CHARACTER;
-            if (c == "-" && previous == "-") doubled = true;
+            uint256 c = uint8(label[i]);
+            if (ALLOWED >> c & 1 == 0) return BAD_CHARACTER;
+            if (c == HYPHEN && previous == HYPHEN) doubled = true;
             previous = c;
         }
-        if (label[0] == "-" || previous == "-") return HYPHEN_AT_EDGE;
+        if (uint8(label[0]) == HYPHEN || previous == HYPHEN) return HYPHEN_AT_EDGE;
         return doubled ? DOUBLED_HYPHEN : OK;
     }
 }

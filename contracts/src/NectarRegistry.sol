@@ -235,7 +235,7 @@ contract NectarRegistry is RecordStore, ERC721, EIP712 {
     function _requireEditor(uint256 tokenId, address account) private view {
         if (account == _requireRegistered(tokenId)) return;
         // Zero is "no manager", never an account.
-        if (account == address(0) || account != _slots[tokenId].manager) revert NotAuthorized(tokenId, account);
+        if (account == address(0) || account != _manager(tokenId)) revert NotAuthorized(tokenId, account);
     }
 
     /// @dev The domain (chain and contract), nonce and epoch in `change` stop replays: elsewhere, again, or after a sale.

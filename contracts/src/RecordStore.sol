@@ -8,66 +8,85 @@ import {Hosts} from "./Hosts.sol";
 /// @notice The layout is part of the registry's interface: light nodes read it with `eth_getProof`. It must stay the
 /// first base of the registry, so that its variables begin at storage slot 0.
 ///
-/// With `h` the name's hash (the token id) and `‖` joining 32-byte words, a name's four slots begin at
-/// `b = keccak256(h ‖ 0)`:
+/// With `h` the name's hash (the token id) and `‖` joining words, a name's four slots begin at `b = keccak256(h ‖ 0)`;
+/// their parts stand from the left, and host bytes are followed by zeros up to the end of their part:
 ///
-///     b + 0   manager 20 ‖ epoch 4 ‖ version 4 ‖ port 2 ‖ hostKind 1 ‖ schemes 1      (from the left)
+///     b + 0   host, bytes 0 to 19 ‖ epoch 4 ‖ version 4 ‖ port 2 ‖ hostKind 1 ‖ flags 1
 ///     b + 1   networkingKey
-///     b + 2   host, bytes 0 to 31, zeros after its end       counts unless hostKind = 0
-///     b + 3   host, bytes 32 to 63, zeros after its end      counts if hostKind = 3
+///     b + 2   host, bytes 20 to 51     counts if the host is longer than 20 bytes
+///     b + 3   host, bytes 52 to 63     counts if the host is longer than 52 bytes
 ///
-/// A slot that does not count may hold what an older record left there. A name is registered if its version is not
-/// zero. IPv4 is 4 bytes, IPv6 is 16, and a DNS name ends before its first zero byte. The routers count if
-/// hostKind = 0; they are eight 4-byte indices from the left, zeros after the last, at
-/// `keccak256(epoch ‖ keccak256(h ‖ 1))`.
+/// flags: bits 0 and 1 = schemes; bits 2 to 7 = length of the host - 1 (all zero if hostKind = 0). So slot 0 tells which
+/// slots count: an address needs two, a DNS name at most four. One that does not count may hold what an older record left.
+/// A name is registered if its version is not zero.
+///
+/// By (h, epoch), so that a transfer clears them without a write:
+///
+///     keccak256(epoch ‖ keccak256(h ‖ 1))   routers: eight 4-byte indices from the left, zeros after the last;
+///                                           count if hostKind = 0
+///     keccak256(epoch ‖ keccak256(h ‖ 2))   manager
 abstract contract RecordStore is INectarRegistry {
     /// @notice Most routers of one record: what one storage slot holds.
     uint256 internal constant MAX_ROUTERS = 8;
 
-    /// @dev Solidity packs a slot from the right, hence the order.
+    /// @dev Solidity packs a slot from the right, hence the order. The manager is not here: few names have one, and in
+    /// its place an address costs no slot of its own.
     struct Slots {
-        uint8 schemes;
+        uint8 flags;
         uint8 hostKind;
         uint16 port;
         uint32 version;
         uint32 epoch;
-        address manager;
+        bytes20 hostStart;
         bytes32 networkingKey;
-        bytes32 hostStart;
+        bytes32 hostMiddle;
         bytes32 hostEnd;
     }
 
     /// @dev Storage slot 0.
     mapping(uint256 tokenId => Slots) internal _slots;
-    /// @dev Storage slot 1. Keyed by epoch too, so that a transfer clears them without a write.
+    /// @dev Storage slot 1.
     mapping(uint256 tokenId => mapping(uint32 epoch => uint256)) internal _packedRouters;
     /// @dev Storage slot 2.
+    mapping(uint256 tokenId => mapping(uint32 epoch => address)) internal _managers;
+    /// @dev Storage slot 3.
     mapping(uint256 tokenId => string) internal _labels;
     /// @inheritdoc INectarRegistry
-    /// @dev Storage slot 3.
+    /// @dev Storage slot 4.
     mapping(uint256 tokenId => uint32) public indexOf;
     /// @inheritdoc INectarRegistry
-    /// @dev Storage slot 4.
+    /// @dev Storage slot 5.
     mapping(uint32 index => uint256) public enlistedAt;
     /// @inheritdoc INectarRegistry
-    /// @dev Storage slot 5.
+    /// @dev Storage slot 6.
     uint32 public routerCount;
 
     /// @dev Replaces the record, after checking it.
     function _setRecord(uint256 tokenId, Record calldata record) internal {
         Slots storage slots = _slots[tokenId];
-        uint8 hostKind = record.hostKind;
-        if (hostKind == Hosts.INDIRECT) {
+        if (record.hostKind == Hosts.INDIRECT) {
             if (record.host.length != 0 || record.port != 0 || record.schemes != 0) {
                 revert IndirectWithAddress(record.host, record.port, record.schemes);
             }
+            _setEndpoint(slots, Hosts.INDIRECT, "", 0, 0);
             _setRouters(tokenId, slots.epoch, record.routers);
         } else {
-            _setHost(slots, record);
+            if (!Hosts.isValid(record.hostKind, record.host)) revert HostInvalid(record.hostKind, record.host);
+            if (record.port == 0 || record.schemes == 0 || record.schemes > 3) {
+                revert EndpointInvalid(record.port, record.schemes);
+            }
+            if (record.routers.length != 0) revert DirectWithRouters(record.routers.length);
+            uint256 length = record.host.length;
+            _setEndpoint(
+                slots,
+                record.hostKind,
+                bytes20(record.host),
+                record.port,
+                uint8((length - 1) << 2 | record.schemes)
+            );
+            if (length > 20) slots.hostMiddle = bytes32(record.host[20:]);
+            if (length > 52) slots.hostEnd = bytes32(record.host[52:]);
         }
-        slots.hostKind = hostKind;
-        slots.port = record.port;
-        slots.schemes = record.schemes;
         _setKey(tokenId, record.networkingKey);
     }
 
@@ -80,25 +99,26 @@ abstract contract RecordStore is INectarRegistry {
 
     /// @dev Replaces the manager.
     function _setManager(uint256 tokenId, address manager) internal {
-        _slots[tokenId].manager = manager;
+        _managers[tokenId][_slots[tokenId].epoch] = manager;
         emit ManagerChanged(tokenId, manager);
         _changed(tokenId);
     }
 
-    /// @dev Ends an epoch: two slots, however much the record held. Host and routers stop counting, since the kind
-    /// becomes indirect and routers are keyed by epoch.
+    /// @dev Ends an epoch: two slots, however much the record held. The rest of the host stops counting, since the kind
+    /// becomes indirect, and routers and manager are keyed by epoch.
     function _clear(uint256 tokenId) internal {
         Slots storage slots = _slots[tokenId];
-        slots.hostKind = Hosts.INDIRECT;
-        slots.port = 0;
-        slots.schemes = 0;
+        uint32 epoch = slots.epoch;
+        _setEndpoint(slots, Hosts.INDIRECT, "", 0, 0);
+        slots.epoch = epoch + 1;
         slots.networkingKey = 0;
-        slots.epoch += 1;
-        if (slots.manager != address(0)) {
-            slots.manager = address(0);
-            emit ManagerChanged(tokenId, address(0));
-        }
+        if (_managers[tokenId][epoch] != address(0)) emit ManagerChanged(tokenId, address(0));
         _changed(tokenId);
+    }
+
+    /// @dev The account that may change the record beside the owner, or zero.
+    function _manager(uint256 tokenId) internal view returns (address) {
+        return _managers[tokenId][_slots[tokenId].epoch];
     }
 
     /// @dev Everything about a registered name.
@@ -106,12 +126,12 @@ abstract contract RecordStore is INectarRegistry {
         Slots storage slots = _slots[tokenId];
         return Resolved({
             owner: owner,
-            manager: slots.manager,
+            manager: _manager(tokenId),
             networkingKey: slots.networkingKey,
             hostKind: slots.hostKind,
             host: _host(slots),
             port: slots.port,
-            schemes: slots.schemes,
+            schemes: slots.flags & 3,
             routers: slots.hostKind == Hosts.INDIRECT ? _routers(tokenId, slots.epoch) : new string[](0),
             version: slots.version,
             epoch: slots.epoch
@@ -125,16 +145,11 @@ abstract contract RecordStore is INectarRegistry {
         emit RecordChanged(tokenId, version, slots.epoch);
     }
 
-    function _setHost(Slots storage slots, Record calldata record) private {
-        bytes calldata host = record.host;
-        if (!Hosts.isValid(record.hostKind, host)) revert HostInvalid(record.hostKind, host);
-        if (record.port == 0 || record.schemes == 0 || record.schemes > 3) {
-            revert EndpointInvalid(record.port, record.schemes);
-        }
-        if (record.routers.length != 0) revert DirectWithRouters(record.routers.length);
-
-        slots.hostStart = bytes32(host);
-        if (record.hostKind == Hosts.DNS) slots.hostEnd = host.length > 32 ? bytes32(host[32:]) : bytes32(0);
+    function _setEndpoint(Slots storage slots, uint8 hostKind, bytes20 hostStart, uint16 port, uint8 flags) private {
+        slots.hostKind = hostKind;
+        slots.hostStart = hostStart;
+        slots.port = port;
+        slots.flags = flags;
     }
 
     function _setRouters(uint256 tokenId, uint32 epoch, uint32[] calldata routers) private {
@@ -156,16 +171,11 @@ abstract contract RecordStore is INectarRegistry {
     }
 
     function _host(Slots storage slots) private view returns (bytes memory host) {
-        uint8 kind = slots.hostKind;
-        if (kind == Hosts.IPV4) return abi.encodePacked(bytes4(slots.hostStart));
-        if (kind == Hosts.IPV6) return abi.encodePacked(bytes16(slots.hostStart));
-        if (kind == Hosts.DNS) {
-            host = abi.encodePacked(slots.hostStart, slots.hostEnd);
-            uint256 length;
-            while (length < host.length && host[length] != 0) ++length;
-            assembly ("memory-safe") {
-                mstore(host, length)
-            }
+        if (slots.hostKind == Hosts.INDIRECT) return "";
+        uint256 length = (slots.flags >> 2) + 1;
+        host = abi.encodePacked(slots.hostStart, slots.hostMiddle, bytes12(slots.hostEnd));
+        assembly ("memory-safe") {
+            mstore(host, length)
         }
     }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {NectarRegistry} from "../src/NectarRegistry.sol";
 import {Record} from "../src/INectarRegistry.sol";
 import {RegistryTest} from "./support/RegistryTest.sol";
 
@@ -14,7 +13,7 @@ contract GasTest is RegistryTest {
 
     function setUp() public override {
         super.setUp();
-        registry = new NectarRegistry(MIN_AGE, MAX_AGE, 0, payable(address(0)));
+        registry = deploy(MIN_AGE, MAX_AGE, 0, payable(address(0)));
     }
 
     function test_gas_of_registering_an_ipv4_record() public {
@@ -22,7 +21,7 @@ contract GasTest is RegistryTest {
         _within("register_ipv4", 160_000);
     }
 
-    function test_gas_of_registering_a_dns_record_of_two_slots() public {
+    function test_gas_of_registering_a_dns_record_of_an_extra_slot() public {
         _register(OWNER, "satellite", dns("satellite.operators.nectar-nodes.example"));
         _within("register_dns", 180_000);
     }

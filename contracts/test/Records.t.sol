@@ -19,8 +19,10 @@ contract RecordsTest is RegistryTest {
         _sets(dns("a"));
         _sets(dns("localhost"));
         _sets(dns("node-1.example.org"));
-        _sets(dns("abcdefghijklmnopqrstuvwx.example")); // 32 bytes
-        _sets(dns("abcdefghijklmnopqrstuvwxy.example")); // 33 bytes
+        _sets(dns("abcdefghijkl.example")); // 20 bytes
+        _sets(dns("abcdefghijklm.example")); // 21 bytes
+        _sets(dns("abcdefghijklmnopqrstuvwxyz.abcdefghijklmnopq.example")); // 52 bytes
+        _sets(dns("abcdefghijklmnopqrstuvwxyz.abcdefghijklmnopqr.example")); // 53 bytes
         _sets(dns(DNS_64));
         _sets(indirect(routers));
         _sets(ipv4());
@@ -30,6 +32,7 @@ contract RecordsTest is RegistryTest {
     function test_nothing_of_a_longer_host_shows_in_a_shorter_one() public {
         _sets(dns(DNS_64));
         _sets(dns("a.example"));
+        _sets(dns("abcdefghijklm.example"));
         _sets(dns(DNS_64));
         _sets(ipv4());
         _sets(dns("b.example"));
@@ -241,27 +244,28 @@ contract RecordsTest is RegistryTest {
     function test_a_direct_record_lies_where_the_documentation_says() public {
         Record memory record = dns(DNS_64);
         record.port = 0x1234;
+        record.schemes = 2;
         _sets(record);
-        vm.prank(alice);
-        registry.setManager(id("alice"), bob);
 
         uint256 base = uint256(keccak256(abi.encode(id("alice"), 0)));
         vm.assertEq(
             _word(base),
-            bytes32(abi.encodePacked(bob, uint32(1), uint32(3), uint16(0x1234), uint8(3), uint8(3))),
-            "manager, epoch, version, port, kind, schemes"
+            bytes32(abi.encodePacked("a-rather-long-label.", uint32(1), uint32(2), uint16(0x1234), uint8(3), uint8(0xfe))),
+            "host, epoch, version, port, kind, length and schemes"
         );
         vm.assertEq(_word(base + 1), KEY, "key");
-        vm.assertEq(abi.encodePacked(_word(base + 2), _word(base + 3)), bytes(DNS_64), "host");
+        vm.assertEq(_word(base + 2), bytes32("of-a-name.that-fills-both-slots."), "host, 20 to 51");
+        vm.assertEq(_word(base + 3), bytes32("example.orgs"), "host, 52 to 63");
     }
 
-    function test_short_hosts_end_with_zeros() public {
+    function test_an_address_lies_in_one_slot_with_the_counters() public {
         uint256 base = uint256(keccak256(abi.encode(id("alice"), 0)));
-        vm.assertEq(_word(base + 2), bytes32(hex"cb007107"), "IPv4");
-        _sets(dns(DNS_64));
-        _sets(dns("a.example"));
-        vm.assertEq(_word(base + 2), bytes32("a.example"), "start");
-        vm.assertEq(_word(base + 3), bytes32(0), "end");
+        bytes memory rest = abi.encodePacked(uint32(1), uint32(1), uint16(9000), uint8(1), uint8(3 << 2 | 3));
+        vm.assertEq(_word(base), bytes32(abi.encodePacked(hex"cb007107", bytes16(0), rest)), "IPv4");
+        _sets(ipv6());
+        rest = abi.encodePacked(uint32(1), uint32(2), uint16(9000), uint8(2), uint8(15 << 2 | 3));
+        vm.assertEq(_word(base), bytes32(abi.encodePacked(ipv6().host, bytes4(0), rest)), "IPv6");
+        vm.assertEq(_word(base + 2), bytes32(0), "no third slot");
     }
 
     function test_routers_lie_where_the_documentation_says() public {
@@ -275,15 +279,19 @@ contract RecordsTest is RegistryTest {
         );
     }
 
-    function test_label_router_index_and_owner_lie_where_the_documentation_says() public {
+    function test_manager_label_index_and_owner_lie_where_the_documentation_says() public {
         enlistRouters(2);
         uint256 router = id(routerLabel(1));
+        vm.prank(bob);
+        registry.setManager(router, eve);
+        bytes32 manager = keccak256(abi.encode(1, keccak256(abi.encode(router, 2))));
+        vm.assertEq(_word(uint256(manager)), bytes32(uint256(uint160(eve))), "manager");
         bytes32 short = bytes32(abi.encodePacked("router-1", bytes23(0), uint8(16)));
-        vm.assertEq(_word(uint256(keccak256(abi.encode(router, 2)))), short, "label");
-        vm.assertEq(_word(uint256(keccak256(abi.encode(router, 3)))), bytes32(uint256(2)), "indexOf");
-        vm.assertEq(_word(uint256(keccak256(abi.encode(2, 4)))), bytes32(router), "enlistedAt");
-        vm.assertEq(_word(5), bytes32(uint256(2)), "routerCount");
-        vm.assertEq(_word(uint256(keccak256(abi.encode(router, 8)))), bytes32(uint256(uint160(bob))), "owner");
+        vm.assertEq(_word(uint256(keccak256(abi.encode(router, 3)))), short, "label");
+        vm.assertEq(_word(uint256(keccak256(abi.encode(router, 4)))), bytes32(uint256(2)), "indexOf");
+        vm.assertEq(_word(uint256(keccak256(abi.encode(2, 5)))), bytes32(router), "enlistedAt");
+        vm.assertEq(_word(6), bytes32(uint256(2)), "routerCount");
+        vm.assertEq(_word(uint256(keccak256(abi.encode(router, 9)))), bytes32(uint256(uint160(bob))), "owner");
     }
 
     function test_a_transfer_clears_two_slots_but_for_the_counters() public {
@@ -292,7 +300,7 @@ contract RecordsTest is RegistryTest {
         registry.setManager(id("alice"), bob);
         vm.prank(alice);
         registry.transferFrom(alice, eve, id("alice"));
-        bytes32 counters = bytes32(abi.encodePacked(address(0), uint32(2), uint32(3), uint32(0)));
+        bytes32 counters = bytes32(abi.encodePacked(bytes20(0), uint32(2), uint32(3), uint32(0)));
         vm.assertEq(_word(base), counters, "slot 0");
         vm.assertEq(_word(base + 1), bytes32(0), "slot 1");
     }

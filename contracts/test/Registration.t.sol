@@ -2,9 +2,8 @@
 pragma solidity 0.8.37;
 
 import {IERC721Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
-import {NectarRegistry} from "../src/NectarRegistry.sol";
 import {INectarRegistry, Record, Resolved} from "../src/INectarRegistry.sol";
-import {RegistryTest} from "./support/RegistryTest.sol";
+import {Registry, RegistryTest} from "./support/RegistryTest.sol";
 
 /// @notice Commit and reveal, labels and the fee.
 contract RegistrationTest is RegistryTest {
@@ -162,7 +161,7 @@ contract RegistrationTest is RegistryTest {
     }
 
     function test_attack_a_commitment_of_another_registry_or_chain_counts_nowhere_else() public {
-        NectarRegistry other = new NectarRegistry(MIN_AGE, MAX_AGE, FEE, treasury);
+        Registry other = deploy(MIN_AGE, MAX_AGE, FEE, treasury);
         bytes32 there = other.makeCommitment("alice", alice, ipv4(), SALT);
         bytes32 here = registry.makeCommitment("alice", alice, ipv4(), SALT);
         vm.assertEq(here == there, false, "bound to the contract");
@@ -224,7 +223,7 @@ contract RegistrationTest is RegistryTest {
     }
 
     function test_a_free_registry_takes_no_money_and_needs_no_treasury() public {
-        registry = new NectarRegistry(MIN_AGE, MAX_AGE, 0, payable(address(0)));
+        registry = deploy(MIN_AGE, MAX_AGE, 0, payable(address(0)));
         registry.commit(registry.makeCommitment("alice", alice, ipv4(), SALT));
         skip(MIN_AGE);
         vm.expectRevert(abi.encodeWithSelector(INectarRegistry.FeeMismatch.selector, 0, 1));
@@ -236,7 +235,7 @@ contract RegistrationTest is RegistryTest {
     }
 
     function test_a_treasury_that_refuses_stops_the_registration() public {
-        registry = new NectarRegistry(MIN_AGE, MAX_AGE, FEE, payable(address(this)));
+        registry = deploy(MIN_AGE, MAX_AGE, FEE, payable(address(this)));
         registry.commit(registry.makeCommitment("alice", alice, ipv4(), SALT));
         skip(MIN_AGE);
         vm.expectRevert(abi.encodeWithSelector(INectarRegistry.FeeRefused.selector, address(this), FEE));
@@ -246,9 +245,9 @@ contract RegistrationTest is RegistryTest {
 
     function test_a_deployment_that_could_not_work_is_refused() public {
         vm.expectRevert(abi.encodeWithSelector(INectarRegistry.CommitmentAgesInvalid.selector, 60, 60));
-        new NectarRegistry(60, 60, 0, treasury);
+        deploy(60, 60, 0, treasury);
         vm.expectRevert(abi.encodeWithSelector(INectarRegistry.TreasuryMissing.selector, 1));
-        new NectarRegistry(60, 61, 1, payable(address(0)));
+        deploy(60, 61, 1, payable(address(0)));
     }
 
     // Labels

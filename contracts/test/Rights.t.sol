@@ -3,9 +3,8 @@ pragma solidity 0.8.37;
 
 import {IERC721Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 import {IERC721Receiver} from "@openzeppelin/contracts/token/ERC721/IERC721Receiver.sol";
-import {NectarRegistry} from "../src/NectarRegistry.sol";
 import {INectarRegistry, Record, Resolved} from "../src/INectarRegistry.sol";
-import {RegistryTest} from "./support/RegistryTest.sol";
+import {Registry, RegistryTest} from "./support/RegistryTest.sol";
 
 /// @notice Who may do what, and what a transfer leaves behind.
 contract RightsTest is RegistryTest {
@@ -188,7 +187,7 @@ contract RightsTest is RegistryTest {
 
     function test_attack_a_treasury_reenters_a_registration() public {
         GreedyTreasury greedy = new GreedyTreasury();
-        registry = new NectarRegistry(MIN_AGE, MAX_AGE, FEE, payable(greedy));
+        registry = deploy(MIN_AGE, MAX_AGE, FEE, payable(greedy));
         greedy.aim(registry, ipv4());
         registry.commit(registry.makeCommitment("alice", alice, ipv4(), SALT));
         skip(MIN_AGE);
@@ -235,14 +234,14 @@ contract RightsTest is RegistryTest {
 
 /// @notice Looks at what it was given from within the callback, and acts on it.
 contract Receiver is IERC721Receiver {
-    NectarRegistry private immutable registry;
+    Registry private immutable registry;
     bytes32 public keySeen;
     address public managerSeen;
     address public ownerSeen;
     Record private record;
     address private next;
 
-    constructor(NectarRegistry registry_) {
+    constructor(Registry registry_) {
         registry = registry_;
     }
 
@@ -265,11 +264,11 @@ contract Receiver is IERC721Receiver {
 
 /// @notice Spends the fee it receives on revealing the same commitment again.
 contract GreedyTreasury {
-    NectarRegistry private registry;
+    Registry private registry;
     Record private record;
     bytes public refusal;
 
-    function aim(NectarRegistry registry_, Record calldata record_) external {
+    function aim(Registry registry_, Record calldata record_) external {
         (registry, record) = (registry_, record_);
     }
 

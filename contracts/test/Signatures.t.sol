@@ -3,7 +3,6 @@ pragma solidity 0.8.37;
 
 import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
-import {NectarRegistry} from "../src/NectarRegistry.sol";
 import {INectarRegistry, Record} from "../src/INectarRegistry.sol";
 import {RegistryTest} from "./support/RegistryTest.sol";
 
@@ -79,7 +78,7 @@ contract SignaturesTest is RegistryTest {
 
     function test_attack_a_signature_is_used_on_another_registry() public {
         bytes memory signature = _sign(ALICE_KEY, _rotateDigest(NEW_KEY));
-        registry = new NectarRegistry(MIN_AGE, MAX_AGE, FEE, treasury);
+        registry = deploy(MIN_AGE, MAX_AGE, FEE, treasury);
         claim("alice", alice, ipv4());
         _refusesRotation(NEW_KEY, alice, signature);
     }

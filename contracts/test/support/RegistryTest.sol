@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {NectarRegistry} from "../../src/NectarRegistry.sol";
-import {Record, Resolved} from "../../src/INectarRegistry.sol";
+import {IERC721Metadata} from "@openzeppelin/contracts/token/ERC721/extensions/IERC721Metadata.sol";
+import {INectarRegistry, Record, Resolved} from "../../src/INectarRegistry.sol";
 import {Test} from "./Test.sol";
 
-/// @notice A registry, some people, and the ways to make records and names.
-abstract contract RegistryTest is Test {
+/// @notice The registry as the world sees it.
+interface Registry is INectarRegistry, IERC721Metadata {}
+
+/// @notice A registry, some people, and ways to make records and names.
+abstract contract RegistryFixture is Test {
     uint64 internal constant MIN_AGE = 60;
     uint64 internal constant MAX_AGE = 1 days;
     uint256 internal constant FEE = 0.01 ether;
@@ -21,14 +24,23 @@ abstract contract RegistryTest is Test {
     address internal eve = vm.addr(EVE_KEY);
     address payable internal treasury = payable(address(0x7EA5));
 
-    NectarRegistry internal registry;
+    Registry internal registry;
 
-    function setUp() public virtual {
-        vm.warp(1_800_000_000);
-        registry = new NectarRegistry(MIN_AGE, MAX_AGE, FEE, treasury);
-        vm.deal(alice, 100 ether);
-        vm.deal(bob, 100 ether);
-        vm.deal(eve, 100 ether);
+    /// @dev A new registry with the given constructor arguments, or its revert.
+    function deploy(uint64 minAge, uint64 maxAge, uint256 fee, address payable payee) internal returns (Registry) {
+        return _create(vm.getCode("NectarRegistry.sol:NectarRegistry"), abi.encode(minAge, maxAge, fee, payee));
+    }
+
+    function _create(bytes memory code, bytes memory arguments) internal returns (Registry created) {
+        bytes memory init = bytes.concat(code, arguments);
+        assembly ("memory-safe") {
+            created := create(0, add(init, 0x20), mload(init))
+            if iszero(created) {
+                let reason := mload(0x40)
+                returndatacopy(reason, 0, returndatasize())
+                revert(reason, returndatasize())
+            }
+        }
     }
 
     /// @dev Commits, waits and reveals; `owner` pays.
@@ -102,5 +114,16 @@ abstract contract RegistryTest is Test {
         vm.assertEq(got.port, 0, "port");
         vm.assertEq(got.schemes, 0, "schemes");
         vm.assertEq(got.routers.length, 0, "routers");
+    }
+}
+
+/// @notice What a test contract inherits.
+abstract contract RegistryTest is RegistryFixture {
+    function setUp() public virtual {
+        vm.warp(1_800_000_000);
+        registry = deploy(MIN_AGE, MAX_AGE, FEE, treasury);
+        vm.deal(alice, 100 ether);
+        vm.deal(bob, 100 ether);
+        vm.deal(eve, 100 ether);
     }
 }

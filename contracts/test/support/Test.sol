@@ -16,6 +16,7 @@ interface Vm {
     function expectEmit(address emitter) external;
     function expectRevert(bytes calldata reason) external;
     function getBlockTimestamp() external view returns (uint256);
+    function getCode(string calldata artifact) external view returns (bytes memory);
     function load(address account, bytes32 slot) external view returns (bytes32);
     function prank(address sender) external;
     function sign(uint256 privateKey, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
