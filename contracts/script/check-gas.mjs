@@ -2,7 +2,7 @@
 // Sends the transactions of test/Gas.t.sol, byte for byte, to a real node and compares the gas of each receipt with
 // snapshots/NectarRegistry.json and with its goal. Forge's figure and the node's must be equal: no tolerance.
 import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { fileURLToPath } from "node:url";
 import { JsonRpcProvider, ZeroAddress, id, toUtf8Bytes } from "ethers";
@@ -14,16 +14,22 @@ const GOALS = {
   register_8_routers: 200_000n,
   rotate_key: 38_000n,
   transfer: 65_000n,
+  // Without a goal, only checked against the snapshot.
+  register_dns_64: undefined,
+  register_ipv4_for_a_fee: undefined,
+  enlist_first: undefined,
 };
 const MIN_AGE = 60;
 const SALT = id("salt");
 const direct = (hostKind, host) => ({ networkingKey: id("key"), hostKind, host, port: 9000, schemes: 3, routers: [] });
 const ipv4 = direct(1, "0xcb007107");
 const dns = direct(3, toUtf8Bytes("satellite.operators.nectar-nodes.example"));
+const longDns = direct(3, toUtf8Bytes("satellite.in-a-long-label.of-operators.nectar-nodes-host.example"));
 const indirect = (routers) => ({ ...direct(0, "0x"), port: 0, schemes: 0, routers });
 
 const port = await freePort();
-const anvil = spawn(fileURLToPath(new URL("../node_modules/.bin/anvil", import.meta.url)), ["--port", port, "--silent"], {
+const packaged = fileURLToPath(new URL("../node_modules/.bin/anvil", import.meta.url));
+const anvil = spawn(existsSync(packaged) ? packaged : "anvil", ["--port", port, "--silent"], {
   stdio: ["ignore", "ignore", "inherit"],
 });
 process.on("exit", () => anvil.kill("SIGKILL"));
@@ -41,9 +47,9 @@ for (const [name, goal] of Object.entries(GOALS)) {
   const gas = receipts[name];
   const wrong = [];
   if (gas !== BigInt(snapshots[name] ?? 0)) wrong.push(`the snapshot says ${snapshots[name]}`);
-  if (gas > goal) wrong.push(`the goal is ${goal}`);
+  if (goal && gas > goal) wrong.push(`the goal is ${goal}`);
   failures += wrong.length > 0;
-  console.log(`${wrong.length ? "FAIL" : "ok  "} ${name.padEnd(18)} ${gas} gas ${wrong.join(", ")}`);
+  console.log(`${wrong.length ? "FAIL" : "ok  "} ${name.padEnd(24)} ${gas} gas ${wrong.join(", ")}`);
 }
 console.log(`gas: ${Object.keys(GOALS).length - failures} receipts equal to their snapshots, ${failures} not`);
 process.exit(failures ? 1 : 0);
@@ -57,6 +63,14 @@ async function measure() {
 
   registry = await fresh();
   gas.register_dns = await register(registry, owner, "satellite", dns);
+
+  registry = await fresh();
+  gas.register_dns_64 = await register(registry, owner, "satellite", longDns);
+
+  const fee = 10_000_000_000_000_000n;
+  registry = await fresh({ fee, treasury: buyer.address });
+  gas.register_ipv4_for_a_fee = await register(registry, owner, "satellite", ipv4, fee);
+  gas.enlist_first = await sent(registry.connect(owner).enlist(id("satellite")));
 
   registry = await fresh();
   const routers = [];
@@ -73,16 +87,16 @@ async function measure() {
   return gas;
 }
 
-function fresh() {
-  return deploy(owner, { minAge: MIN_AGE, maxAge: 86_400, fee: 0, treasury: ZeroAddress });
+function fresh(terms = { fee: 0, treasury: ZeroAddress }) {
+  return deploy(owner, { minAge: MIN_AGE, maxAge: 86_400, ...terms });
 }
 
-async function register(registry, signer, label, record) {
+async function register(registry, signer, label, record, value = 0n) {
   const mine = registry.connect(signer);
   await sent(mine.commit(await mine.makeCommitment(label, signer.address, record, SALT)));
   await provider.send("evm_increaseTime", [MIN_AGE]);
   await provider.send("evm_mine", []);
-  return sent(mine.register(label, signer.address, record, SALT));
+  return sent(mine.register(label, signer.address, record, SALT, { value }));
 }
 
 async function sent(transaction) {

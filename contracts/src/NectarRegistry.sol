@@ -13,9 +13,8 @@ import {RecordStore} from "./RecordStore.sol";
 /// @notice Names of nectar nodes: who owns each, and how its node is reached and recognised. See {INectarRegistry} for
 /// what each function does and {RecordStore} for where things lie.
 contract NectarRegistry is RecordStore, ERC721, EIP712 {
-    bytes32 private constant RECORD_TYPEHASH = keccak256(
-        "Record(bytes32 networkingKey,uint8 hostKind,bytes host,uint16 port,uint8 schemes,uint32[] routers)"
-    );
+    bytes32 private constant RECORD_TYPEHASH =
+        keccak256("Record(bytes32 networkingKey,uint8 hostKind,bytes host,uint16 port,uint8 schemes,uint32[] routers)");
     bytes32 private constant SET_RECORD_TYPEHASH = keccak256(
         "SetRecord(uint256 tokenId,Record record,uint32 epoch,uint256 nonce,uint256 deadline)"
         "Record(bytes32 networkingKey,uint8 hostKind,bytes host,uint16 port,uint8 schemes,uint32[] routers)"
@@ -153,9 +152,7 @@ contract NectarRegistry is RecordStore, ERC721, EIP712 {
         external
     {
         bytes32 change = keccak256(
-            abi.encode(
-                ROTATE_KEY_TYPEHASH, tokenId, key, _slots[tokenId].epoch, _slots[tokenId].version, deadline
-            )
+            abi.encode(ROTATE_KEY_TYPEHASH, tokenId, key, _slots[tokenId].epoch, _slots[tokenId].version, deadline)
         );
         _requireSigned(tokenId, change, deadline, signer, signature);
         _setKey(tokenId, key);
@@ -169,9 +166,7 @@ contract NectarRegistry is RecordStore, ERC721, EIP712 {
         view
         returns (bytes32)
     {
-        return keccak256(
-            abi.encode(block.chainid, address(this), label, owner, keccak256(abi.encode(record)), salt)
-        );
+        return keccak256(abi.encode(block.chainid, address(this), label, owner, keccak256(abi.encode(record)), salt));
     }
 
     /// @inheritdoc INectarRegistry
@@ -239,13 +234,10 @@ contract NectarRegistry is RecordStore, ERC721, EIP712 {
     }
 
     /// @dev The domain (chain and contract), nonce and epoch in `change` stop replays: elsewhere, again, or after a sale.
-    function _requireSigned(
-        uint256 tokenId,
-        bytes32 change,
-        uint256 deadline,
-        address signer,
-        bytes calldata signature
-    ) private view {
+    function _requireSigned(uint256 tokenId, bytes32 change, uint256 deadline, address signer, bytes calldata signature)
+        private
+        view
+    {
         if (block.timestamp > deadline) revert SignatureExpired(deadline);
         _requireEditor(tokenId, signer);
         if (!SignatureChecker.isValidSignatureNowCalldata(signer, _hashTypedDataV4(change), signature)) {

@@ -78,11 +78,7 @@ abstract contract RecordStore is INectarRegistry {
             if (record.routers.length != 0) revert DirectWithRouters(record.routers.length);
             uint256 length = record.host.length;
             _setEndpoint(
-                slots,
-                record.hostKind,
-                bytes20(record.host),
-                record.port,
-                uint8((length - 1) << 2 | record.schemes)
+                slots, record.hostKind, bytes20(record.host), record.port, uint8((length - 1) << 2 | record.schemes)
             );
             if (length > 20) slots.hostMiddle = bytes32(record.host[20:]);
             if (length > 52) slots.hostEnd = bytes32(record.host[52:]);

@@ -51,6 +51,31 @@ contract GasTest is RegistryTest {
         _within("transfer", 65_000);
     }
 
+    // Without a goal: what the goals above leave out.
+
+    function test_gas_of_the_longest_dns_name() public {
+        _register(OWNER, "satellite", dns("satellite.in-a-long-label.of-operators.nectar-nodes-host.example"));
+        _within("register_dns_64", type(uint256).max);
+    }
+
+    function test_gas_of_registering_for_a_fee() public {
+        registry = deploy(MIN_AGE, MAX_AGE, FEE, payable(BUYER));
+        vm.deal(OWNER, FEE);
+        vm.deal(BUYER, 1);
+        registry.commit(registry.makeCommitment("satellite", OWNER, ipv4(), SALT));
+        skip(MIN_AGE);
+        vm.prank(OWNER);
+        registry.register{value: FEE}("satellite", OWNER, ipv4(), SALT);
+        _within("register_ipv4_for_a_fee", type(uint256).max);
+    }
+
+    function test_gas_of_enlisting_a_router() public {
+        uint256 tokenId = _register(OWNER, "satellite", ipv4());
+        vm.prank(OWNER);
+        registry.enlist(tokenId);
+        _within("enlist_first", type(uint256).max);
+    }
+
     function _register(address owner, string memory label, Record memory record) private returns (uint256) {
         registry.commit(registry.makeCommitment(label, owner, record, SALT));
         skip(MIN_AGE);

@@ -226,11 +226,15 @@ contract Handler is RegistryFixture {
     /// @dev A valid record of any kind, with as many of the enlisted routers as there are, up to eight.
     function _record(uint256 seed) private view returns (Record memory record) {
         uint256 kind = seed % 5;
-        if (kind == 0) record = ipv4();
-        else if (kind == 1) record = ipv6();
-        else if (kind == 2) record = dns("a.example");
-        else if (kind == 3) record = dns("a-rather-long-label.of-a-name.that-fills-both-slots.example.orgs");
-        else {
+        if (kind == 0) {
+            record = ipv4();
+        } else if (kind == 1) {
+            record = ipv6();
+        } else if (kind == 2) {
+            record = dns("a.example");
+        } else if (kind == 3) {
+            record = dns("a-rather-long-label.of-a-name.that-fills-both-slots.example.orgs");
+        } else {
             uint256 count = registry.routerCount();
             uint32[] memory routers = new uint32[](count > 8 ? 8 : count);
             for (uint32 i; i < routers.length; ++i) {

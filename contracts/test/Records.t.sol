@@ -250,7 +250,9 @@ contract RecordsTest is RegistryTest {
         uint256 base = uint256(keccak256(abi.encode(id("alice"), 0)));
         vm.assertEq(
             _word(base),
-            bytes32(abi.encodePacked("a-rather-long-label.", uint32(1), uint32(2), uint16(0x1234), uint8(3), uint8(0xfe))),
+            bytes32(
+                abi.encodePacked("a-rather-long-label.", uint32(1), uint32(2), uint16(0x1234), uint8(3), uint8(0xfe))
+            ),
             "host, epoch, version, port, kind, length and schemes"
         );
         vm.assertEq(_word(base + 1), KEY, "key");
@@ -274,9 +276,7 @@ contract RecordsTest is RegistryTest {
         (routers[0], routers[1], routers[2]) = (3, 1, 2);
         _sets(indirect(routers));
         bytes32 slot = keccak256(abi.encode(1, keccak256(abi.encode(id("alice"), 1))));
-        vm.assertEq(
-            _word(uint256(slot)), bytes32(abi.encodePacked(uint32(3), uint32(1), uint32(2))), "routers"
-        );
+        vm.assertEq(_word(uint256(slot)), bytes32(abi.encodePacked(uint32(3), uint32(1), uint32(2))), "routers");
     }
 
     function test_manager_label_index_and_owner_lie_where_the_documentation_says() public {

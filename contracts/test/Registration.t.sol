@@ -99,9 +99,7 @@ contract RegistrationTest is RegistryTest {
     function test_attack_a_front_runner_cannot_commit_and_reveal_at_once() public {
         bytes32 hers = registry.makeCommitment("alice", eve, ipv4(), SALT);
         registry.commit(hers);
-        vm.expectRevert(
-            abi.encodeWithSelector(INectarRegistry.CommitmentTooNew.selector, hers, time() + MIN_AGE)
-        );
+        vm.expectRevert(abi.encodeWithSelector(INectarRegistry.CommitmentTooNew.selector, hers, time() + MIN_AGE));
         vm.prank(eve);
         registry.register{value: FEE}("alice", eve, ipv4(), SALT);
     }
@@ -114,9 +112,7 @@ contract RegistrationTest is RegistryTest {
         uint256[3] memory tries = [made, made + MIN_AGE - 1, made + MAX_AGE];
         for (uint256 i; i < tries.length; ++i) {
             vm.warp(tries[i]);
-            vm.expectRevert(
-                abi.encodeWithSelector(INectarRegistry.CommitmentLive.selector, commitment, made + MAX_AGE)
-            );
+            vm.expectRevert(abi.encodeWithSelector(INectarRegistry.CommitmentLive.selector, commitment, made + MAX_AGE));
             vm.prank(eve);
             registry.commit(commitment);
         }
@@ -129,9 +125,7 @@ contract RegistrationTest is RegistryTest {
         uint256 made = time();
         registry.commit(commitment);
         vm.warp(made + MAX_AGE + 1);
-        vm.expectRevert(
-            abi.encodeWithSelector(INectarRegistry.CommitmentTooOld.selector, commitment, made + MAX_AGE)
-        );
+        vm.expectRevert(abi.encodeWithSelector(INectarRegistry.CommitmentTooOld.selector, commitment, made + MAX_AGE));
         vm.prank(alice);
         registry.register{value: FEE}("alice", alice, ipv4(), SALT);
 
@@ -146,9 +140,7 @@ contract RegistrationTest is RegistryTest {
         uint256 made = time();
         registry.commit(commitment);
         vm.warp(made + MIN_AGE - 1);
-        vm.expectRevert(
-            abi.encodeWithSelector(INectarRegistry.CommitmentTooNew.selector, commitment, made + MIN_AGE)
-        );
+        vm.expectRevert(abi.encodeWithSelector(INectarRegistry.CommitmentTooNew.selector, commitment, made + MIN_AGE));
         vm.prank(alice);
         registry.register{value: FEE}("alice", alice, ipv4(), SALT);
     }
@@ -286,7 +278,10 @@ contract RegistrationTest is RegistryTest {
         _label("xn--bcher-kva", 5);
     }
 
-    function testFuzz_a_label_of_allowed_characters_is_judged_by_its_hyphens_and_length(bytes memory noise) public view {
+    function testFuzz_a_label_of_allowed_characters_is_judged_by_its_hyphens_and_length(bytes memory noise)
+        public
+        view
+    {
         bytes memory alphabet = "abcdefghijklmnopqrstuvwxyz0123456789-------";
         bytes memory label = new bytes(bound(noise.length, 0, 70));
         for (uint256 i; i < label.length; ++i) {

@@ -29,8 +29,7 @@ contract RightsTest is RegistryTest {
 
     function test_attack_a_manager_transfers() public {
         _appoint(bob);
-        bytes memory refused =
-            abi.encodeWithSelector(IERC721Errors.ERC721InsufficientApproval.selector, bob, tokenId);
+        bytes memory refused = abi.encodeWithSelector(IERC721Errors.ERC721InsufficientApproval.selector, bob, tokenId);
         vm.expectRevert(refused);
         vm.prank(bob);
         registry.transferFrom(alice, bob, tokenId);
