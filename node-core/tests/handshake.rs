@@ -31,14 +31,12 @@ fn both_ends_agree_on_names_bits_transcript_and_exports() {
 fn records_go_both_ways_at_once_and_in_place() {
     let (_, mut alice, mut bob) = connect(&Actor::named("alice", 1), &Actor::named("bob", 2), 7);
     for round in 0..3u8 {
-        for (sender, receiver) in [(&mut alice, &mut bob)] {
-            let mut record = BytesMut::from(&[RECORD, 0x01, 0, 1, round][..]);
-            sender.seal(&mut record).unwrap();
-            let place = record.as_ptr();
-            let frames = receiver.open(record).unwrap();
-            assert_eq!(&frames[..], [0x01, 0, 1, round]);
-            assert_eq!(frames.as_ptr(), place.wrapping_add(1), "nothing was copied");
-        }
+        let mut record = BytesMut::from(&[RECORD, 0x01, 0, 1, round][..]);
+        alice.seal(&mut record).unwrap();
+        let place = record.as_ptr();
+        let frames = bob.open(record).unwrap();
+        assert_eq!(&frames[..], [0x01, 0, 1, round]);
+        assert_eq!(frames.as_ptr(), place.wrapping_add(1), "nothing was copied");
         let mut record = BytesMut::from(&[RECORD, round][..]);
         bob.seal(&mut record).unwrap();
         assert_eq!(&alice.open(record).unwrap()[..], [round]);

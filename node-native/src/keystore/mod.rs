@@ -210,7 +210,7 @@ fn open(
     kind: Kind,
     passphrase: &PassphraseSource,
 ) -> Result<format::Stored, KeyError> {
-    format::read(&*file::read(path, kind)?, path, kind, passphrase)
+    format::read(&file::read(path, kind)?, path, kind, passphrase)
 }
 
 fn wallet_from_hex(text: &str) -> Option<PrivateKeySigner> {
