@@ -1,3 +1,11 @@
 //! The native nectar node.
 
+pub mod chain;
+pub mod config;
+pub mod http;
 pub mod keystore;
+pub mod metrics;
+pub mod resolve;
+pub mod rpc;
+pub mod stream;
+pub mod tls;

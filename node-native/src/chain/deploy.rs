@@ -1,0 +1,101 @@
+//! What one needs once: a registry of one's own, and money on a development chain.
+
+use super::{Chain, ChainError, Mined, Progress};
+use alloy::{
+    network::TransactionBuilder,
+    primitives::{Address, U256},
+    providers::Provider,
+    rpc::types::TransactionRequest,
+    signers::local::PrivateKeySigner,
+    sol_types::SolValue,
+};
+use serde::Deserialize;
+use std::path::Path;
+
+/// What a registry asks of whoever registers; fixed for ever when it is deployed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Seconds that a commitment must rest. At 0 a registration can be copied while it is under way.
+    pub min_commitment_age: u64,
+    /// Seconds after which a commitment has lapsed.
+    pub max_commitment_age: u64,
+    /// Wei per registration.
+    pub fee: U256,
+    /// Who receives them.
+    pub treasury: Address,
+}
+
+/// Deploys the registry that was compiled into `artifact`, and returns its address.
+pub async fn deploy(
+    rpc: &str,
+    wallet: PrivateKeySigner,
+    artifact: &Path,
+    terms: Terms,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Address, ChainError> {
+    let mut code = read_artifact(artifact)?;
+    let Terms {
+        min_commitment_age,
+        max_commitment_age,
+        fee,
+        treasury,
+    } = terms;
+    code.extend((min_commitment_age, max_commitment_age, fee, treasury).abi_encode_params());
+    let chain = without_registry(rpc, wallet).await?;
+    let request = TransactionRequest::default()
+        .from(chain.account)
+        .with_deploy_code(code);
+    let mined = chain.send("registry", request, None, progress).await?;
+    mined
+        .created
+        .ok_or_else(|| ChainError::Invalid("the receipt of a deployment names no contract".into()))
+}
+
+/// Sends `wei` to an account.
+pub async fn fund(
+    rpc: &str,
+    wallet: PrivateKeySigner,
+    to: Address,
+    wei: U256,
+) -> Result<Mined, ChainError> {
+    let chain = without_registry(rpc, wallet).await?;
+    let request = TransactionRequest::default()
+        .from(chain.account)
+        .to(to)
+        .value(wei);
+    chain.send("payment", request, None, &mut |_| {}).await
+}
+
+/// For transactions that concern no registry; the chain is whichever the endpoint serves.
+async fn without_registry(rpc: &str, wallet: PrivateKeySigner) -> Result<Chain, ChainError> {
+    let mut chain = Chain::at(rpc, 0, Address::ZERO, Some(wallet))?;
+    chain.chain_id = chain
+        .provider
+        .get_chain_id()
+        .await
+        .map_err(|error| chain.failed(error, None))?;
+    Ok(chain)
+}
+
+fn read_artifact(path: &Path) -> Result<Vec<u8>, ChainError> {
+    #[derive(Deserialize)]
+    struct Artifact {
+        bytecode: String,
+    }
+    let failed = |problem: String| ChainError::Artifact {
+        path: path.display().to_string(),
+        problem,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let artifact: Artifact =
+        serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+    let code = artifact
+        .bytecode
+        .strip_prefix("0x")
+        .unwrap_or(&artifact.bytecode);
+    match hex::decode(code) {
+        Ok(code) if !code.is_empty() => Ok(code),
+        Ok(_) => Err(failed("its bytecode is empty".into())),
+        Err(error) => Err(failed(format!("its bytecode is not hex: {error}"))),
+    }
+}

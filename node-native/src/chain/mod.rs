@@ -1,0 +1,463 @@
+//! The registry contract: reading and changing names with transactions of our own.
+//!
+//! [`Chain`] speaks to one registry through one RPC endpoint. It serves people at a terminal; what a running node
+//! believes about others comes from the resolver of node-core, with its quorum.
+
+mod abi;
+mod deploy;
+mod error;
+mod register;
+mod send;
+
+use crate::rpc;
+use abi::Registry;
+use alloy::{
+    network::EthereumWallet,
+    primitives::{Address, U256},
+    providers::{Provider, ProviderBuilder, RootProvider},
+    rpc::types::TransactionRequest,
+    signers::local::PrivateKeySigner,
+    sol_types::SolCall,
+};
+use error::{About, classify, shown};
+use node_core::{
+    Label,
+    registry::{self, Host, RegistryConfig, Routing},
+};
+
+pub use alloy::primitives::{Address as Account, B256 as Hash};
+pub use deploy::{Terms, deploy, fund};
+pub use error::ChainError;
+pub use send::Mined;
+
+/// The registry's version that this program knows.
+pub const REGISTRY_VERSION: u32 = 1;
+
+/// What happens while a transaction is under way, for people who wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A transaction was sent.
+    Sent {
+        /// What it does, such as "commitment".
+        what: &'static str,
+        /// Its hash.
+        transaction: Hash,
+    },
+    /// A transaction is in a block.
+    Mined(Mined),
+    /// A commitment must rest before it is revealed.
+    Resting {
+        /// For how long, in seconds.
+        seconds: u64,
+    },
+}
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sent { what, transaction } => {
+                write!(f, "sent the {what} in transaction {transaction}")
+            }
+            Self::Mined(mined) => write!(f, "mined in block {}, {} gas", mined.block, mined.gas),
+            Self::Resting { seconds } => write!(
+                f,
+                "the commitment rests for {seconds} s, so that nobody can copy it"
+            ),
+        }
+    }
+}
+
+/// What an owner puts under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRecord {
+    /// The Ed25519 networking key.
+    pub key: [u8; 32],
+    /// Where a direct node listens.
+    pub routing: Option<Routing>,
+    /// Routers of an indirect node; names of the same registry that are enlisted as routers.
+    pub routers: Vec<Label>,
+}
+
+/// One registry, through one endpoint.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    provider: RootProvider,
+    rpc: String,
+    chain_id: u64,
+    contract: Address,
+    wallet: Option<EthereumWallet>,
+    account: Address,
+}
+
+impl Chain {
+    /// Connects to the first of the registry's endpoints that can be reached, and checks its chain and the contract.
+    ///
+    /// An endpoint that answers wrongly is an error rather than a reason to try the next: it is a mistake in the
+    /// configuration that somebody must see.
+    pub async fn connect(
+        registry: &RegistryConfig,
+        wallet: Option<PrivateKeySigner>,
+    ) -> Result<Self, ChainError> {
+        let mut last = ChainError::NoRpc;
+        for rpc in &registry.rpcs {
+            let chain = Self::at(
+                rpc,
+                registry.id.chain_id,
+                registry.id.contract.into(),
+                wallet.clone(),
+            )?;
+            match chain.check().await {
+                Err(error @ ChainError::Unreachable { .. }) => last = error,
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(chain),
+            }
+        }
+        Err(last)
+    }
+
+    fn at(
+        rpc: &str,
+        chain_id: u64,
+        contract: Address,
+        wallet: Option<PrivateKeySigner>,
+    ) -> Result<Self, ChainError> {
+        let unusable = |detail: String| ChainError::Unreachable {
+            rpc: shown(rpc),
+            detail,
+        };
+        let url = rpc.parse().map_err(|error| unusable(format!("{error}")))?;
+        let client = rpc::http_client().map_err(|error| unusable(error.to_string()))?;
+        let provider = ProviderBuilder::new()
+            .disable_recommended_fillers()
+            .connect_reqwest(client, url);
+        let account = wallet
+            .as_ref()
+            .map(PrivateKeySigner::address)
+            .unwrap_or_default();
+        Ok(Self {
+            provider,
+            rpc: rpc.into(),
+            chain_id,
+            contract,
+            wallet: wallet.map(EthereumWallet::from),
+            account,
+        })
+    }
+
+    async fn check(&self) -> Result<(), ChainError> {
+        let found = self
+            .provider
+            .get_chain_id()
+            .await
+            .map_err(|error| self.failed(error, None))?;
+        if found != self.chain_id {
+            return Err(ChainError::WrongChain {
+                rpc: shown(&self.rpc),
+                found,
+                wanted: self.chain_id,
+            });
+        }
+        let code = self
+            .provider
+            .get_code_at(self.contract)
+            .await
+            .map_err(|error| self.failed(error, None))?;
+        if code.is_empty() {
+            return Err(ChainError::NoContract {
+                contract: self.contract,
+                chain_id: self.chain_id,
+            });
+        }
+        // A contract without this function reverts, or answers something that is not a version.
+        let version = match self.call(Registry::registryVersionCall {}, None).await {
+            Ok(version) => version,
+            Err(error @ ChainError::Unreachable { .. }) => return Err(error),
+            Err(_) => return Err(ChainError::NotARegistry(self.contract)),
+        };
+        if version != REGISTRY_VERSION {
+            return Err(ChainError::RegistryVersion {
+                contract: self.contract,
+                version,
+                known: REGISTRY_VERSION,
+            });
+        }
+        Ok(())
+    }
+
+    /// The account that pays and owns; zeros without a wallet.
+    pub const fn account(&self) -> Address {
+        self.account
+    }
+
+    /// What a registration takes.
+    pub async fn terms(&self) -> Result<Terms, ChainError> {
+        Ok(Terms {
+            min_commitment_age: self.call(Registry::minCommitmentAgeCall {}, None).await?,
+            max_commitment_age: self.call(Registry::maxCommitmentAgeCall {}, None).await?,
+            fee: self.call(Registry::feeCall {}, None).await?,
+            treasury: Address::ZERO,
+        })
+    }
+
+    /// Whether nobody has the name.
+    pub async fn available(&self, label: &Label) -> Result<bool, ChainError> {
+        self.call(
+            Registry::availableCall {
+                label: label.to_string(),
+            },
+            Some(label),
+        )
+        .await
+    }
+
+    /// The record as this endpoint tells it, unchecked: owners must be able to see what is wrong with theirs.
+    pub async fn record(&self, label: &Label) -> Result<registry::OnchainRecord, ChainError> {
+        let data = self
+            .eth_call(registry::resolve_call(label), Some(label))
+            .await?;
+        registry::decode_record(&data).map_err(|error| ChainError::Invalid(format!("{error:?}")))
+    }
+
+    /// Replaces the whole record.
+    pub async fn update(
+        &self,
+        label: &Label,
+        record: &NewRecord,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Mined, ChainError> {
+        let record = self.encode(record).await?;
+        self.change(
+            "record",
+            Registry::setRecordCall {
+                tokenId: token(label),
+                record,
+            },
+            label,
+            progress,
+        )
+        .await
+    }
+
+    /// Replaces the networking key and nothing else.
+    pub async fn rotate(
+        &self,
+        label: &Label,
+        key: [u8; 32],
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Mined, ChainError> {
+        NewRecord {
+            key,
+            routing: None,
+            routers: Vec::new(),
+        }
+        .check()?;
+        self.change(
+            "new key",
+            Registry::rotateKeyCall {
+                tokenId: token(label),
+                key: key.into(),
+            },
+            label,
+            progress,
+        )
+        .await
+    }
+
+    /// Lets `manager` change the record; zeros take the right back.
+    pub async fn set_manager(
+        &self,
+        label: &Label,
+        manager: Address,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Mined, ChainError> {
+        self.change(
+            "manager",
+            Registry::setManagerCall {
+                tokenId: token(label),
+                manager,
+            },
+            label,
+            progress,
+        )
+        .await
+    }
+
+    /// Gives the name away. Its record is cleared and its epoch grows.
+    pub async fn transfer(
+        &self,
+        label: &Label,
+        to: Address,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Mined, ChainError> {
+        let from = self
+            .call(
+                Registry::ownerOfCall {
+                    tokenId: token(label),
+                },
+                Some(label),
+            )
+            .await?;
+        self.change(
+            "transfer",
+            Registry::transferFromCall {
+                from,
+                to,
+                tokenId: token(label),
+            },
+            label,
+            progress,
+        )
+        .await
+    }
+
+    /// Makes the name one that others may list as their router.
+    pub async fn enlist(
+        &self,
+        label: &Label,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<u32, ChainError> {
+        self.change(
+            "enlistment",
+            Registry::enlistCall {
+                tokenId: token(label),
+            },
+            label,
+            progress,
+        )
+        .await?;
+        self.router_index(label)
+            .await?
+            .ok_or_else(|| ChainError::RouterNotEnlisted(label.clone()))
+    }
+
+    /// The index of an enlisted router.
+    pub async fn router_index(&self, label: &Label) -> Result<Option<u32>, ChainError> {
+        let index = self
+            .call(
+                Registry::indexOfCall {
+                    tokenId: token(label),
+                },
+                Some(label),
+            )
+            .await?;
+        Ok((index != 0).then_some(index))
+    }
+
+    /// The record as the contract takes it.
+    async fn encode(&self, record: &NewRecord) -> Result<abi::Record, ChainError> {
+        record.check()?;
+        let mut routers = Vec::with_capacity(record.routers.len());
+        for router in &record.routers {
+            let index = self.router_index(router).await?;
+            routers.push(index.ok_or_else(|| ChainError::RouterNotEnlisted(router.clone()))?);
+        }
+        let (host_kind, host, port, schemes) = match &record.routing {
+            None => (0, Vec::new(), 0, 0),
+            Some(Routing {
+                host,
+                port,
+                ws,
+                wss,
+            }) => {
+                let (kind, host) = match host {
+                    Host::V4(address) => (1, address.octets().to_vec()),
+                    Host::V6(address) => (2, address.octets().to_vec()),
+                    Host::Dns(name) => (3, name.as_bytes().to_vec()),
+                };
+                (kind, host, *port, u8::from(*ws) | u8::from(*wss) << 1)
+            }
+        };
+        Ok(abi::Record {
+            networkingKey: record.key.into(),
+            hostKind: host_kind,
+            host: host.into(),
+            port,
+            schemes,
+            routers,
+        })
+    }
+
+    async fn change<C: SolCall>(
+        &self,
+        what: &'static str,
+        call: C,
+        label: &Label,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Mined, ChainError> {
+        self.send(
+            what,
+            self.request(call.abi_encode(), U256::ZERO),
+            Some(label),
+            progress,
+        )
+        .await
+    }
+
+    async fn call<C: SolCall>(
+        &self,
+        call: C,
+        label: Option<&Label>,
+    ) -> Result<C::Return, ChainError> {
+        let data = self.eth_call(call.abi_encode(), label).await?;
+        C::abi_decode_returns(&data).map_err(|error| ChainError::Invalid(error.to_string()))
+    }
+
+    async fn eth_call(&self, data: Vec<u8>, label: Option<&Label>) -> Result<Vec<u8>, ChainError> {
+        let answer = self
+            .provider
+            .call(self.request(data, U256::ZERO))
+            .latest()
+            .await;
+        answer
+            .map(|bytes| bytes.to_vec())
+            .map_err(|error| self.failed(error, label))
+    }
+
+    fn request(&self, data: Vec<u8>, value: U256) -> TransactionRequest {
+        TransactionRequest::default()
+            .from(self.account)
+            .to(self.contract)
+            .input(data.into())
+            .value(value)
+    }
+
+    fn failed(
+        &self,
+        error: alloy::transports::TransportError,
+        label: Option<&Label>,
+    ) -> ChainError {
+        classify(
+            error,
+            &About {
+                label,
+                account: self.account,
+                rpc: &self.rpc,
+            },
+        )
+    }
+}
+
+impl NewRecord {
+    /// The checks that every node makes when it reads the record.
+    fn check(&self) -> Result<(), registry::RecordError> {
+        let Self {
+            key,
+            routing,
+            routers,
+        } = self.clone();
+        registry::Record {
+            owner: [0; 20],
+            manager: [0; 20],
+            key,
+            routing,
+            routers,
+            version: 1,
+            epoch: 1,
+        }
+        .check()
+    }
+}
+
+fn token(label: &Label) -> U256 {
+    U256::from_be_bytes(registry::token_id(label))
+}

@@ -1,0 +1,321 @@
+//! The accepting side: one port for WebSockets, the page, and what operators look at.
+//!
+//! ```text
+//!  /nectar                    WebSocket upgrade, subprotocol nectar.1  ──▶ the node
+//!  /                          the page, from memory
+//!  /.well-known/nectar.json   registries, RPCs, routers, the page's hash
+//!  /healthz                   200 while the node runs
+//!  /metrics /status           from this machine only, and not from a web page
+//!  /faucet                    test money on development chains, where configured
+//! ```
+//!
+//! A connection is counted from accept to its end, also after it became a WebSocket: whoever takes an [`Accepted`]
+//! keeps its [`Slot`] as long as the socket.
+
+mod page;
+mod site;
+mod slots;
+mod upgrade;
+
+use crate::{
+    config::Listen,
+    metrics::{Counter, Gauge},
+    stream::{Socket, Stream},
+    tls::{ServerTls, TlsError},
+};
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use slots::Slots;
+use std::{
+    io::{self, ErrorKind},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+pub use page::{Page, PageError};
+pub use site::{FaucetFn, PublicRegistry, Site, StatusFn, WellKnown};
+pub use slots::Slot;
+
+/// Longest life of a connection that never becomes a WebSocket: enough for the page over a slow line.
+const PAGE_LIFETIME: Duration = Duration::from_secs(600);
+/// Most headers of a request.
+const HEADERS: usize = 64;
+/// How often certificate files are looked at.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Something else has the port.
+    #[error(
+        "{0} is in use by another program: stop that program, or set listen.port (--port) to a free one"
+    )]
+    InUse(SocketAddr),
+    /// Ports below 1024 need rights that we lack.
+    #[error(
+        "{0} may not be used by this user: choose a port from 1024, or grant the right to bind it"
+    )]
+    Denied(SocketAddr),
+    /// The machine has no such address.
+    #[error("{0} is no address of this machine: set listen.address to one, or to 0.0.0.0 for all")]
+    NoSuchAddress(SocketAddr),
+    /// Anything else.
+    #[error("cannot listen on {address}: {source}")]
+    Io {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// A WebSocket that somebody opened to us.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket, its upgrade done.
+    pub socket: Socket,
+    /// Who is at the other end of the TCP connection.
+    pub peer: SocketAddr,
+    /// The page that opened it, if a browser did.
+    pub origin: Option<String>,
+    /// Its place among the connections, free again when this is dropped.
+    pub slot: Slot,
+}
+
+/// A bound port.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<Arc<ServerTls>>,
+    context: Arc<Context>,
+    slots: Arc<Slots>,
+}
+
+/// What every connection needs.
+struct Context {
+    site: site::Prepared,
+    listen: Listen,
+    accepted: Arc<Counter>,
+    refused: Arc<Counter>,
+    open: Arc<Gauge>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Binds the port and reads the certificate.
+    pub async fn bind(listen: Listen, site: Site) -> Result<Self, BindError> {
+        let tls = listen
+            .tls
+            .as_ref()
+            .map(ServerTls::load)
+            .transpose()?
+            .map(Arc::new);
+        let listener = bind(listen.address).await?;
+        let address = listener.local_addr().map_err(|source| BindError::Io {
+            address: listen.address,
+            source,
+        })?;
+        let metrics = site.metrics.clone();
+        let context = Arc::new(Context {
+            site: site::Prepared::new(site, &listen),
+            accepted: metrics.counter("nectar_http_accepted_total", "TCP connections accepted."),
+            refused: metrics.counter(
+                "nectar_http_refused_total",
+                "TCP connections refused for a full budget.",
+            ),
+            open: metrics.gauge(
+                "nectar_http_connections",
+                "Connections open, WebSockets included.",
+            ),
+            listen,
+        });
+        let slots = Slots::new(
+            context.listen.connections,
+            context.listen.connections_per_address,
+        );
+        Ok(Self {
+            listener,
+            address,
+            tls,
+            context,
+            slots,
+        })
+    }
+
+    /// The address in use, with the port that the system chose if 0 was configured.
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether connections are under TLS.
+    pub const fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Accepts until `shutdown` resolves, and hands every WebSocket to `accept`, which must not block.
+    ///
+    /// Requests under way when it returns are finished in the background, within their own time limits.
+    pub async fn serve(
+        self,
+        accept: impl Fn(Accepted) + Send + Sync + 'static,
+        shutdown: impl Future<Output = ()>,
+    ) {
+        let accept: Arc<dyn Fn(Accepted) + Send + Sync> = Arc::new(accept);
+        let mut reload = tokio::time::interval(RELOAD_INTERVAL);
+        tokio::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return,
+                _ = reload.tick() => self.reload(),
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.start(stream, peer, accept.clone()),
+                    Err(error) => {
+                        tracing::warn!(%error, "accepting failed");
+                        if !is_of_the_peer(&error) {
+                            tokio::time::sleep(ACCEPT_PAUSE).await;
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn reload(&self) {
+        match self.tls.as_ref().map(|tls| tls.reload()) {
+            Some(Ok(true)) => tracing::info!("the certificate was read again"),
+            Some(Err(error)) => tracing::warn!(%error, "the changed certificate is not used"),
+            Some(Ok(false)) | None => {}
+        }
+    }
+
+    fn start(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        accept: Arc<dyn Fn(Accepted) + Send + Sync>,
+    ) {
+        // One listener serves both families: IPv4 peers come as mapped addresses.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let context = self.context.clone();
+        let Some(slot) = self.slots.take(peer.ip(), context.open.clone()) else {
+            context.refused.increment();
+            tracing::debug!(%peer, "refused: too many connections");
+            return;
+        };
+        context.accepted.increment();
+        let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
+        tokio::spawn(async move {
+            // Delays of up to 40 ms per round trip otherwise.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%peer, %error, "TCP_NODELAY");
+            }
+            let stream = match acceptor {
+                None => Stream::Plain(stream),
+                Some(acceptor) => match tokio::time::timeout(
+                    context.listen.header_timeout,
+                    acceptor.accept(stream),
+                )
+                .await
+                {
+                    Ok(Ok(stream)) => Stream::Tls(Box::new(stream.into())),
+                    Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS"),
+                    Err(_) => return tracing::debug!(%peer, "no TLS handshake in time"),
+                },
+            };
+            serve_connection(stream, peer, slot, context, accept).await;
+        });
+    }
+}
+
+async fn serve_connection(
+    stream: Stream,
+    peer: SocketAddr,
+    slot: Slot,
+    context: Arc<Context>,
+    accept: Arc<dyn Fn(Accepted) + Send + Sync>,
+) {
+    let seat = Arc::new(upgrade::Seat::new(
+        peer,
+        slot,
+        accept,
+        context.listen.header_timeout,
+    ));
+    let listen = &context.listen;
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(listen.header_timeout)
+        .max_headers(HEADERS)
+        .max_buf_size(listen.header_bytes)
+        .half_close(false);
+    let service = service_fn(|request| {
+        let (context, seat) = (context.clone(), seat.clone());
+        async move {
+            Ok::<_, std::convert::Infallible>(
+                context.site.answer(request, &context.listen, &seat).await,
+            )
+        }
+    });
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    match tokio::time::timeout(PAGE_LIFETIME, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "HTTP"),
+        Err(_) => tracing::debug!(%peer, "cut after ten minutes without becoming a WebSocket"),
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let bound = match TcpListener::bind(address).await {
+        // A machine without IPv6 can still serve "all addresses".
+        Err(error)
+            if address.ip().is_unspecified()
+                && address.is_ipv6()
+                && !matches!(
+                    error.kind(),
+                    ErrorKind::AddrInUse | ErrorKind::PermissionDenied
+                ) =>
+        {
+            TcpListener::bind(SocketAddr::new(
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                address.port(),
+            ))
+            .await
+        }
+        bound => bound,
+    };
+    bound.map_err(|source| match source.kind() {
+        ErrorKind::AddrInUse => BindError::InUse(address),
+        ErrorKind::PermissionDenied => BindError::Denied(address),
+        ErrorKind::AddrNotAvailable => BindError::NoSuchAddress(address),
+        _ => BindError::Io { address, source },
+    })
+}
+
+/// Errors of `accept` that concern one connection, after which the next may be accepted at once.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::Interrupted
+    )
+}

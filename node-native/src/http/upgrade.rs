@@ -1,0 +1,188 @@
+//! From a request to a WebSocket (RFC 6455 section 4.2).
+
+use super::{Accepted, Slot};
+use crate::{
+    config::Allow,
+    stream::{READ_BUFFER, SUBPROTOCOL, Socket, Stream, socket_config},
+};
+use bytes::Bytes;
+use hyper::{
+    HeaderMap, Request, Response,
+    body::Incoming,
+    header::{self, HeaderName, HeaderValue},
+    http::{Method, StatusCode, Version},
+};
+use hyper_util::rt::TokioIo;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio_tungstenite::tungstenite::{handshake::derive_accept_key, protocol::Role};
+
+/// What a connection hands over when it becomes a WebSocket.
+pub(super) struct Seat {
+    pub(super) peer: SocketAddr,
+    slot: Mutex<Option<Slot>>,
+    accept: Arc<dyn Fn(Accepted) + Send + Sync>,
+    timeout: Duration,
+}
+
+impl Seat {
+    pub(super) fn new(
+        peer: SocketAddr,
+        slot: Slot,
+        accept: Arc<dyn Fn(Accepted) + Send + Sync>,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            peer,
+            slot: Mutex::new(Some(slot)),
+            accept,
+            timeout,
+        }
+    }
+}
+
+/// Why a request is no upgrade that we can do: status and a sentence for whoever debugs the other side.
+pub(super) type Refusal = (StatusCode, &'static str);
+
+/// Answers 101 and hands the socket over once the answer is written, or says what is missing.
+pub(super) fn upgrade(
+    request: Request<Incoming>,
+    origins: &Allow<String>,
+    seat: &Arc<Seat>,
+) -> Result<Response<Bytes>, Refusal> {
+    let headers = request.headers();
+    if request.method() != Method::GET || request.version() != Version::HTTP_11 {
+        return Err((
+            StatusCode::METHOD_NOT_ALLOWED,
+            "a WebSocket is opened by GET over HTTP/1.1",
+        ));
+    }
+    if !has_token(headers, &header::UPGRADE, "websocket")
+        || !has_token(headers, &header::CONNECTION, "upgrade")
+    {
+        return Err((
+            StatusCode::UPGRADE_REQUIRED,
+            "this path is for WebSockets: send Connection: Upgrade and Upgrade: websocket",
+        ));
+    }
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|version| version != "13")
+    {
+        return Err((
+            StatusCode::UPGRADE_REQUIRED,
+            "only WebSocket version 13 is spoken here",
+        ));
+    }
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .map(HeaderValue::as_bytes);
+    // 16 bytes in Base64.
+    let Some(key) = key.filter(|key| key.len() == 24 && key.ends_with(b"==")) else {
+        return Err((
+            StatusCode::BAD_REQUEST,
+            "Sec-WebSocket-Key is missing or malformed",
+        ));
+    };
+    if !has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+        return Err((
+            StatusCode::BAD_REQUEST,
+            "the subprotocol nectar.1 must be offered",
+        ));
+    }
+    let origin = headers
+        .get(header::ORIGIN)
+        .and_then(|origin| origin.to_str().ok())
+        .map(str::to_owned);
+    if headers.contains_key(header::ORIGIN) && !is_allowed(origin.as_ref(), headers, origins) {
+        return Err((
+            StatusCode::FORBIDDEN,
+            "pages of this origin may not use this node",
+        ));
+    }
+    let accept = HeaderValue::try_from(derive_accept_key(key))
+        .map_err(|_| (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is malformed"))?;
+    tokio::spawn(hand_over(request, origin, seat.clone()));
+
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    // A constant, whatever else was offered: other tokens may carry data for us.
+    headers.insert(
+        header::SEC_WEBSOCKET_PROTOCOL,
+        HeaderValue::from_static(SUBPROTOCOL),
+    );
+    Ok(response)
+}
+
+async fn hand_over(request: Request<Incoming>, origin: Option<String>, seat: Arc<Seat>) {
+    let peer = seat.peer;
+    let upgraded = match tokio::time::timeout(seat.timeout, hyper::upgrade::on(request)).await {
+        Ok(Ok(upgraded)) => upgraded,
+        Ok(Err(error)) => return tracing::debug!(%peer, %error, "upgrade"),
+        Err(_) => return tracing::debug!(%peer, "the answer to an upgrade was not read in time"),
+    };
+    // Back to the concrete stream: no allocation and no virtual call per read from here on.
+    let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else {
+        return tracing::error!(%peer, "an upgraded connection of foreign type");
+    };
+    let Some(slot) = seat
+        .slot
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+    else {
+        return;
+    };
+    let config = Some(socket_config(READ_BUFFER));
+    let socket = Socket::from_partially_read(
+        parts.io.into_inner(),
+        parts.read_buf.to_vec(),
+        Role::Server,
+        config,
+    )
+    .await;
+    (seat.accept)(Accepted {
+        socket,
+        peer,
+        origin,
+        slot,
+    });
+}
+
+fn is_allowed(origin: Option<&String>, headers: &HeaderMap, origins: &Allow<String>) -> bool {
+    match (origins, origin) {
+        (Allow::Anyone, _) => true,
+        (_, None) => false,
+        (_, Some(origin)) => is_own(origin, headers) || origins.allows(origin),
+    }
+}
+
+/// Whether a page of `origin` was served under the host that this request is for.
+pub(super) fn is_own(origin: &str, headers: &HeaderMap) -> bool {
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let origin = origin
+        .strip_prefix("https://")
+        .or_else(|| origin.strip_prefix("http://"));
+    host.is_some() && host == origin
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| {
+            value
+                .split(',')
+                .any(|token| token.trim().eq_ignore_ascii_case(wanted))
+        })
+}
