@@ -1,2 +1,64 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands. `cargo xtask` lists them.
+//!
+//! Whatever a command needs and the machine lacks (npm packages, the wasm target, a browser) it installs first, or says what
+//! to install. All cargo commands here select the workspace's default members, or node-wasm alone for its own target:
+//! another selection would resolve other features and compile the dependencies once more.
+
+mod commands;
+mod deny;
+mod process;
+mod repo;
+mod setup;
+#[allow(dead_code, reason = "the page is measured once it is there")]
+mod sizes;
+mod steps;
+#[allow(dead_code, reason = "contracts and page count once they are there")]
+mod tally;
+mod test;
+mod wasm;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::repo::Repo;
+use crate::test::Part;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  test [PART]...   everything that must hold, or only: lint, rust, wasm, contracts, page
+  wasm             build the browser's module into node-wasm/pkg
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<ExitCode> {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let repo = Repo::find()?;
+    process::stop_children_on_signals()?;
+    match args.as_slice() {
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        ["test", parts @ ..] => {
+            let parts = parts
+                .iter()
+                .map(|part| part.parse())
+                .collect::<Result<Vec<Part>>>()?;
+            test::run(&repo, &parts)
+        }
+        ["wasm"] => commands::wasm(&repo),
+        other => bail!("unknown arguments: {}\n\n{USAGE}", other.join(" ")),
+    }
+}

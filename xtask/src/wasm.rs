@@ -1,0 +1,124 @@
+//! The browser's module: building it and running its tests.
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::Log;
+use crate::repo::{Repo, which};
+use crate::setup::WASM_TARGET;
+use crate::sizes::{self, Size};
+
+/// Where a page imports the module from.
+const PACKAGE: &str = "node-wasm/pkg";
+
+/// Tools with dependencies of their own, outside the workspace.
+const TOOLS: &str = "xtask/wasm-tools";
+
+/// What every browser of the last years runs, and the compiler uses. Named one by one: a module optimised with all that the
+/// optimiser knows is refused by browsers.
+const FEATURES: [&str; 7] = [
+    "--enable-bulk-memory",
+    "--enable-multivalue",
+    "--enable-mutable-globals",
+    "--enable-nontrapping-float-to-int",
+    "--enable-reference-types",
+    "--enable-sign-ext",
+    "--enable-simd",
+];
+
+/// Builds `node-wasm` into `node-wasm/pkg` and returns the module's size.
+pub(crate) fn build(repo: &Repo, log: &Log) -> Result<Size> {
+    log.require(
+        repo.cargo()
+            .args(["build", "--locked", "--package", "node-wasm", "--lib"])
+            .args(["--profile", "wasm", "--target", WASM_TARGET]),
+    )?;
+    let package = repo.path(PACKAGE);
+    if package.exists() {
+        fs::remove_dir_all(&package).context("cannot replace the former node-wasm/pkg")?;
+    }
+    let module = repo.target(WASM_TARGET).join("wasm/node_wasm.wasm");
+    log.require(
+        repo.command(tool(repo, "bindgen")?)
+            .args(["--target", "web", "--out-name", "node_wasm"])
+            .args([
+                "--out-dir".as_ref(),
+                package.as_os_str(),
+                module.as_os_str(),
+            ]),
+    )?;
+    let bound = package.join("node_wasm_bg.wasm");
+    let optimised = package.join("node_wasm_bg.opt.wasm");
+    log.require(
+        repo.npx(TOOLS, "wasm-opt")
+            .args([
+                "-O3",
+                "--strip-debug",
+                "--strip-producers",
+                "--strip-target-features",
+            ])
+            .args(FEATURES)
+            .arg(&bound)
+            .arg("--output")
+            .arg(&optimised),
+    )?;
+    fs::rename(&optimised, &bound)?;
+    sizes::measure(repo, &[bound])?
+        .pop()
+        .context("the module was not measured")
+}
+
+/// Builds the bindings generator and the test runner.
+pub(crate) fn build_tools(repo: &Repo, log: &Log) -> Result<()> {
+    log.require(
+        repo.cargo()
+            .args(["build", "--locked", "--bins", "--manifest-path"])
+            .arg(repo.path(TOOLS).join("Cargo.toml"))
+            .env("CARGO_TARGET_DIR", repo.target("wasm-tools")),
+    )
+    .map(drop)
+}
+
+/// The directory with the optimiser's `package.json`.
+pub(crate) const fn tools_directory() -> &'static str {
+    TOOLS
+}
+
+/// Runs the tests of these cargo arguments in Node.js and in the browser. Returns whether cargo was content, and its output.
+pub(crate) fn test(repo: &Repo, log: &Log, selection: &[&str]) -> Result<(bool, String)> {
+    let driver = which("chromedriver").context("chromedriver is not in PATH")?;
+    let runner = tool(repo, "test-runner")?;
+    let runner = runner
+        .to_str()
+        .context("the target directory's path is not text")?;
+    let (status, text) = log.run(
+        repo.cargo()
+            .args([
+                "test",
+                "--locked",
+                "--no-fail-fast",
+                "--target",
+                WASM_TARGET,
+            ])
+            .args(selection)
+            // As a list, because cargo splits the variable's text at spaces.
+            .arg("--config")
+            .arg(format!("target.{WASM_TARGET}.runner = [{runner:?}]"))
+            .env("CHROMEDRIVER", driver)
+            .env(
+                "WASM_BINDGEN_TEST_WEBDRIVER_JSON",
+                repo.path(TOOLS).join("webdriver.json"),
+            )
+            .env("WASM_BINDGEN_TEST_TIMEOUT", "120"),
+    )?;
+    Ok((status.success(), text))
+}
+
+fn tool(repo: &Repo, name: &str) -> Result<PathBuf> {
+    let path = repo.target("wasm-tools/debug").join(name);
+    if !path.exists() {
+        bail!("{} is missing", path.display());
+    }
+    Ok(path)
+}
