@@ -214,6 +214,18 @@ contract RecordsTest is RegistryTest {
 
     // Routers
 
+    function test_a_router_with_the_longest_label_is_listed_by_it() public {
+        string memory label = "the-longest-label-that-there-can-be-is-sixty-three-bytes-long-7";
+        vm.assertEq(bytes(label).length, 63, "length");
+        uint256 router = claim(label, bob, ipv4());
+        vm.prank(bob);
+        registry.enlist(router);
+        uint32[] memory routers = new uint32[](1);
+        routers[0] = 1;
+        _sets(indirect(routers));
+        vm.assertEq(registry.resolve("alice").routers[0], label, "label");
+    }
+
     function test_a_name_is_enlisted_once() public {
         vm.expectEmit(address(registry));
         emit INectarRegistry.RouterEnlisted(id("alice"), 1);
