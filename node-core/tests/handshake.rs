@@ -6,6 +6,8 @@ mod common;
 use bytes::BytesMut;
 use common::{Actor, connect};
 use node_core::channel::{RECORD, Role};
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 #[test]
 fn both_ends_agree_on_names_bits_transcript_and_exports() {

@@ -174,3 +174,55 @@ impl Direction {
         self.under_key = Traffic::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn a_key_seals_and_opens_only_so_many_records() {
+        let key = Zeroizing::new([7; 32]);
+        let (mut sealer, mut opener) = (Sealer::new(&key), Opener::new(&key));
+        let limits = Limits::default();
+        let seal = |sealer: &mut Sealer| {
+            let mut record = BytesMut::from(&[RECORD, 1, 2, 3][..]);
+            sealer.seal(&mut record).map(|()| record)
+        };
+        seal(&mut sealer)
+            .map(|record| opener.open(record).unwrap())
+            .unwrap();
+        assert!(!sealer.rekey_due(Instant::default(), &limits));
+        sealer.direction.under_key.records = RECORDS_PER_KEY / 2;
+        assert!(
+            sealer.rekey_due(Instant::default(), &limits),
+            "long before it is too late"
+        );
+
+        for records in [
+            &mut sealer.direction.under_key.records,
+            &mut opener.direction.under_key.records,
+        ] {
+            *records = RECORDS_PER_KEY - 1;
+        }
+        let last = seal(&mut sealer).unwrap();
+        assert_eq!(seal(&mut sealer).unwrap_err().code, Code::RekeyOverdue);
+        opener.open(last.clone()).unwrap();
+        assert_eq!(
+            opener.open(last).unwrap_err().code,
+            Code::RecordForged,
+            "a forgery proves nothing about the peer"
+        );
+
+        // A peer that goes on all the same.
+        sealer.direction.under_key.records = 0;
+        let beyond = seal(&mut sealer).unwrap();
+        let error = opener.open(beyond).unwrap_err();
+        assert_eq!((error.code, error.is_proven()), (Code::RekeyOverdue, true));
+        sealer.ratchet();
+        opener.ratchet();
+        sealer.direction.total.records = opener.direction.total.records;
+        opener.open(seal(&mut sealer).unwrap()).unwrap();
+    }
+}

@@ -246,7 +246,7 @@ impl Hello {
             );
         }
         let mut block = [0; HELLO_BLOCK];
-        // Two of the longest names with every required field are 226 bytes.
+        // Two of the longest names with every required field are 224 bytes.
         let length = u16::try_from(cbor.len()).expect("below one block");
         block[..2].copy_from_slice(&length.to_be_bytes());
         block[2..2 + cbor.len()].copy_from_slice(&cbor);
@@ -415,5 +415,172 @@ impl Reject {
             r2,
             r3,
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::{Label, RegistryId};
+
+    fn hello() -> Hello {
+        let name = |label| Name {
+            registry: RegistryId {
+                chain_id: 31337,
+                contract: [0xc0; 20],
+            },
+            label: Label::new(label).unwrap(),
+        };
+        Hello {
+            version_max: 1,
+            timestamp: Timestamp(0x0197_7420_dc00),
+            name: Some(name("alice")),
+            target: Some(name("bob")),
+            features: 7,
+            privacy: 0x0100,
+            nonce: [0x99; 8],
+            user_agent: "n/1".into(),
+            head: Some(ChainHead {
+                number: 300,
+                hash: [0xbb; 32],
+            }),
+        }
+    }
+
+    #[test]
+    fn a_hello_is_a_length_a_map_with_integer_keys_and_zeros() {
+        let expected = [
+            "008f",                 // 143 bytes of CBOR
+            "a9",                   // a map of nine
+            "0001",                 // highest version
+            "011b000001977420dc00", // timestamp
+            "025821",               /* own name: */
+            "0000000000007a69",     // chain 31337
+            "c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0",
+            "616c696365",       // contract, "alice"
+            "03581f",           /* target: */
+            "0000000000007a69", // chain 31337
+            "c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0",
+            "626f62",               // contract, "bob"
+            "0407",                 // features
+            "05190100",             // privacy
+            "06489999999999999999", // nonce
+            "07636e2f31",           // user agent "n/1"
+            "088219012c",           /* head: 300, */
+            "5820",
+            "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+        ]
+        .concat();
+        let block = hello().encode();
+        let used = expected.len() / 2;
+        assert_eq!(hex::encode(&block[..used]), expected);
+        assert_eq!(block[used..], [0; HELLO_BLOCK][used..]);
+        assert_eq!(Hello::decode(&block), Some(hello()));
+    }
+
+    #[test]
+    fn a_guests_hello_and_a_responders_leave_fields_out() {
+        let bare = Hello {
+            name: None,
+            target: None,
+            user_agent: UserAgent::default(),
+            head: None,
+            ..hello()
+        };
+        let block = bare.encode();
+        assert_eq!(
+            hex::encode(&block[..32]),
+            "001da50001011b000001977420dc0004070519010006489999999999999999 00".replace(' ', "")
+        );
+        assert_eq!(Hello::decode(&block), Some(bare));
+    }
+
+    #[test]
+    fn message_1_shows_its_version_first() {
+        let (e, ek) = ([0xe0; 32], [0xe1; KEM_KEY]);
+        let message = Message1 {
+            version: 1,
+            e: &e,
+            ek: &ek,
+        }
+        .to_bytes();
+        assert_eq!(message.len(), MESSAGE_1_LEN);
+        assert_eq!(
+            (message[0], message[1], message[2], message[34]),
+            (0x01, 0x01, 0xe0, 0xe1)
+        );
+        let parsed = Message1::parse(&message).unwrap();
+        assert_eq!((parsed.version, parsed.e, parsed.ek), (1, &e, &ek));
+        assert_eq!(
+            Message1::parse(&[0x01, 0x02]).unwrap_err(),
+            Code::VersionUnknown
+        );
+        assert_eq!(Message1::parse(&[0x01, 0x01]).unwrap_err(), Code::Malformed);
+        assert_eq!(Message1::parse(&[0x02, 0x01]).unwrap_err(), Code::Malformed);
+    }
+
+    #[test]
+    fn the_lengths_are_those_of_the_protocol() {
+        assert_eq!(
+            [MESSAGE_1_LEN, MESSAGE_2_LEN, MESSAGE_3_LEN],
+            [1218, 1537, 401]
+        );
+        for blocks in 0..=5 {
+            let extra = blocks * HELLO_BLOCK;
+            let message2 = [
+                &[MESSAGE_2][..],
+                &[0; MESSAGE_2_LEN - 1 - HELLO_BLOCK],
+                &[0; 5 * HELLO_BLOCK][..extra],
+            ]
+            .concat();
+            assert_eq!(
+                Message2::parse(&message2).is_some(),
+                (1..=4).contains(&blocks),
+                "{blocks}"
+            );
+            let message3 = [
+                &[MESSAGE_3][..],
+                &[0; MESSAGE_3_LEN - 1 - HELLO_BLOCK],
+                &[0; 5 * HELLO_BLOCK][..extra],
+            ]
+            .concat();
+            assert_eq!(
+                Tail::parse_message_3(&message3).is_some(),
+                (1..=4).contains(&blocks),
+                "{blocks}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_reject_is_a_code_the_versions_and_a_delay() {
+        let reject = Reject::new(Code::KeyUnconfirmed, Some(Duration::from_millis(10_500)));
+        let bytes = reject.to_bytes();
+        assert_eq!(hex::encode(bytes), "04006b010100002904");
+        assert_eq!(Reject::parse(&bytes), Some(reject));
+        assert_eq!(Reject::parse(&bytes[..8]), None);
+        assert_eq!(Reject::parse(&[bytes.as_slice(), &[0]].concat()), None);
+        let later = Reject::parse(&[0x04, 0xff, 0xff, 2, 3, 0xff, 0xff, 0xff, 0xff]).unwrap();
+        assert_eq!(
+            (later.code, later.version_min, later.version_max),
+            (None, 2, 3)
+        );
+        assert_eq!(later.retry, Duration::from_millis(u32::MAX.into()));
+        let forever = Reject::new(Code::Banned, Some(Duration::MAX)).to_bytes();
+        assert_eq!(forever[5..], [0xff; 4]);
+    }
+
+    #[test]
+    fn a_user_agent_keeps_what_is_printable_and_fits() {
+        assert_eq!(
+            UserAgent::new("nectar/0.1 (Linux)\n\u{e9}\0").as_str(),
+            "nectar/0.1 (Linux)"
+        );
+        assert_eq!(
+            UserAgent::new(&"x".repeat(99)).as_str().len(),
+            USER_AGENT_MAX
+        );
     }
 }

@@ -10,13 +10,14 @@
 pub mod stranger;
 
 use node_core::{
-    Label, Name, RegistryId, Timestamp,
+    Code, Label, Name, RegistryId, Timestamp,
     channel::{
         Channel, HandshakeError, HelloInfo, Identity, Local, SignRequest, initiator, responder,
     },
     crypto,
 };
 use std::{sync::Arc, time::Duration};
+use stranger::{AS_INITIATOR, AS_RESPONDER, Hello, Speech, bytes};
 use zeroize::Zeroizing;
 
 /// The moment at which handshakes happen unless a test says otherwise.
@@ -128,4 +129,51 @@ pub fn name(label: &str) -> Name {
         registry: REGISTRY,
         label: Label::new(label).unwrap(),
     }
+}
+
+pub fn call_of(from: &Actor, to: &Actor) -> Hello {
+    let hello = Hello::new(NOW.0).with(3, bytes(&to.name().to_bytes()));
+    match &from.local.identity.name {
+        Some(name) => hello.with(2, bytes(&name.to_bytes())),
+        None => hello,
+    }
+}
+
+pub fn answer_of(from: &Actor) -> Hello {
+    Hello::new(NOW.0).with(2, bytes(&from.name().to_bytes()))
+}
+
+pub fn calling(from: &Actor, to: &Actor) -> Speech {
+    Speech::honest(from.secret, AS_INITIATOR, call_of(from, to).block())
+}
+
+pub fn answering(from: &Actor) -> Speech {
+    Speech::honest(from.secret, AS_RESPONDER, answer_of(from).block())
+}
+
+/// A stranger calls one of ours.
+pub fn call(to: &Actor, speech: &Speech) -> Result<Channel, HandshakeError> {
+    let (mut dialling, message1) = stranger::Initiator::dial(1, [1; 32], [2; 32], [3; 32]);
+    let (message2, answered) = to.answer(&message1, 9).unwrap();
+    dialling.hear(&message2).unwrap();
+    admit(answered, &dialling.say(speech).0)
+}
+
+/// A stranger answers where one of ours dialled `target`.
+pub fn answer(from: &Actor, target: &Actor, speech: &Speech) -> Result<Channel, HandshakeError> {
+    let (dialling, message1) = from.dial(target, 3);
+    let (_, message2) = stranger::Responder::answer(&message1, [4; 32], [5; 32], speech);
+    Ok(from.conclude(dialling, &message2)?.1)
+}
+
+pub fn code<T>(result: Result<T, HandshakeError>) -> Code {
+    result.map(|_| ()).unwrap_err().code
+}
+
+/// The bytes of a name that may break the rules.
+pub fn encoded_name(label: &str) -> Vec<u8> {
+    let mut encoded = name("aaa").to_bytes();
+    encoded.truncate(28);
+    encoded.extend_from_slice(label.as_bytes());
+    encoded
 }

@@ -161,11 +161,11 @@ impl Noise {
         sealed
     }
 
-    fn dec(&mut self, sealed: &[u8]) -> Vec<u8> {
-        let plaintext = aead_open(&self.k.unwrap(), self.n, &self.h, sealed).unwrap();
+    fn dec(&mut self, sealed: &[u8]) -> Option<Vec<u8>> {
+        let plaintext = aead_open(&self.k.unwrap(), self.n, &self.h, sealed)?;
         self.n += 1;
         self.mix_hash(sealed);
-        plaintext
+        Some(plaintext)
     }
 
     fn speak(&mut self, speech: &Speech) -> Vec<u8> {
@@ -187,14 +187,14 @@ impl Noise {
         out
     }
 
-    fn listen(&mut self, sealed: &[u8]) -> (Bytes32, Vec<u8>, [u8; 64]) {
+    fn listen(&mut self, sealed: &[u8]) -> Option<(Bytes32, Vec<u8>, [u8; 64])> {
         let (s, rest) = sealed.split_at(48);
         let (hello, sig) = rest.split_at(rest.len() - 80);
-        (
-            self.dec(s).try_into().unwrap(),
-            self.dec(hello),
-            self.dec(sig).try_into().unwrap(),
-        )
+        Some((
+            self.dec(s)?.try_into().unwrap(),
+            self.dec(hello)?,
+            self.dec(sig)?.try_into().unwrap(),
+        ))
     }
 
     /// Keys from initiator to responder and back, and an exported secret.
@@ -231,14 +231,14 @@ impl Initiator {
         (Self { noise, e, kem }, message)
     }
 
-    /// Reads message 2; returns the responder's key, hello and signature.
-    pub fn hear(&mut self, message: &[u8]) -> (Bytes32, Vec<u8>, [u8; 64]) {
+    /// Reads message 2; returns the responder's key, hello and signature, or nothing when it does not decrypt.
+    pub fn hear(&mut self, message: &[u8]) -> Option<(Bytes32, Vec<u8>, [u8; 64])> {
         assert_eq!(message[0], 2);
         let e: Bytes32 = message[1..33].try_into().unwrap();
         self.noise.mix_hash(&e);
         self.noise
             .mix_key(self.e.diffie_hellman(&PublicKey::from(e)).as_bytes());
-        let ct = self.noise.dec(&message[33..33 + 1104]);
+        let ct = self.noise.dec(&message[33..33 + 1104])?;
         let shared = self
             .kem
             .decapsulate(&<[u8; 1088]>::try_from(ct).unwrap().into());
@@ -283,7 +283,7 @@ impl Responder {
 
     pub fn hear(mut self, message: &[u8]) -> (Bytes32, Vec<u8>, [u8; 64], Noise) {
         assert_eq!(message[0], 3);
-        let (s, hello, sig) = self.noise.listen(&message[1..]);
+        let (s, hello, sig) = self.noise.listen(&message[1..]).unwrap();
         (s, hello, sig, self.noise)
     }
 }
