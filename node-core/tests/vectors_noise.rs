@@ -257,5 +257,9 @@ impl Party {
 }
 
 fn pair<'a>(index: usize, a: &'a mut Party, b: &'a mut Party) -> (&'a mut Party, &'a mut Party) {
-    if index % 2 == 0 { (a, b) } else { (b, a) }
+    if index.is_multiple_of(2) {
+        (a, b)
+    } else {
+        (b, a)
+    }
 }
