@@ -5,7 +5,6 @@ import {
   post,
   type Calls,
   type Method,
-  type Offer,
   type Port,
   type Running,
   type StreamHead,

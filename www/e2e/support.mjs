@@ -1,0 +1,157 @@
+/** What the page's tests stand on: a real chain with the real contract, the page's server, Chromium. */
+
+import { spawn } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { createServer } from "node:http";
+import { createServer as createSocket } from "node:net";
+import { tmpdir } from "node:os";
+import { extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Contract, ContractFactory, JsonRpcProvider, NonceManager, parseEther } from "ethers";
+import { chromium } from "playwright-core";
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const TYPES = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript",
+  ".css": "text/css",
+  ".svg": "image/svg+xml",
+  ".wasm": "application/wasm",
+};
+
+/** The origin's own, the wasm module, every RPC and router: what a node serves the page with. */
+const CSP =
+  "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: blob:; " +
+  "connect-src * ws: wss:; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/** Starts anvil and deploys the registry; `account(i)` is one of anvil's rich accounts. */
+export async function startChain({ minAge = 3, maxAge = 86_400 } = {}) {
+  const binary = process.env.NECTAR_ANVIL ?? anvil();
+  const port = await freePort();
+  const child = spawn(binary, ["--port", String(port), "--silent", "--chain-id", "31337"], { stdio: "inherit" });
+  const url = `http://127.0.0.1:${port}`;
+  const provider = new JsonRpcProvider(url, 31337, { staticNetwork: true, cacheTimeout: -1 });
+  provider.pollingInterval = 50;
+  await until(() => provider.send("eth_chainId", []).catch(() => undefined), "anvil answers", 10_000);
+  const artifact = JSON.parse(readFileSync(here("../../contracts/artifacts/NectarRegistry.json"), "utf8"));
+  const deployer = new NonceManager(await provider.getSigner(0));
+  const inputs = artifact.abi.find(({ type }) => type === "constructor").inputs;
+  const values = { minAge, maxAge, fee: 0n, treasury: "0x0000000000000000000000000000000000000000" };
+  const args = inputs.map(({ name }) => values[Object.keys(values).find((key) => name.toLowerCase().includes(key.toLowerCase()))]);
+  const bytecode = artifact.bytecode.object ?? artifact.bytecode;
+  const contract = await new ContractFactory(artifact.abi, bytecode, deployer).deploy(...args);
+  await contract.waitForDeployment();
+  const registry = new Contract(await contract.getAddress(), artifact.abi, deployer);
+  return {
+    url,
+    provider,
+    registry,
+    address: await contract.getAddress(),
+    /** Registers a name for anvil's first account. */
+    async register(label, record) {
+      const salt = `0x${"11".repeat(32)}`;
+      const owner = await deployer.getAddress();
+      const commitment = await registry.makeCommitment(label, owner, record, salt);
+      await (await registry.commit(commitment)).wait();
+      await provider.send("evm_increaseTime", [minAge + 1]);
+      await provider.send("evm_mine", []);
+      await (await registry.register(label, owner, record, salt)).wait();
+    },
+    async fund(address) {
+      await (await deployer.sendTransaction({ to: address, value: parseEther("1") })).wait();
+    },
+    stop: () => child.kill(),
+  };
+}
+
+/** Serves a build of the page with its configuration and a faucet. */
+export async function servePage(dist, config, chain) {
+  const server = createServer(async (request, response) => {
+    const path = new URL(request.url, "http://page").pathname;
+    response.setHeader("content-security-policy", CSP);
+    response.setHeader("cache-control", "no-cache");
+    if (path === "/.well-known/nectar.json") {
+      response.setHeader("content-type", "application/json");
+      return response.end(JSON.stringify(typeof config === "function" ? config() : config));
+    }
+    if (path === "/demo/faucet" && request.method === "POST") {
+      const chunks = [];
+      for await (const chunk of request) chunks.push(chunk);
+      await chain.fund(JSON.parse(Buffer.concat(chunks).toString()).address);
+      return response.end("{}");
+    }
+    const file = join(dist, path === "/" ? "index.html" : path);
+    if (!file.startsWith(dist) || !existsSync(file)) {
+      response.statusCode = 404;
+      return response.end("not found");
+    }
+    response.setHeader("content-type", TYPES[extname(file)] ?? "application/octet-stream");
+    response.end(await readFile(file));
+  });
+  await new Promise((resolve) => server.listen(0, "0.0.0.0", resolve));
+  return {
+    url: `http://localhost:${server.address().port}`,
+    port: server.address().port,
+    stop: () => {
+      server.closeAllConnections();
+      server.close();
+    },
+  };
+}
+
+/** A browser profile of its own: keys, storage and workers are apart from every other profile's. */
+export async function openProfile(options = {}) {
+  const directory = await mkdtemp(join(tmpdir(), "nectar-profile-"));
+  const context = await chromium.launchPersistentContext(directory, {
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    headless: true,
+    viewport: { width: 1120, height: 780 },
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
+    ...options,
+  });
+  const page = context.pages()[0] ?? (await context.newPage());
+  return {
+    context,
+    page,
+    async close() {
+      await context.close();
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Tries until something is there, at most `timeout` ms. */
+export async function until(attempt, what, timeout) {
+  const end = Date.now() + timeout;
+  for (;;) {
+    const value = await attempt();
+    if (value !== undefined && value !== false) return value;
+    if (Date.now() > end) throw new Error(`not within ${timeout} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+function anvil() {
+  const names = { "linux x64": "linux-amd64", "linux arm64": "linux-arm64", "darwin arm64": "darwin-arm64", "darwin x64": "darwin-amd64" };
+  const name = names[`${process.platform} ${process.arch}`];
+  const path = here(`../../contracts/node_modules/@foundry-rs/anvil-${name}/bin/anvil`);
+  if (!existsSync(path)) throw new Error(`anvil is missing: run \`npm ci\` in contracts, or set NECTAR_ANVIL`);
+  return path;
+}
+
+async function freePort() {
+  const socket = createSocket();
+  await new Promise((resolve) => socket.listen(0, "127.0.0.1", resolve));
+  const { port } = socket.address();
+  await new Promise((resolve) => socket.close(resolve));
+  return port;
+}

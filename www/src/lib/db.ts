@@ -1,0 +1,107 @@
+/** IndexedDB with promises, and nothing more. */
+
+const STORES: Record<string, IDBObjectStoreParameters & { index?: [name: string, path: string[]] }> = {
+  /** Single values by name: identity, drafts, pinned configuration. */
+  values: {},
+  /** Keys that cannot be exported. */
+  keys: {},
+  conversations: { keyPath: "id" },
+  messages: { keyPath: ["conversation", "id"], index: ["order", ["conversation", "order"]] },
+};
+
+export type Store = "values" | "keys" | "conversations" | "messages";
+
+export class Database {
+  #idb: IDBDatabase;
+
+  private constructor(idb: IDBDatabase) {
+    this.#idb = idb;
+    // Another tab upgrades: hold nothing up.
+    idb.onversionchange = () => idb.close();
+  }
+
+  static async open(name = "nectar-page"): Promise<Database> {
+    const request = indexedDB.open(name, 1);
+    request.onupgradeneeded = () => {
+      for (const [store, { index, ...parameters }] of Object.entries(STORES)) {
+        const created = request.result.createObjectStore(store, parameters);
+        if (index !== undefined) created.createIndex(...index);
+      }
+    };
+    return new Database(await settled(request));
+  }
+
+  async get<T>(store: Store, key: IDBValidKey): Promise<T | undefined> {
+    return settled<T | undefined>(this.#store(store, "readonly").get(key));
+  }
+
+  async all<T>(store: Store): Promise<T[]> {
+    return settled<T[]>(this.#store(store, "readonly").getAll());
+  }
+
+  /** The last `count` entries of an index range, oldest first. */
+  async last<T>(store: Store, index: string, range: IDBKeyRange, count: number): Promise<T[]> {
+    const request = this.#store(store, "readonly").index(index).openCursor(range, "prev");
+    return new Promise((resolve, reject) => {
+      const found: T[] = [];
+      request.onerror = () => reject(request.error);
+      request.onsuccess = () => {
+        const cursor = request.result;
+        if (cursor === null || found.length === count) return resolve(found.reverse());
+        found.push(cursor.value as T);
+        cursor.continue();
+      };
+    });
+  }
+
+  async put(store: Store, value: unknown, key?: IDBValidKey): Promise<void> {
+    const target = this.#store(store, "readwrite");
+    target.put(value, key);
+    await committed(target.transaction);
+  }
+
+  /** Adds an entry; false when its key is taken. */
+  async add(store: Store, value: unknown, key?: IDBValidKey): Promise<boolean> {
+    const target = this.#store(store, "readwrite");
+    try {
+      await settled(target.add(value, key));
+      return true;
+    } catch (error) {
+      if (error instanceof DOMException && error.name === "ConstraintError") return false;
+      throw error;
+    }
+  }
+
+  async delete(store: Store, key: IDBValidKey | IDBKeyRange): Promise<void> {
+    const target = this.#store(store, "readwrite");
+    target.delete(key);
+    await committed(target.transaction);
+  }
+
+  close(): void {
+    this.#idb.close();
+  }
+
+  #store(store: Store, mode: IDBTransactionMode): IDBObjectStore {
+    return this.#idb.transaction(store, mode).objectStore(store);
+  }
+}
+
+function settled<T>(request: IDBRequest<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = (event) => {
+      // The promise carries the error; the transaction must not throw it a second time.
+      event.preventDefault();
+      reject(request.error);
+    };
+  });
+}
+
+function committed(transaction: IDBTransaction): Promise<void> {
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve();
+    transaction.onabort = () => reject(transaction.error);
+    transaction.onerror = () => reject(transaction.error);
+  });
+}
