@@ -1,7 +1,10 @@
 //! The TypeScript constants of the error table are the Rust table, rendered.
 //!
 //! `UPDATE=1 cargo test -p node-core --test codes_ts` writes the file anew after the table changed.
-#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that fails")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that fails"
+)]
 
 use node_core::Code;
 use std::{fmt::Write, fs, path::Path};

@@ -8,7 +8,7 @@ import { createServer as createSocket } from "node:net";
 import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Contract, ContractFactory, JsonRpcProvider, NonceManager, parseEther } from "ethers";
+import { Contract, ContractFactory, JsonRpcProvider, NonceManager, parseEther, ZeroAddress } from "ethers";
 import { chromium } from "playwright-core";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
@@ -36,11 +36,8 @@ export async function startChain({ minAge = 3, maxAge = 86_400 } = {}) {
   await until(() => provider.send("eth_chainId", []).catch(() => undefined), "anvil answers", 10_000);
   const artifact = JSON.parse(readFileSync(here("../../contracts/artifacts/NectarRegistry.json"), "utf8"));
   const deployer = new NonceManager(await provider.getSigner(0));
-  const inputs = artifact.abi.find(({ type }) => type === "constructor").inputs;
-  const values = { minAge, maxAge, fee: 0n, treasury: "0x0000000000000000000000000000000000000000" };
-  const args = inputs.map(({ name }) => values[Object.keys(values).find((key) => name.toLowerCase().includes(key.toLowerCase()))]);
-  const bytecode = artifact.bytecode.object ?? artifact.bytecode;
-  const contract = await new ContractFactory(artifact.abi, bytecode, deployer).deploy(...args);
+  const factory = new ContractFactory(artifact.abi, artifact.bytecode, deployer);
+  const contract = await factory.deploy(minAge, maxAge, 0n, ZeroAddress);
   await contract.waitForDeployment();
   const registry = new Contract(await contract.getAddress(), artifact.abi, deployer);
   return {

@@ -8,7 +8,8 @@ const RECORD = "(bytes32 networkingKey, uint8 hostKind, bytes host, uint16 port,
 const RESOLVED =
   "(address owner, address manager, bytes32 networkingKey, uint8 hostKind, bytes host, uint16 port, uint8 schemes, string[] routers, uint32 version, uint32 epoch)";
 
-const ABI = new Interface([
+/** Of the contract, what this page uses. */
+export const ABI = new Interface([
   "function registryVersion() view returns (uint32)",
   "function minCommitmentAge() view returns (uint64)",
   "function maxCommitmentAge() view returns (uint64)",
