@@ -20,11 +20,14 @@ impl Repo {
             .context("xtask lies in no directory")?
             .to_owned();
         let binary = env::current_exe().context("cannot tell where this binary is")?;
-        // target/debug/xtask; a test binary lies one deeper, in target/debug/deps.
+        // target/debug/xtask; a test's binary lies one deeper, in target/debug/deps.
         let target = binary
             .ancestors()
-            .find(|path| path.join("CACHEDIR.TAG").exists())
-            .map_or_else(|| root.join("target"), Path::to_owned);
+            .skip(1)
+            .find(|path| !path.ends_with("deps"))
+            .and_then(Path::parent)
+            .context("this binary lies in no target directory")?
+            .to_owned();
         Ok(Self { root, target })
     }
 
@@ -66,6 +69,11 @@ impl Repo {
         self.in_directory("npm", directory)
     }
 
+    /// Node.js in one of these directories.
+    pub(crate) fn node(&self, directory: &str) -> Command {
+        self.in_directory("node", directory)
+    }
+
     /// A program that an npm package of `directory` brought.
     pub(crate) fn npx(&self, directory: &str, program: &str) -> Command {
         let path = self.path(directory).join("node_modules/.bin").join(program);
@@ -87,4 +95,18 @@ pub(crate) fn which(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?)
         .map(|directory| directory.join(program))
         .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn the_repository_and_the_target_directory_are_found() {
+        let repo = Repo::find().unwrap();
+        assert!(repo.path("xtask/src/repo.rs").is_file());
+        // Cargo keeps this at the top of every target directory.
+        assert!(repo.target(".rustc_info.json").is_file());
+    }
 }

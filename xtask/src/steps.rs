@@ -6,7 +6,8 @@ use crate::repo::Repo;
 use crate::setup::{self, Output, WASM_TARGET};
 use crate::sizes::{self, kib};
 use crate::tally::Tally;
-use crate::test::{Outcome, Part};
+use crate::test::Outcome;
+use crate::test::Part::{self, Contracts, Lint, Rust, Setup, Wasm};
 use crate::{deny, wasm};
 
 /// One thing that must hold.
@@ -18,84 +19,64 @@ pub(crate) struct Step {
     /// Earlier steps without which it cannot hold.
     pub(crate) needs: &'static [&'static str],
     /// Runs it.
-    pub(crate) run: fn(&Repo, &Log) -> Result<Outcome>,
+    pub(crate) run: Run,
 }
+
+type Run = fn(&Repo, &Log) -> Result<Outcome>;
 
 /// Cheap ones first, so that a typing error shows in seconds.
 pub(crate) const STEPS: &[Step] = &[
-    Step {
-        part: Part::Setup,
-        name: "toolchain",
-        needs: &[],
-        run: toolchain,
-    },
-    Step {
-        part: Part::Lint,
-        name: "format",
-        needs: &["toolchain"],
-        run: format,
-    },
-    Step {
-        part: Part::Lint,
-        name: "clippy",
-        needs: &["toolchain"],
-        run: clippy,
-    },
-    Step {
-        part: Part::Lint,
-        name: "clippy for wasm",
-        needs: &["toolchain"],
-        run: clippy_wasm,
-    },
-    Step {
-        part: Part::Lint,
-        name: "documentation",
-        needs: &["toolchain"],
-        run: documentation,
-    },
-    Step {
-        part: Part::Rust,
-        name: "rust tests",
-        needs: &["toolchain"],
-        run: rust_tests,
-    },
-    Step {
-        part: Part::Setup,
-        name: "browser",
-        needs: &[],
-        run: browser,
-    },
-    Step {
-        part: Part::Setup,
-        name: "wasm tools",
-        needs: &["toolchain"],
-        run: wasm_tools,
-    },
-    Step {
-        part: Part::Wasm,
-        name: "wasm module",
-        needs: &["wasm tools"],
-        run: wasm_module,
-    },
-    Step {
-        part: Part::Wasm,
-        name: "wasm tests",
-        needs: &["wasm tools", "browser"],
-        run: wasm_tests,
-    },
-    Step {
-        part: Part::Setup,
-        name: "cargo-deny",
-        needs: &["toolchain"],
-        run: cargo_deny,
-    },
-    Step {
-        part: Part::Lint,
-        name: "dependencies",
-        needs: &["cargo-deny"],
-        run: dependencies,
-    },
+    step(Setup, "toolchain", &[], toolchain),
+    step(Lint, "format", &["toolchain"], format),
+    step(Lint, "clippy", &["toolchain"], clippy),
+    step(Lint, "clippy for wasm", &["toolchain"], clippy_wasm),
+    step(Lint, "documentation", &["toolchain"], documentation),
+    step(Setup, "contract packages", &[], contract_packages),
+    step(
+        Contracts,
+        "contract format",
+        &["contract packages"],
+        contract_format,
+    ),
+    step(
+        Contracts,
+        "contract build",
+        &["contract packages"],
+        contract_build,
+    ),
+    step(
+        Contracts,
+        "contract tests",
+        &["contract build"],
+        contract_tests,
+    ),
+    step(
+        Contracts,
+        "contract artifact",
+        &["contract build"],
+        contract_artifact,
+    ),
+    step(Contracts, "contract gas", &["contract build"], contract_gas),
+    step(Rust, "rust tests", &["toolchain"], rust_tests),
+    step(Setup, "browser", &[], browser),
+    step(Setup, "wasm tools", &["toolchain"], wasm_tools),
+    step(Wasm, "wasm module", &["wasm tools"], wasm_module),
+    step(Wasm, "wasm tests", &["wasm tools", "browser"], wasm_tests),
+    step(Setup, "cargo-deny", &["toolchain"], cargo_deny),
+    step(Lint, "dependencies", &["cargo-deny"], dependencies),
 ];
+
+const fn step(part: Part, name: &'static str, needs: &'static [&'static str], run: Run) -> Step {
+    Step {
+        part,
+        name,
+        needs,
+        run,
+    }
+}
+
+/// Where the registry lives.
+const CONTRACTS: &str = "contracts";
 
 /// The crates that stand outside the workspace are formatted alike.
 const OUTSIDE: [&str; 1] = ["xtask/wasm-tools/Cargo.toml"];
@@ -166,6 +147,44 @@ fn documentation(repo: &Repo, log: &Log) -> Result<Outcome> {
 fn rust_tests(repo: &Repo, log: &Log) -> Result<Outcome> {
     let (status, text) = log.run(repo.cargo().args(["test", "--locked", "--no-fail-fast"]))?;
     Outcome::counted(status.success(), Tally::of_cargo(&text))
+}
+
+fn contract_packages(repo: &Repo, log: &Log) -> Result<Outcome> {
+    setup::npm(repo, CONTRACTS, &Output::Log(log))?;
+    Ok(Outcome::held())
+}
+
+fn contract_format(repo: &Repo, log: &Log) -> Result<Outcome> {
+    log.require(repo.npx(CONTRACTS, "forge").args(["fmt", "--check"]))?;
+    Ok(Outcome::held())
+}
+
+fn contract_build(repo: &Repo, log: &Log) -> Result<Outcome> {
+    // What the artifact holds, with the tests: naming both keeps one cache for all that follows.
+    log.require(repo.npx(CONTRACTS, "forge").args(["build", "src", "test"]))?;
+    Ok(Outcome::held())
+}
+
+fn contract_tests(repo: &Repo, log: &Log) -> Result<Outcome> {
+    let (status, text) = log.run(repo.npx(CONTRACTS, "forge").arg("test"))?;
+    Outcome::counted(status.success(), Tally::of_forge(&text))
+}
+
+fn contract_artifact(repo: &Repo, log: &Log) -> Result<Outcome> {
+    log.require(
+        repo.node(CONTRACTS)
+            .args(["script/artifact.mjs", "--check"]),
+    )?;
+    Ok(Outcome::noted(
+        "what others build against is what the source makes".to_owned(),
+    ))
+}
+
+fn contract_gas(repo: &Repo, log: &Log) -> Result<Outcome> {
+    log.require(repo.node(CONTRACTS).arg("script/check-gas.mjs"))?;
+    Ok(Outcome::noted(
+        "the snapshot equals receipts of a node".to_owned(),
+    ))
 }
 
 fn wasm_tools(repo: &Repo, log: &Log) -> Result<Outcome> {

@@ -62,16 +62,16 @@ impl Tally {
             }))
     }
 
-    /// Playwright's closing lines, one count each. A flaky test is a failed one.
-    pub(crate) fn of_playwright(text: &str) -> Option<Self> {
+    /// vitest: `Tests  1 failed | 11 passed | 2 skipped (14)`.
+    pub(crate) fn of_vitest(text: &str) -> Option<Self> {
         sum(text.lines().filter_map(|line| {
-            let tally = count(
-                [line].into_iter(),
+            let counts = line.trim().strip_prefix("Tests ")?;
+            Some(count(
+                counts.split('|'),
                 &["passed"],
-                &["failed", "flaky", "interrupted"],
-                &["skipped", "did not run"],
-            );
-            (tally != Self::default()).then_some(tally)
+                &["failed"],
+                &["skipped", "todo"],
+            ))
         }))
     }
 
@@ -114,7 +114,7 @@ fn sum(tallies: impl Iterator<Item = Tally>) -> Option<Tally> {
     Some(tallies.sum())
 }
 
-/// Reads phrases such as `3 passed` or `2 did not run (…)`. Phrases of other form count nothing.
+/// Reads phrases such as `3 passed` or `9 passed (12)`. Phrases of other form count nothing.
 fn count<'a>(
     phrases: impl Iterator<Item = &'a str>,
     passed: &[&str],
@@ -129,7 +129,6 @@ fn count<'a>(
         let Ok(number) = number.parse::<usize>() else {
             continue;
         };
-        // Playwright puts its time in brackets behind.
         let word = word.split('(').next().unwrap_or_default().trim();
         if passed.contains(&word) {
             tally.passed += number;
@@ -182,7 +181,10 @@ test result: FAILED. 1 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; 
             tally(0, 0, 0)
         );
         assert_eq!(Tally::of_forge("Error: compiler run failed"), None);
-        assert_eq!(Tally::of_playwright("Error: no tests found"), None);
+        assert_eq!(
+            Tally::of_vitest("No test files found, exiting with code 1"),
+            None
+        );
         assert_eq!(Tally::of_node("SyntaxError"), None);
     }
 
@@ -198,16 +200,13 @@ Ran 2 test suites in 31.60ms (4.05ms CPU time): 12 tests passed, 1 failed, 3 ski
     }
 
     #[test]
-    fn playwright_counts_flaky_as_failed() {
+    fn vitest_counts_tests_and_not_files() {
         let text = "\
-Running 7 tests using 1 worker
-  1 failed
-    [chromium] › a.spec.ts:3:1 › a ─────
-  1 flaky
-  2 did not run
-  3 passed (4.2s)
+ Test Files  1 failed | 2 passed (3)
+      Tests  2 failed | 9 passed | 1 skipped (12)
+   Start at  12:00:00
 ";
-        assert_eq!(Tally::of_playwright(text), tally(3, 2, 2));
+        assert_eq!(Tally::of_vitest(text), tally(9, 2, 1));
     }
 
     #[test]

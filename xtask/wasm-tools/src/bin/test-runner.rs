@@ -15,7 +15,10 @@ const CONFIGURED: &[u8] = b"__wasm_bindgen_test_unstable";
 const PLACES: [(&str, Option<&str>); 4] = [
     ("Node.js", None),
     ("page", Some("WASM_BINDGEN_USE_BROWSER")),
-    ("dedicated worker", Some("WASM_BINDGEN_USE_DEDICATED_WORKER")),
+    (
+        "dedicated worker",
+        Some("WASM_BINDGEN_USE_DEDICATED_WORKER"),
+    ),
     ("shared worker", Some("WASM_BINDGEN_USE_SHARED_WORKER")),
 ];
 
@@ -48,7 +51,9 @@ fn says_where(args: &[OsString]) -> bool {
     // An unreadable file is reported by the runner itself.
     args.get(1).is_none_or(|file| {
         fs::read(file).map_or(true, |module| {
-            module.windows(CONFIGURED.len()).any(|window| window == CONFIGURED)
+            module
+                .windows(CONFIGURED.len())
+                .any(|window| window == CONFIGURED)
         })
     })
 }
