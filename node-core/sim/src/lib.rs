@@ -1,1 +1,5 @@
 //! Whole nodes in virtual time.
+
+pub mod chain;
+
+pub use chain::Chain;

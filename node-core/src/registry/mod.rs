@@ -12,6 +12,8 @@
 //! A read asks as many endpoints as the quorum needs for their newest block, picks one block that they all have, asks
 //! each for the record *at that block's hash*, and believes what enough of them say alike.
 
+pub mod address;
+
 mod abi;
 mod budget;
 mod cache;

@@ -97,7 +97,7 @@ impl fmt::Display for Routing {
     }
 }
 
-/// A host as a record names it. It is hostile input: see check every resolved address before dialling.
+/// A host as a record names it. It is hostile input: see see [`address`](super::address) before dialling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     /// An IPv4 address.
