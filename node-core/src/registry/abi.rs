@@ -118,7 +118,7 @@ pub fn decode_record(data: &[u8]) -> Result<OnchainRecord, NotARecord> {
         return Err(NotARecord::Empty);
     }
     // The decoder forgives a last word that was cut short.
-    if data.len() % 32 != 0 {
+    if !data.len().is_multiple_of(32) {
         return Err(NotARecord::Malformed);
     }
     let entry = resolveCall::abi_decode_returns_with_config(data, decoder())
@@ -277,10 +277,19 @@ mod tests {
     #[test]
     fn calls_are_what_another_implementation_writes() {
         assert_eq!(resolve_call(&label("alice")), bytes(&RESOLVE_ALICE));
-        assert_eq!(hex::encode(&available_call(&label("alice"))[..4]), "aeb8ce9b");
-        assert_eq!(available_call(&label("alice"))[4..], bytes(&RESOLVE_ALICE)[4..]);
+        assert_eq!(
+            hex::encode(&available_call(&label("alice"))[..4]),
+            "aeb8ce9b"
+        );
+        assert_eq!(
+            available_call(&label("alice"))[4..],
+            bytes(&RESOLVE_ALICE)[4..]
+        );
         assert_eq!(hex::encode(registry_version_call()), "0f9be51c");
-        assert_eq!(hex::encode(record_changed_topic()), "072a14b110464bda4ccd957bba50ff1dc68157f82c9435d5a8118a9e6988cf60");
+        assert_eq!(
+            hex::encode(record_changed_topic()),
+            "072a14b110464bda4ccd957bba50ff1dc68157f82c9435d5a8118a9e6988cf60"
+        );
     }
 
     #[test]
@@ -295,19 +304,32 @@ mod tests {
 
         let record = direct().check().unwrap();
         let host = Host::Dns("node.example".into());
-        assert_eq!(record.routing, Some(Routing { host, port: 9000, ws: true, wss: true }));
+        assert_eq!(
+            record.routing,
+            Some(Routing {
+                host,
+                port: 9000,
+                ws: true,
+                wss: true
+            })
+        );
         assert_eq!((record.version, record.epoch), (1, 2));
     }
 
     #[test]
     fn only_the_registrys_own_error_about_this_very_label_means_unknown() {
-        let revert = hex::decode("b12dec7b9c0257114eb9399a2985f8e75dad7600c5d89fe3824ffa99ec1c3eb8bf3b0501").unwrap();
+        let revert =
+            hex::decode("b12dec7b9c0257114eb9399a2985f8e75dad7600c5d89fe3824ffa99ec1c3eb8bf3b0501")
+                .unwrap();
         assert!(is_name_unknown(&revert, &label("alice")));
         assert!(!is_name_unknown(&revert, &label("bob")));
         assert!(!is_name_unknown(&revert[..35], &label("alice")));
         assert!(!is_name_unknown(&[], &label("alice")));
         // Error(string), what `require` reverts with.
-        assert!(!is_name_unknown(&hex::decode("08c379a0").unwrap(), &label("alice")));
+        assert!(!is_name_unknown(
+            &hex::decode("08c379a0").unwrap(),
+            &label("alice")
+        ));
     }
 
     #[test]
@@ -315,25 +337,54 @@ mod tests {
         assert_eq!(decode_record(&[]), Err(NotARecord::Empty));
         let good = bytes(&INDIRECT);
         for cut in [1, 31, 32, 300, good.len() - 1] {
-            assert_eq!(decode_record(&good[..cut]), Err(NotARecord::Malformed), "cut at {cut}");
+            assert_eq!(
+                decode_record(&good[..cut]),
+                Err(NotARecord::Malformed),
+                "cut at {cut}"
+            );
         }
         for (word, value) in [
-            (0, "0000000000000000000000000000000000000000000000000000000000000040"),
-            (1, "ff00000000000000000000001111111111111111111111111111111111111111"), // an address of 32 bytes
-            (4, "0000000000000000000000000000000000000000000000000000000000000100"), // a uint8 of 256
-            (5, "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"),
-            (8, "0000000000000000000000000000000000000000000000007fffffffffffffff"),
-            (12, "0000000000000000000000000000000000000000000000000fffffffffffffff"), // so many routers
+            (
+                0,
+                "0000000000000000000000000000000000000000000000000000000000000040",
+            ),
+            (
+                1,
+                "ff00000000000000000000001111111111111111111111111111111111111111",
+            ), // an address of 32 bytes
+            (
+                4,
+                "0000000000000000000000000000000000000000000000000000000000000100",
+            ), // a uint8 of 256
+            (
+                5,
+                "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+            ),
+            (
+                8,
+                "0000000000000000000000000000000000000000000000007fffffffffffffff",
+            ),
+            (
+                12,
+                "0000000000000000000000000000000000000000000000000fffffffffffffff",
+            ), // so many routers
         ] {
             let mut words = INDIRECT;
             words[word] = value;
-            assert_eq!(decode_record(&bytes(&words)), Err(NotARecord::Malformed), "word {word}");
+            assert_eq!(
+                decode_record(&bytes(&words)),
+                Err(NotARecord::Malformed),
+                "word {word}"
+            );
         }
     }
 
     #[test]
     fn an_answer_that_points_at_one_string_over_and_over_does_not_multiply_it() {
-        let mut words: Vec<String> = INDIRECT[..12].iter().map(|word| String::from(*word)).collect();
+        let mut words: Vec<String> = INDIRECT[..12]
+            .iter()
+            .map(|word| String::from(*word))
+            .collect();
         let count = 200;
         words.push(format!("{count:064x}"));
         words.extend((0..count).map(|_| format!("{:064x}", count * 32)));
@@ -354,25 +405,70 @@ mod tests {
         let spoils: [(Spoil, RecordError); 14] = [
             (|r| r.key = [0; 32], RecordError::NoKey),
             (|r| r.key = [2; 32], RecordError::NotAKey),
-            (|r| r.host_kind = 4, RecordError::HostKind { kind: 4, length: 12 }),
-            (|r| r.host_kind = 0, RecordError::HostKind { kind: 0, length: 12 }),
-            (|r| r.host_kind = 1, RecordError::HostKind { kind: 1, length: 12 }),
-            (|r| r.host_kind = 2, RecordError::HostKind { kind: 2, length: 12 }),
-            (|r| r.host = vec![0xff], RecordError::HostKind { kind: 3, length: 1 }),
-            (|r| r.host = Vec::new(), RecordError::Host(HostError::Length)),
-            (|r| r.host = b"Node.example".to_vec(), RecordError::Host(HostError::BadCharacter('N'))),
-            (|r| r.host = b"127.1".to_vec(), RecordError::Host(HostError::Numeric)),
+            (
+                |r| r.host_kind = 4,
+                RecordError::HostKind {
+                    kind: 4,
+                    length: 12,
+                },
+            ),
+            (
+                |r| r.host_kind = 0,
+                RecordError::HostKind {
+                    kind: 0,
+                    length: 12,
+                },
+            ),
+            (
+                |r| r.host_kind = 1,
+                RecordError::HostKind {
+                    kind: 1,
+                    length: 12,
+                },
+            ),
+            (
+                |r| r.host_kind = 2,
+                RecordError::HostKind {
+                    kind: 2,
+                    length: 12,
+                },
+            ),
+            (
+                |r| r.host = vec![0xff],
+                RecordError::HostKind { kind: 3, length: 1 },
+            ),
+            (
+                |r| r.host = Vec::new(),
+                RecordError::Host(HostError::Length),
+            ),
+            (
+                |r| r.host = b"Node.example".to_vec(),
+                RecordError::Host(HostError::BadCharacter('N')),
+            ),
+            (
+                |r| r.host = b"127.1".to_vec(),
+                RecordError::Host(HostError::Numeric),
+            ),
             (|r| r.port = 0, RecordError::NoPort),
             (|r| r.schemes = 4, RecordError::NoScheme),
-            (|r| r.routers = vec!["router-one".into()], RecordError::DirectWithRouters),
-            (|r| r.routers = vec!["Router".into()], RecordError::Router(crate::NameError::BadCharacter('R'))),
+            (
+                |r| r.routers = vec!["router-one".into()],
+                RecordError::DirectWithRouters,
+            ),
+            (
+                |r| r.routers = vec!["Router".into()],
+                RecordError::Router(crate::NameError::BadCharacter('R')),
+            ),
         ];
         for (spoil, expected) in spoils {
             let mut record = direct();
             spoil(&mut record);
             assert_eq!(record.check(), Err(expected));
         }
-        let weak = OnchainRecord { key: small_order, ..direct() };
+        let weak = OnchainRecord {
+            key: small_order,
+            ..direct()
+        };
         assert_eq!(weak.check(), Err(RecordError::WeakKey));
         let many = OnchainRecord {
             host_kind: 0,

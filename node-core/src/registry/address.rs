@@ -64,10 +64,11 @@ pub fn port_blocked(port: u16) -> bool {
 }
 
 const BAD_PORTS: [u16; 83] = [
-    0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
-    110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531,
-    532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060,
-    5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080,
+    0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101,
+    102, 103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427,
+    465, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990,
+    993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667,
+    6668, 6669, 6679, 6697, 10080,
 ];
 
 fn forbidden_v4(address: Ipv4Addr) -> Option<AddressClass> {
@@ -102,7 +103,9 @@ fn forbidden_v6(address: Ipv6Addr) -> Option<AddressClass> {
         // 6to4.
         [0x2002, high, low, ..] => forbidden_v4(v4(high, low)),
         // Teredo: its server, and the client's address with all bits flipped.
-        [0x2001, 0, high, low, .., x, y] => forbidden_v4(v4(high, low)).or_else(|| forbidden_v4(v4(!x, !y))),
+        [0x2001, 0, high, low, .., x, y] => {
+            forbidden_v4(v4(high, low)).or_else(|| forbidden_v4(v4(!x, !y)))
+        }
         [0x2001, 2, 0, ..] => Some(AddressClass::Benchmarking),
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Some(AddressClass::Documentation),
         // Set aside for protocols: ORCHID and others that are no addresses of hosts.
@@ -203,9 +206,18 @@ mod tests {
             ("2002:c0a8:101::1", Some(AddressClass::Private)),
             ("2002:808:808::1", None),
             // Teredo: server 65.54.227.120, client 192.168.0.1 and 192.0.2.45 flipped.
-            ("2001:0:4136:e378:8000:63bf:3f57:fffe", Some(AddressClass::Private)),
-            ("2001:0:4136:e378:8000:63bf:3fff:fdd2", Some(AddressClass::Documentation)),
-            ("2001:0:7f00:1:8000:63bf:f7f7:f7f7", Some(AddressClass::Loopback)),
+            (
+                "2001:0:4136:e378:8000:63bf:3f57:fffe",
+                Some(AddressClass::Private),
+            ),
+            (
+                "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+                Some(AddressClass::Documentation),
+            ),
+            (
+                "2001:0:7f00:1:8000:63bf:f7f7:f7f7",
+                Some(AddressClass::Loopback),
+            ),
             ("2001:0:4136:e378:8000:63bf:f7f7:f7f7", None),
         ] {
             assert_eq!(forbidden(text.parse().unwrap()), expected, "{text}");
@@ -214,7 +226,10 @@ mod tests {
 
     #[test]
     fn ports_that_browsers_block_are_known_and_usual_ones_are_free() {
-        assert!(BAD_PORTS.windows(2).all(|pair| pair[0] < pair[1]), "sorted for the search");
+        assert!(
+            BAD_PORTS.windows(2).all(|pair| pair[0] < pair[1]),
+            "sorted for the search"
+        );
         for port in [0, 22, 25, 53, 6667, 10080] {
             assert!(port_blocked(port), "{port}");
         }

@@ -17,10 +17,10 @@ use crate::{
     time::{Duration, Instant, Now},
 };
 use alloc::{
-    boxed::Box,
     format,
     string::{String, ToString},
     sync::Arc,
+    vec,
     vec::Vec,
 };
 use serde_json::Value;
@@ -36,8 +36,8 @@ pub(super) struct Fetch {
 
 #[derive(Debug)]
 enum Purpose {
-    /// Which chain is it? If the right one, go on with the rest.
-    Chain(Box<Purpose>),
+    /// Which chain is it? If the right one, go on with all that was wanted meanwhile.
+    Chain(Vec<Purpose>),
     ReadHead {
         read: u64,
         round: u8,
@@ -238,7 +238,7 @@ impl Resolver {
         self.send(
             registry,
             endpoint,
-            Purpose::Chain(Box::new(Purpose::ProbeHead(id))),
+            Purpose::Chain(vec![Purpose::ProbeHead(id)]),
             now,
         );
         id
@@ -261,14 +261,30 @@ impl Resolver {
     /// Asks an endpoint, but first which chain it serves, if that is not known: the same contract address may hold
     /// another registry elsewhere.
     fn fetch(&mut self, registry: usize, endpoint: usize, purpose: Purpose, now: Instant) {
-        let purpose = match self.registries[registry].endpoints[endpoint].chain_is_checked(now) {
-            true => purpose,
-            false => Purpose::Chain(Box::new(purpose)),
-        };
-        self.send(registry, endpoint, purpose, now);
+        let found = &self.registries[registry].endpoints[endpoint];
+        if found.chain_is_checked(now) {
+            self.send(registry, endpoint, purpose, now);
+            return;
+        }
+        match found.chain_check.and_then(|id| self.fetches.get_mut(&id)) {
+            Some(Fetch {
+                purpose: Purpose::Chain(then),
+                ..
+            }) => then.push(purpose),
+            _ => {
+                let id = self.send(registry, endpoint, Purpose::Chain(vec![purpose]), now);
+                self.registries[registry].endpoints[endpoint].chain_check = Some(id);
+            }
+        }
     }
 
-    fn send(&mut self, registry: usize, endpoint: usize, purpose: Purpose, now: Instant) {
+    fn send(
+        &mut self,
+        registry: usize,
+        endpoint: usize,
+        purpose: Purpose,
+        now: Instant,
+    ) -> FetchId {
         let id = self.fresh_id();
         let contract = &self.registries[registry].config.id.contract;
         let body = match &purpose {
@@ -307,6 +323,7 @@ impl Resolver {
             url,
             body,
         });
+        FetchId(id)
     }
 
     fn answered(&mut self, fetch: Fetch, result: Result<Value, Refusal>, now: Now) {
@@ -327,7 +344,9 @@ impl Resolver {
             Ok(Some(chain)) if chain == expected => {
                 self.registries[fetch.registry].endpoints[fetch.endpoint].chain_checked(now);
                 if let Purpose::Chain(then) = fetch.purpose {
-                    self.send(fetch.registry, fetch.endpoint, *then, now);
+                    for purpose in then {
+                        self.send(fetch.registry, fetch.endpoint, purpose, now);
+                    }
                 }
             }
             Ok(Some(chain)) => {
@@ -555,26 +574,39 @@ impl Resolver {
         let endpoint = &mut self.registries[fetch.registry].endpoints[fetch.endpoint];
         endpoint.failed(state, what.to_string(), now);
         let error = blame(code, endpoint.host(), what);
-        let mut purpose = fetch.purpose;
-        while let Purpose::Chain(then) = purpose {
-            purpose = *then;
+        let purposes = match fetch.purpose {
+            Purpose::Chain(then) => then,
+            purpose => vec![purpose],
+        };
+        for purpose in purposes {
+            self.purpose_failed(fetch.endpoint, purpose, error.clone(), now);
         }
+    }
+
+    fn purpose_failed(
+        &mut self,
+        endpoint: usize,
+        purpose: Purpose,
+        error: ResolveError,
+        now: Instant,
+    ) {
         match purpose {
             Purpose::ReadHead { read: id, round }
             | Purpose::ReadRecord {
                 read: id, round, ..
             } => {
                 if let Some(read) = self.reads.get_mut(&id) {
-                    read.failed(fetch.endpoint, round, error);
+                    read.failed(endpoint, round, error);
                 }
                 self.drive_read(id, now);
             }
             Purpose::ProbeHead(id) | Purpose::ProbeVersion(id, _) => {
                 if let Some(probe) = self.probes.remove(&id) {
+                    let result = Err(error);
                     self.outputs.push_back(ResolverOutput::Probed {
                         id,
                         url: probe.url,
-                        result: Err(error),
+                        result,
                     });
                 }
             }

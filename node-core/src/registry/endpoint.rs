@@ -1,6 +1,6 @@
 //! How well each RPC endpoint does its work.
 
-use super::config::ResolverLimits;
+use super::{config::ResolverLimits, resolver::FetchId};
 use crate::{
     name::RegistryId,
     time::{Duration, Instant},
@@ -80,6 +80,8 @@ pub(super) struct Endpoint {
     /// Until then others are asked first.
     passed_over_until: Instant,
     chain_checked: Option<Instant>,
+    /// The fetch, perhaps finished by now, that last asked for its chain.
+    pub(super) chain_check: Option<FetchId>,
 }
 
 /// A chain id is believed for this long: an operator may point a URL elsewhere.
@@ -101,6 +103,7 @@ impl Endpoint {
             failures: 0,
             passed_over_until: Instant::default(),
             chain_checked: None,
+            chain_check: None,
         }
     }
 

@@ -59,6 +59,8 @@ enum Phase {
 struct Votes {
     block: Block,
     proposer: usize,
+    /// Endpoints that told their newest block: they are reachable and should have this one.
+    heads: BTreeSet<usize>,
     asked: BTreeSet<usize>,
     waiting: BTreeSet<usize>,
     votes: BTreeMap<usize, Fact>,
@@ -268,6 +270,7 @@ impl Read {
         self.phase = Phase::Votes(Votes {
             block: head.block,
             proposer: *proposer,
+            heads: heads.keys().copied().collect(),
             asked: BTreeSet::new(),
             waiting: BTreeSet::new(),
             votes: BTreeMap::new(),
@@ -309,10 +312,12 @@ impl Read {
                 agreeing: count,
             }));
         }
-        // Those whose newest block this is, or lies beneath, come first: `order` put them first when heads were asked.
-        let candidates = order
+        let (first, then): (Vec<usize>, Vec<usize>) = order
             .iter()
-            .copied()
+            .partition(|endpoint| votes.heads.contains(endpoint));
+        let candidates = first
+            .into_iter()
+            .chain(then)
             .filter(|endpoint| !votes.asked.contains(endpoint));
         let missing = self.need.saturating_sub(count + votes.waiting.len());
         let chosen = choose(

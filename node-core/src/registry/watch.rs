@@ -143,6 +143,8 @@ impl Watch {
                 .for_each(|watched| watched.soil(head));
             self.seen.clear();
             self.advance(head);
+            // What lies before needs no second look: it is not looked at, but read.
+            self.covered = [Some(head); 2];
             return None;
         }
         let tokens = match self.names.len() {
