@@ -113,6 +113,31 @@ fn what_we_changed_ourselves_is_read_again_at_once() {
 }
 
 #[test]
+fn a_read_that_began_before_our_own_change_does_not_answer_for_it() {
+    for invalidate in [true, false] {
+        let mut world = world(1);
+        let Lookup::Pending(early) = world.lookup("alice", Freshness::Cached, Cause::Own) else {
+            panic!("not cached")
+        };
+        world.until_asked("eth_call");
+        world
+            .chain
+            .update("alice", |entry| entry.networkingKey = key(2).into());
+        world.mine();
+        world.pass(Duration::from_millis(10));
+        let name = world.name("alice");
+        if invalidate {
+            world.resolver.invalidate(&name);
+            assert_eq!(world.wait(early).unwrap().record.key, key(1));
+            assert_eq!(world.resolve("alice").unwrap().record.key, key(2));
+        } else {
+            assert_eq!(world.read("alice").unwrap().record.key, key(2));
+            assert_eq!(world.wait(early).unwrap().record.key, key(1));
+        }
+    }
+}
+
+#[test]
 fn ten_thousand_look_ups_by_peers_cause_no_more_reads_than_the_budget() {
     for endpoints in [1, 3] {
         let mut world = world(endpoints);

@@ -4,7 +4,11 @@
 mod resolver_world;
 
 use nectar_sim::chain::View;
-use node_core::{Code, registry::ResolverLimits, time::Duration};
+use node_core::{
+    Code,
+    registry::{Cause, Freshness, ResolverLimits},
+    time::Duration,
+};
 use resolver_world::{World, indirect, key, world, world_with};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -204,4 +208,38 @@ fn pinned_names_are_not_watched() {
     world.resolver.pin(name.clone(), record).unwrap();
     world.resolver.watch(&name, world.now().mono);
     assert_eq!(world.resolver.deadline(), None);
+}
+
+#[test]
+fn a_crowd_of_unknown_names_does_not_make_us_forget_what_we_watch() {
+    let limits = ResolverLimits {
+        cache_entries: 300,
+        ..ResolverLimits::default()
+    };
+    let mut world = world_with(1, None, limits);
+    world.resolve("alice").unwrap();
+    let (name, now) = (world.name("alice"), world.now());
+    world.resolver.watch(&name, now.mono);
+    // As many look-ups as the budget for peers allows, for a minute: four times what the cache holds.
+    for index in 0..1_200 {
+        world.lookup(
+            &format!("name{index}"),
+            Freshness::Cached,
+            Cause::Peer(index),
+        );
+        world.pass(Duration::from_millis(50));
+    }
+    world.take_changes();
+    rotate(&mut world, 2);
+    world.pass(SECOND * 13);
+    assert_eq!(world.take_changes().len(), 1, "the change is seen as one");
+}
+
+#[test]
+fn events_that_make_no_sense_do_not_blind_us() {
+    let mut world = watched(1);
+    rotate(&mut world, 2);
+    world.endpoint("http://a").view = View::ForgesLogs;
+    world.pass(SECOND * 90);
+    assert_eq!(world.take_changes().len(), 1);
 }

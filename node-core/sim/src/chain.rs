@@ -73,6 +73,8 @@ pub enum View {
     RefusesLogs,
     /// Logs are left out.
     HidesLogs,
+    /// Logs are of another event.
+    ForgesLogs,
     /// `eth_call` at a block's hash is not understood.
     WithoutBlockHashes,
     /// "Limit exceeded" to everything.
@@ -184,6 +186,7 @@ impl Chain {
             (View::RefusesLogs, Some("eth_getLogs")) => {
                 Err(json!({ "code": -32602, "message": "block range is too large" }))
             }
+            (View::ForgesLogs, Some("eth_getLogs")) => Ok(json!([{ "topics": ["0x00"] }])),
             (View::HidesLogs, Some("eth_getLogs")) => Ok(json!([])),
             (_, Some("eth_getLogs")) => Ok(self.logs(view, &request["params"][0])),
             _ => Err(json!({ "code": -32601, "message": "the method does not exist" })),

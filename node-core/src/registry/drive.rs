@@ -156,6 +156,10 @@ impl Resolver {
             } = self;
             let endpoints = registries[registry].endpoints.len();
             if let Some(endpoint) = registries[registry].watch.begin(endpoints, limits, now) {
+                // A crowd of other names must not push out what these are compared with.
+                for name in registries[registry].watch.names() {
+                    self.cache.touch(name);
+                }
                 self.fetch(registry, endpoint, Purpose::WatchHead, now);
                 self.read_due(registry, now);
             }
@@ -169,6 +173,7 @@ impl Resolver {
         };
         loop {
             let order = by_health(&self.registries[read.registry].endpoints, now);
+            let mut agreed = false;
             let result = match read.step(&order, &self.limits, now) {
                 Step::Wait => break,
                 Step::Ask(asks) => {
@@ -199,7 +204,10 @@ impl Resolver {
                         );
                     }
                     match self.accept(&read, &agreement, now) {
-                        Accepted::Yes(result) => result,
+                        Accepted::Yes(result) => {
+                            agreed = true;
+                            result
+                        }
                         Accepted::NeedsQuorum => {
                             read.raise(2);
                             continue;
@@ -216,7 +224,7 @@ impl Resolver {
                     }
                 }
             };
-            return self.finish(read, &result);
+            return self.finish(read, &result, agreed, now);
         }
         self.reads.insert(id, read);
     }
@@ -579,12 +587,13 @@ impl Resolver {
             purpose => vec![purpose],
         };
         for purpose in purposes {
-            self.purpose_failed(fetch.endpoint, purpose, error.clone(), now);
+            self.purpose_failed(fetch.registry, fetch.endpoint, purpose, error.clone(), now);
         }
     }
 
     fn purpose_failed(
         &mut self,
+        registry: usize,
         endpoint: usize,
         purpose: Purpose,
         error: ResolveError,
@@ -609,6 +618,10 @@ impl Resolver {
                         result,
                     });
                 }
+            }
+            Purpose::WatchLogs { .. } if error.code == Code::RpcInvalid => {
+                let endpoints = self.registries[registry].endpoints.len();
+                self.registries[registry].watch.refused(endpoints, now);
             }
             // The next poll is another endpoint's turn.
             Purpose::WatchHead | Purpose::WatchLogs { .. } | Purpose::Chain(_) => {}

@@ -26,7 +26,9 @@ pub(super) struct Read {
     pub(super) name: Name,
     /// Index of the registry.
     pub(super) registry: usize,
-    pub(super) waiters: Vec<LookupId>,
+    pub(super) waiters: Vec<Waiter>,
+    /// What it finds may have changed since it began.
+    pub(super) outdated: bool,
     /// When the present round began: its record is at least as new.
     pub(super) round_began: Instant,
     pub(super) round: u8,
@@ -40,6 +42,14 @@ pub(super) struct Read {
     /// Endpoints whose newest block too few others knew.
     distrusted: BTreeSet<usize>,
     failures: BTreeMap<usize, ResolveError>,
+}
+
+/// A look-up that waits for a read.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) lookup: LookupId,
+    /// The answer must come from a round that began then or later.
+    pub(super) not_before: Instant,
 }
 
 #[derive(Debug)]
@@ -109,6 +119,7 @@ impl Read {
             name,
             registry,
             waiters: Vec::new(),
+            outdated: false,
             round_began: now,
             round: 0,
             deadline: now + limits.read_deadline,

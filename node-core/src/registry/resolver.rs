@@ -9,7 +9,7 @@ use super::{
     error::ResolveError,
     names::{self, NameParseError},
     probe::{Probe, ProbeReport},
-    read::{Agreement, Read},
+    read::{Agreement, Read, Waiter},
     record::{Provenance, Record, RecordError, Resolved},
     watch::Watch,
 };
@@ -270,8 +270,14 @@ impl Resolver {
             Some(id) => *id,
             None => self.new_read(name, registry, now),
         };
+        // A read that is under way may have settled on its block before whatever made us look. Peers take what comes:
+        // theirs would be a second read for the budget of one.
+        let not_before = match (freshness, cause) {
+            (Freshness::NewerThan(age), Cause::Own) => now - age,
+            _ => Instant::default(),
+        };
         if let Some(read) = self.reads.get_mut(&id) {
-            read.waiters.push(lookup);
+            read.waiters.push(Waiter { lookup, not_before });
             self.waiting += 1;
         }
         self.drive_read(id, now);
@@ -283,6 +289,9 @@ impl Resolver {
     pub fn invalidate(&mut self, name: &Name) {
         if let Some(entry) = self.cache.get_mut(name) {
             entry.invalidated = true;
+        }
+        if let Some(read) = self.reading.get(name).and_then(|id| self.reads.get_mut(id)) {
+            read.outdated = true;
         }
     }
 
@@ -463,6 +472,9 @@ impl Resolver {
         let before = self
             .cache
             .insert(&read.name, fact.clone(), how, *block, read.round_began);
+        if let Some(entry) = self.cache.get_mut(&read.name) {
+            entry.invalidated = read.outdated;
+        }
         self.registries[read.registry]
             .watch
             .was_read(&read.name, block.number, now);
@@ -488,15 +500,38 @@ impl Resolver {
         Accepted::Yes(result)
     }
 
-    /// Tells everybody who waits for a read how it ended.
-    pub(super) fn finish(&mut self, read: Read, result: &Result<Resolved, ResolveError>) {
-        self.reading.remove(&read.name);
-        self.waiting = self.waiting.saturating_sub(read.waiters.len());
-        let done = read.waiters.into_iter().map(|id| ResolverOutput::Done {
-            id,
+    /// Tells everybody who waits for a read how it ended. Whoever needs something newer waits for the next one.
+    pub(super) fn finish(
+        &mut self,
+        read: Read,
+        result: &Result<Resolved, ResolveError>,
+        agreed: bool,
+        now: Instant,
+    ) {
+        let Read {
+            name,
+            registry,
+            waiters,
+            round_began,
+            ..
+        } = read;
+        self.reading.remove(&name);
+        let (done, left): (Vec<Waiter>, Vec<Waiter>) = waiters
+            .into_iter()
+            .partition(|waiter| !agreed || waiter.not_before <= round_began);
+        self.waiting = self.waiting.saturating_sub(done.len());
+        let done = done.into_iter().map(|waiter| ResolverOutput::Done {
+            id: waiter.lookup,
             result: result.clone(),
         });
         self.outputs.extend(done);
+        if !left.is_empty() {
+            let id = self.new_read(&name, registry, now);
+            if let Some(read) = self.reads.get_mut(&id) {
+                read.waiters = left;
+            }
+            self.drive_read(id, now);
+        }
     }
 }
 

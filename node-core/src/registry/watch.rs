@@ -105,6 +105,10 @@ impl Watch {
         self.names.is_empty()
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
+        self.names.values().map(|watched| &watched.name)
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.next_poll
     }
@@ -195,6 +199,7 @@ impl Watch {
                 .values_mut()
                 .filter(|watched| now.since(watched.read_at) >= WITHOUT_LOGS)
             {
+                watched.read_at = now;
                 watched.soil(0);
             }
         }
