@@ -1,17 +1,26 @@
 //! The commands other than `test`.
-use std::process::ExitCode;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
-use crate::process::Log;
+use crate::process::{self, Group, Log};
 use crate::repo::Repo;
 use crate::setup::{self, Output};
-use crate::sizes::{self, kib};
-use crate::wasm as module;
+use crate::sizes::{self, Size, kib};
+use crate::{CONTRACTS, page, wasm as module};
+
+/// How long the demonstration may take to come up once it is built.
+const DEMO_COMES_UP: Duration = Duration::from_secs(60);
 
 /// `cargo xtask wasm`
 pub(crate) fn wasm(repo: &Repo) -> Result<ExitCode> {
-    let size = build_module(repo)?;
+    setup::toolchain(repo, &Output::Shown)?;
+    let size = build_module(repo, &Log::create(repo.target("xtask/wasm.log"))?)?;
     println!(
         "node-wasm/pkg/{}: {} raw, {} after Brotli",
         size.name,
@@ -21,11 +30,121 @@ pub(crate) fn wasm(repo: &Repo) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn build_module(repo: &Repo) -> Result<sizes::Size> {
+/// `cargo xtask demo`: returns only if it fails, for it becomes the program that it has built. So a Ctrl-C reaches that one,
+/// which ends what it started.
+pub(crate) fn demo(repo: &Repo) -> Result<ExitCode> {
+    let error = demonstration(repo)?.exec();
+    Err(error).context("cannot start nectar demo")
+}
+
+/// `cargo xtask demo --check`
+pub(crate) fn demo_check(repo: &Repo) -> Result<ExitCode> {
+    setup::browser(repo, &Output::Shown)?;
+    let mut demonstration = demonstration(repo)?;
+    let shots = repo.target("demo");
+    fs::create_dir_all(&shots)?;
+    let ready = shots.join("ready.json");
+    if ready.exists() {
+        fs::remove_file(&ready).context("cannot remove what the last run left")?;
+    }
+    let printed = shots.join("demo.log");
+    let log = File::create(&printed)?;
+    demonstration
+        .arg("--ready")
+        .arg(&ready)
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    let mut running = Group::start(&mut demonstration)?;
+    let checked = until_ready(&mut running, &ready).and_then(|()| {
+        process::run(
+            repo.node(page::DIRECTORY)
+                .arg("e2e/demo-check.mjs")
+                .args([&ready, &shots])
+                .env(
+                    "CHROMIUM",
+                    setup::browser_path().context("no browser in PATH")?,
+                ),
+        )
+    });
+    drop(running);
+    if checked.is_err() {
+        eprintln!(
+            "──── what nectar demo printed\n{}",
+            fs::read_to_string(&printed)?
+        );
+    }
+    checked.map(|()| ExitCode::SUCCESS)
+}
+
+/// `cargo xtask bench`: becomes the bench, whose output is JSON lines only.
+pub(crate) fn bench(repo: &Repo, quick: bool) -> Result<ExitCode> {
+    process::run(
+        repo.cargo()
+            .args(["build", "--locked", "--release", "--example", "workload"]),
+    )?;
+    let mut workload = repo.command(repo.target("release/examples/workload"));
+    if quick {
+        workload.arg("--quick");
+    }
+    Err(workload.exec()).context("cannot start the workloads")
+}
+
+/// Builds everything that a demonstration shows; what returns starts it:
+///
+/// `nectar demo --page DIRECTORY --anvil PROGRAM --contract ARTIFACT [--ready FILE]`
+///
+/// Once everything runs it writes to FILE, where one is given, what a driver must know: a JSON object whose `page` is the
+/// page's address.
+fn demonstration(repo: &Repo) -> Result<Command> {
     setup::toolchain(repo, &Output::Shown)?;
+    for directory in [CONTRACTS, page::DIRECTORY] {
+        setup::npm(repo, directory, &Output::Shown)?;
+    }
+    let log = Log::create(repo.target("xtask/demo.log"))?;
+    build_module(repo, &log)?;
+    eprintln!("building the page");
+    let sizes = shown_if_failed(&log, page::build(repo, &log))?;
+    // Too large a page is a failed test, not a reason to show nothing.
+    let said = sizes::within("page", &sizes, sizes::PAGE_BUDGET);
+    eprintln!("{}", said.unwrap_or_else(|error| error.to_string()));
+    eprintln!("building the nectar command");
+    // The workspace's default members, as the tests build them: another selection compiles its dependencies anew.
+    process::run(repo.cargo().args(["build", "--locked"]))?;
+    let mut nectar = repo.command(repo.target("debug/nectar"));
+    nectar.arg("demo").arg("--page").arg(page::built(repo));
+    nectar.arg("--anvil").arg(repo.npx_path(CONTRACTS, "anvil"));
+    nectar
+        .arg("--contract")
+        .arg(repo.path(CONTRACTS).join("artifacts/NectarRegistry.json"));
+    Ok(nectar)
+}
+
+fn build_module(repo: &Repo, log: &Log) -> Result<Size> {
     setup::npm(repo, module::tools_directory(), &Output::Shown)?;
-    let log = Log::create(repo.target("xtask/wasm.log"))?;
-    module::build_tools(repo, &log)
-        .and_then(|()| module::build(repo, &log))
-        .inspect_err(|_| eprint!("{}", log.text()))
+    eprintln!("building the browser's module");
+    shown_if_failed(
+        log,
+        module::build_tools(repo, log).and_then(|()| module::build(repo, log)),
+    )
+}
+
+fn shown_if_failed<T>(log: &Log, result: Result<T>) -> Result<T> {
+    result.inspect_err(|_| eprint!("{}", log.text()))
+}
+
+fn until_ready(running: &mut Group, ready: &Path) -> Result<()> {
+    let deadline = Instant::now() + DEMO_COMES_UP;
+    while !ready.exists() {
+        if let Some(status) = running.ended()? {
+            bail!("nectar demo ended before it was ready: {status}");
+        }
+        if Instant::now() >= deadline {
+            bail!(
+                "nectar demo was not ready after {} s",
+                DEMO_COMES_UP.as_secs()
+            );
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }

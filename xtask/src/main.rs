@@ -6,13 +6,12 @@
 
 mod commands;
 mod deny;
+mod page;
 mod process;
 mod repo;
 mod setup;
-#[allow(dead_code, reason = "the page is measured once it is there")]
 mod sizes;
 mod steps;
-#[allow(dead_code, reason = "contracts and page count once they are there")]
 mod tally;
 mod test;
 mod wasm;
@@ -24,11 +23,17 @@ use anyhow::{Result, bail};
 use crate::repo::Repo;
 use crate::test::Part;
 
+/// Where the registry lives.
+const CONTRACTS: &str = "contracts";
+
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   test [PART]...   everything that must hold, or only: lint, rust, wasm, contracts, page
   wasm             build the browser's module into node-wasm/pkg
+  demo             a chain, two routers, an echo node and the page, all on this machine
+  demo --check     the same, driven by two browsers instead of a person
+  bench [--quick]  the workloads, as JSON lines
 ";
 
 fn main() -> ExitCode {
@@ -59,6 +64,10 @@ fn run(args: &[String]) -> Result<ExitCode> {
             test::run(&repo, &parts)
         }
         ["wasm"] => commands::wasm(&repo),
+        ["demo"] => commands::demo(&repo),
+        ["demo", "--check"] => commands::demo_check(&repo),
+        ["bench"] => commands::bench(&repo, false),
+        ["bench", "--quick"] => commands::bench(&repo, true),
         other => bail!("unknown arguments: {}\n\n{USAGE}", other.join(" ")),
     }
 }

@@ -74,10 +74,14 @@ impl Repo {
         self.in_directory("node", directory)
     }
 
-    /// A program that an npm package of `directory` brought.
+    /// A program that an npm package of `directory` brought, running there.
     pub(crate) fn npx(&self, directory: &str, program: &str) -> Command {
-        let path = self.path(directory).join("node_modules/.bin").join(program);
-        self.in_directory(path, directory)
+        self.in_directory(self.npx_path(directory, program), directory)
+    }
+
+    /// Where such a program lies.
+    pub(crate) fn npx_path(&self, directory: &str, program: &str) -> PathBuf {
+        self.path(directory).join("node_modules/.bin").join(program)
     }
 
     fn in_directory(&self, program: impl Into<OsString>, directory: &str) -> Command {

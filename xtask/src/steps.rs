@@ -7,8 +7,8 @@ use crate::setup::{self, Output, WASM_TARGET};
 use crate::sizes::{self, kib};
 use crate::tally::Tally;
 use crate::test::Outcome;
-use crate::test::Part::{self, Contracts, Lint, Rust, Setup, Wasm};
-use crate::{deny, wasm};
+use crate::test::Part::{self, Contracts, Lint, Page, Rust, Setup, Wasm};
+use crate::{CONTRACTS, deny, page, wasm};
 
 /// One thing that must hold.
 pub(crate) struct Step {
@@ -62,6 +62,9 @@ pub(crate) const STEPS: &[Step] = &[
     step(Setup, "wasm tools", &["toolchain"], wasm_tools),
     step(Wasm, "wasm module", &["wasm tools"], wasm_module),
     step(Wasm, "wasm tests", &["wasm tools", "browser"], wasm_tests),
+    step(Setup, "page packages", &[], page_packages),
+    step(Page, "page types", &["page packages"], page_types),
+    step(Page, "page tests", &["page packages"], page_tests),
     step(Setup, "cargo-deny", &["toolchain"], cargo_deny),
     step(Lint, "dependencies", &["cargo-deny"], dependencies),
 ];
@@ -74,9 +77,6 @@ const fn step(part: Part, name: &'static str, needs: &'static [&'static str], ru
         run,
     }
 }
-
-/// Where the registry lives.
-const CONTRACTS: &str = "contracts";
 
 /// The crates that stand outside the workspace are formatted alike.
 const OUTSIDE: [&str; 1] = ["xtask/wasm-tools/Cargo.toml"];
@@ -205,6 +205,21 @@ fn wasm_module(repo: &Repo, log: &Log) -> Result<Outcome> {
 fn wasm_tests(repo: &Repo, log: &Log) -> Result<Outcome> {
     let (succeeded, text) = wasm::test(repo, log, &["--package", "node-wasm"])?;
     Outcome::counted(succeeded, Tally::of_cargo(&text))
+}
+
+fn page_packages(repo: &Repo, log: &Log) -> Result<Outcome> {
+    setup::npm(repo, page::DIRECTORY, &Output::Log(log))?;
+    Ok(Outcome::held())
+}
+
+fn page_types(repo: &Repo, log: &Log) -> Result<Outcome> {
+    log.require(repo.npm(page::DIRECTORY).args(["run", "check"]))?;
+    Ok(Outcome::held())
+}
+
+fn page_tests(repo: &Repo, log: &Log) -> Result<Outcome> {
+    let (status, text) = log.run(repo.npm(page::DIRECTORY).arg("test"))?;
+    Outcome::counted(status.success(), Tally::of_vitest(&text))
 }
 
 fn cargo_deny(repo: &Repo, log: &Log) -> Result<Outcome> {
