@@ -26,7 +26,7 @@ const CSP =
   "connect-src * ws: wss:; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /** Starts anvil and deploys the registry; `account(i)` is one of anvil's rich accounts. */
-export async function startChain({ minAge = 3, maxAge = 86_400 } = {}) {
+export async function startChain({ minAge = 2, maxAge = 86_400 } = {}) {
   const binary = process.env.NECTAR_ANVIL ?? anvil();
   const port = await freePort();
   const child = spawn(binary, ["--port", String(port), "--silent", "--chain-id", "31337"], { stdio: "inherit" });
@@ -45,10 +45,9 @@ export async function startChain({ minAge = 3, maxAge = 86_400 } = {}) {
     provider,
     registry,
     address: await contract.getAddress(),
-    /** Registers a name for anvil's first account. */
-    async register(label, record) {
+    /** Registers a name, paid by anvil's first account, which owns it unless told otherwise. */
+    async register(label, record, owner = deployer.signer.address) {
       const salt = `0x${"11".repeat(32)}`;
-      const owner = await deployer.getAddress();
       const commitment = await registry.makeCommitment(label, owner, record, salt);
       await (await registry.commit(commitment)).wait();
       await provider.send("evm_increaseTime", [minAge + 1]);

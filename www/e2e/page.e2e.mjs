@@ -1,0 +1,419 @@
+/** The page in Chromium: real chain, real contract, real wallet interface; only the peers are scripted (test/fake-wasm.ts). */
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { after, before, test } from "node:test";
+import { getAddress, id, Wallet } from "ethers";
+import { buildFake } from "./build-fake.mjs";
+import { openProfile, servePage, startChain } from "./support.mjs";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const KEY = `0x${"ab".repeat(32)}`;
+const ONLINE = '[data-testid="identity"][data-state="online"]';
+
+let dist;
+let chain;
+let server;
+/** What the server says; a test may change it for itself. */
+let config;
+
+before(async () => {
+  [dist, chain] = await Promise.all([buildFake(), startChain()]);
+  const direct = { networkingKey: KEY, hostKind: 1, host: "0x7f000001", port: 9000, schemes: 1, routers: [] };
+  for (const label of ["loach", "tench"]) {
+    await chain.register(label, direct);
+    await (await chain.registry.enlist(id(label))).wait();
+  }
+  config = {
+    version: 1,
+    registries: [{ tld: "nectar", chainId: 31337, contract: chain.address, rpcs: [chain.url] }],
+    routers: [
+      { name: "loach.nectar", url: "ws://127.0.0.1:9000", index: 1 },
+      { name: "tench.nectar", url: "ws://127.0.0.1:9001", index: 2 },
+    ],
+    faucet: "/demo/faucet",
+    echo: "echo.nectar",
+  };
+  server = await servePage(dist, () => config, chain);
+});
+
+after(async () => {
+  server?.stop();
+  chain?.stop();
+  if (dist !== undefined) await rm(dist, { recursive: true, force: true });
+});
+
+/** Runs a test in a profile of its own; an error of the page fails it. */
+function inProfile(name, run, options) {
+  test(name, { timeout: 60_000 }, async () => {
+    const profile = await openProfile(options);
+    const wrong = [];
+    const watch = (page) => {
+      page.setDefaultTimeout(10_000);
+      page.on("pageerror", (error) => wrong.push(error.message));
+      page.on("console", (message) => {
+        if (/Content Security Policy|Uncaught/.test(message.text())) wrong.push(message.text());
+      });
+    };
+    watch(profile.page);
+    profile.context.on("page", watch);
+    const standing = config;
+    try {
+      await run(profile);
+      assert.deepEqual(wrong, []);
+    } finally {
+      config = standing;
+      await profile.close();
+    }
+  });
+}
+
+async function choose(page, label) {
+  await page.getByLabel("Name", { exact: true }).fill(label);
+  await page.getByText(`${label}.nectar is free.`).waitFor();
+}
+
+async function register(page, label) {
+  await page.goto(server.url);
+  await choose(page, label);
+  await page.getByRole("button", { name: `Register ${label}.nectar` }).click();
+  await page.getByTestId("me").filter({ hasText: `${label}.nectar` }).waitFor({ timeout: 20_000 });
+  await page.locator(ONLINE).waitFor();
+}
+
+async function add(page, name) {
+  await page.getByLabel("Name of a contact").fill(name);
+  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await page.getByRole("region", { name: `Conversation with ${name}` }).waitFor();
+}
+
+async function say(page, name, text) {
+  await page.getByLabel(`Message to ${name}`).fill(text);
+  await page.keyboard.press("Enter");
+}
+
+/** An entry of the conversation: what is new is announced elsewhere, too. */
+function said(page, text) {
+  return page.getByRole("log").getByText(text);
+}
+
+async function accessible(page) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() =>
+    globalThis.axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }),
+  );
+  assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes[0]?.html} (${nodes[0]?.failureSummary})`), []);
+}
+
+inProfile("a name is registered in the chain with this browser's key and the chosen routers", async ({ page }) => {
+  await page.goto(server.url);
+  await page.getByText("27 ms").waitFor();
+  const name = page.getByLabel("Name", { exact: true });
+  for (const [text, words] of [
+    ["al", "at least 3 characters"],
+    ["Alice", "'A' is not allowed"],
+    ["al--ice", "no two hyphens"],
+    ["-alice", "neither begins nor ends"],
+    ["loach", "loach.nectar is taken."],
+  ]) {
+    await name.fill(text);
+    await page.getByText(words).waitFor();
+    assert.ok(await page.getByRole("button", { name: /^Register/ }).isDisabled(), text);
+  }
+  await page.getByLabel("loach.nectar").uncheck();
+  await choose(page, "alice");
+  await page.getByRole("button", { name: "Register alice.nectar" }).click();
+  await page.getByText("s to go").waitFor();
+  await page.locator(ONLINE).waitFor({ timeout: 20_000 });
+  const record = await chain.registry.resolve("alice");
+  await page.getByText(/routers · key/).click();
+  await page.getByText(record.networkingKey.slice(2), { exact: true }).waitFor();
+  assert.deepEqual([...record.routers], ["tench"]);
+});
+
+inProfile("a tab that is closed between commit and reveal goes on where it stopped", async ({ page, context }) => {
+  await page.goto(server.url);
+  await choose(page, "carol");
+  await page.getByRole("button", { name: "Register carol.nectar" }).click();
+  await page.getByText("s to go").waitFor();
+  const commits = (await chain.registry.queryFilter("Committed")).length;
+  await page.close();
+  const again = await context.newPage();
+  await again.goto(server.url);
+  await again.getByText("You began to register carol.nectar").waitFor();
+  await again.getByRole("button", { name: "Go on" }).click();
+  await again.locator(ONLINE).waitFor({ timeout: 20_000 });
+  assert.equal((await chain.registry.queryFilter("Committed")).length, commits, "the first commitment was used");
+  assert.equal(await chain.registry.available("carol"), false);
+});
+
+inProfile("a wallet signs: found by EIP-6963, moved to the registry's chain, declined and asked again", async ({ page }) => {
+  const account = (await chain.provider.send("eth_accounts", []))[3];
+  config = { ...config, faucet: undefined };
+  await page.addInitScript(injectWallet, { account, rpc: chain.url });
+  await page.goto(server.url);
+  await page.getByLabel("Test Wallet").waitFor();
+  await choose(page, "dave");
+  await page.evaluate(() => (globalThis.wallet.decline = "eth_sendTransaction"));
+  await page.getByRole("button", { name: "Register dave.nectar" }).click();
+  await page.getByText("You declined in the wallet.").waitFor();
+  assert.deepEqual(await page.evaluate(() => globalThis.wallet.added), { chainId: "0x7a69", rpcUrls: [chain.url] });
+  await page.getByText("You began to register dave.nectar").waitFor();
+  await page.getByRole("button", { name: "Go on" }).click();
+  await page.locator(ONLINE).waitFor({ timeout: 20_000 });
+  assert.equal((await chain.registry.resolve("dave")).owner, getAddress(account));
+});
+
+inProfile("a name that the account owns already gets this browser's key", async ({ page }) => {
+  const account = (await chain.provider.send("eth_accounts", []))[4];
+  const record = { networkingKey: KEY, hostKind: 0, host: "0x", port: 0, schemes: 0, routers: [1] };
+  await chain.register("erin", record, account);
+  await page.addInitScript(injectWallet, { account, rpc: chain.url });
+  await page.goto(server.url);
+  await page.getByLabel("Name", { exact: true }).fill("erin");
+  await page.getByRole("button", { name: "It is mine" }).click();
+  await page.getByRole("button", { name: "Use erin.nectar" }).click();
+  await page.getByText(/belongs to .*, not to/).waitFor();
+  await page.getByLabel("Test Wallet").check();
+  await page.getByRole("button", { name: "It is mine" }).or(page.getByRole("button", { name: "Use erin.nectar" })).click();
+  await page.locator(ONLINE).waitFor({ timeout: 20_000 });
+  assert.notEqual((await chain.registry.resolve("erin")).networkingKey, KEY);
+});
+
+inProfile("people talk, ask and send files, and a reload brings everything back", async ({ page }) => {
+  await register(page, "frank");
+  await page.getByLabel("Name of a contact").fill("nobody");
+  await page.keyboard.press("Enter");
+  await page.getByText("nobody.nectar: Nobody has registered this name.").waitFor();
+  await page.getByLabel("Name of a contact").fill("no--body");
+  await page.keyboard.press("Enter");
+  await page.getByText("A name has no two hyphens in a row.").waitFor();
+
+  await add(page, "echo.nectar");
+  await page.getByTestId("peer-state").getByText("online · via loach.nectar · 31 ms").waitFor();
+  await say(page, "echo.nectar", "Hello <b>echo</b>");
+  await page.locator('[data-state="delivered"]', { hasText: "Hello <b>echo</b>" }).waitFor();
+  await said(page, "You said: Hello <b>echo</b>").waitFor();
+
+  await page.getByLabel("Ask", { exact: true }).check();
+  await page.getByLabel("Request to echo.nectar").fill("what now?");
+  await page.keyboard.press("Enter");
+  await page.getByTestId("answer").getByText("echo: what now?").waitFor();
+  await page.getByLabel("Message", { exact: true }).check();
+
+  const buffer = Buffer.alloc(1 << 20, 3);
+  await page.getByLabel("File to send").setInputFiles({ name: "big.bin", mimeType: "application/octet-stream", buffer });
+  await page.getByText("Waiting until echo.nectar accepts").waitFor();
+  await page.locator('[data-kind="file"][data-state="delivered"]').waitFor();
+  const hash = await page.getByTestId("sha256").textContent();
+
+  await page.reload();
+  await page.locator(ONLINE).waitFor();
+  await page.getByRole("button", { name: /echo.nectar/ }).click();
+  await page.getByText("Hello <b>echo</b>", { exact: true }).waitFor();
+  assert.equal(await page.getByTestId("sha256").textContent(), hash);
+});
+
+inProfile("a stranger is let in first, then offers a file that can be saved", async ({ page }) => {
+  await register(page, "grace");
+  await page.getByRole("heading", { name: "Want to talk to you" }).waitFor();
+  await page.getByRole("button", { name: /bob.nectar/ }).click();
+  assert.ok(await page.getByLabel("Message to bob.nectar").isDisabled());
+  await page.getByRole("button", { name: "Accept", exact: true }).click();
+  await say(page, "bob.nectar", "file");
+  await page.getByRole("button", { name: "Accept file" }).click();
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "Save" }).click()]);
+  assert.equal(download.suggestedFilename(), "notes.txt");
+  assert.equal(readFileSync(await download.path(), "utf8"), "what Bob sends\n".repeat(40_000));
+});
+
+inProfile("two tabs are one node; closing one leaves the other working", async ({ page, context }) => {
+  await register(page, "heidi");
+  await add(page, "echo.nectar");
+  const second = await context.newPage();
+  await second.goto(server.url);
+  await second.locator(ONLINE).waitFor();
+  await second.getByRole("button", { name: /echo.nectar/ }).click();
+  await say(second, "echo.nectar", "from the second");
+  await said(page, "You said: from the second").waitFor();
+  assert.equal(await said(page, "You said: from the second").count(), 1);
+  await page.close();
+  await say(second, "echo.nectar", "still here");
+  await said(second, "You said: still here").waitFor();
+});
+
+inProfile("nothing is sent to the new owner of a name before the person agrees", async ({ page }) => {
+  await register(page, "ivan");
+  await add(page, "sold.nectar");
+  await say(page, "sold.nectar", "sell");
+  await said(page, "You said: sell").waitFor();
+  await say(page, "sold.nectar", "a secret");
+  await page.getByText("sold.nectar has a new owner.").waitFor();
+  await page.locator('[data-state="failed"]', { hasText: "a secret" }).waitFor();
+  assert.ok(await page.getByLabel("Message to sold.nectar").isDisabled());
+  await page.getByRole("button", { name: "I know the new owner" }).click();
+  await page.getByRole("button", { name: "Try again" }).click();
+  await said(page, "You said: a secret").waitFor();
+});
+
+inProfile("what is not delivered says why, and who is online elsewhere can take over", async ({ page }) => {
+  await register(page, "judy");
+  await add(page, "loach.nectar");
+  await say(page, "loach.nectar", "hello?");
+  await page.locator('[data-state="failed"]', { hasText: "The peer cannot be reached. It may be closed at the moment." }).waitFor();
+  await add(page, "echo.nectar");
+  await say(page, "echo.nectar", "supersede");
+  await page.getByText("judy.nectar is online somewhere else.").waitFor();
+  await page.getByRole("button", { name: "Take over here" }).click();
+  await page.locator(ONLINE).waitFor();
+  assert.equal(await page.getByText("is online somewhere else").count(), 0);
+});
+
+inProfile("a key that is not the registered one is said, and can be registered", async ({ page }) => {
+  await register(page, "kate");
+  const before = (await chain.registry.resolve("kate")).networkingKey;
+  await chain.provider.send("anvil_impersonateAccount", [await chain.registry.ownerOf(id("kate"))]);
+  const owner = await chain.provider.getSigner(await chain.registry.ownerOf(id("kate")));
+  await (await chain.registry.connect(owner).rotateKey(id("kate"), KEY)).wait();
+  await page.reload();
+  await page.getByText("This browser has another key than the one registered for kate.nectar.").waitFor();
+  await page.getByRole("button", { name: "Register this browser's key" }).click();
+  await page.getByText("This browser has another key").waitFor({ state: "detached" });
+  assert.equal((await chain.registry.resolve("kate")).networkingKey, before);
+});
+
+inProfile("another registry than at the first visit is not taken without a word", async ({ page }) => {
+  await page.goto(server.url);
+  await page.getByText("A name that is yours").waitFor();
+  const [registry] = config.registries;
+  config = { ...config, registries: [{ ...registry, contract: Wallet.createRandom().address }] };
+  await page.reload();
+  await page.getByText("now names another registry than at your first visit").waitFor();
+  await choose(page, "larry");
+  await page.getByRole("button", { name: "I trust the new one: use it" }).click();
+  await page.getByText("now names another registry").waitFor({ state: "detached" });
+});
+
+inProfile("a chain that does not answer, a wrong chain and a contract that is no registry are told apart", async ({ page }) => {
+  const [registry] = config.registries;
+  const attempt = async (change) => {
+    config = { ...config, registries: [{ ...registry, ...change }] };
+    await page.goto(server.url);
+    const accept = page.getByRole("button", { name: "I trust the new one: use it" });
+    await page.getByText("A name that is yours").waitFor();
+    if (await accept.isVisible()) {
+      await accept.click();
+      await accept.waitFor({ state: "detached" });
+    }
+    await page.getByLabel("Name", { exact: true }).fill("mallory");
+  };
+  await attempt({ chainId: 1 });
+  await page.getByRole("button", { name: "Register mallory.nectar" }).click();
+  await page.getByText("The RPC endpoint serves chain 31337, the registry is on chain 1.").waitFor();
+  await attempt({ rpcs: ["http://127.0.0.1:9"] });
+  await page.getByRole("button", { name: "Ask again" }).waitFor();
+});
+
+inProfile(
+  "over plain http from elsewhere the page is a guest and says why",
+  async ({ page }) => {
+    await page.goto(`http://guest.test:${server.port}`);
+    await page.getByText("You are a guest here.").waitFor();
+    await page.getByLabel("Ask it something").fill("hello");
+    await page.getByRole("button", { name: "Ask" }).click();
+    await page.getByText("Answer: echo: hello").waitFor();
+    await accessible(page);
+  },
+  { args: ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP guest.test 127.0.0.1"] },
+);
+
+inProfile("every view passes axe, light and dark, and works by keyboard alone", async ({ page }) => {
+  await page.goto(server.url);
+  await page.getByText("27 ms").waitFor();
+  await page.keyboard.press("Tab");
+  await page.keyboard.type("nina");
+  await page.getByText("nina.nectar is free.").waitFor();
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme });
+    await accessible(page);
+  }
+  await page.keyboard.press("Enter");
+  await page.getByText("s to go").waitFor();
+  await accessible(page);
+  await page.locator(ONLINE).waitFor({ timeout: 20_000 });
+  await accessible(page);
+  await page.getByLabel("Name of a contact").focus();
+  await page.keyboard.type("echo.nectar");
+  await page.keyboard.press("Enter");
+  await page.getByLabel("Message to echo.nectar").waitFor();
+  await page.waitForFunction(() => document.activeElement?.tagName === "TEXTAREA");
+  await page.keyboard.type("typed");
+  await page.keyboard.press("Enter");
+  await said(page, "You said: typed").waitFor();
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme });
+    await accessible(page);
+  }
+  await page.setViewportSize({ width: 360, height: 640 });
+  await accessible(page);
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "no sideways scrolling");
+});
+
+inProfile("the page speaks with its origin and the chain only", async ({ page, context }) => {
+  const hosts = new Set();
+  context.on("request", (request) => hosts.add(new URL(request.url()).origin));
+  await register(page, "oscar");
+  assert.deepEqual([...hosts].filter((host) => ![server.url, chain.url].includes(host)), []);
+});
+
+/** An EIP-1193 wallet, announced by EIP-6963: the chain's node signs for `account`. Begins on another chain. */
+function injectWallet({ account, rpc }) {
+  let chainId = "0x1";
+  let known = false;
+  const wallet = { decline: undefined, added: undefined };
+  globalThis.wallet = wallet;
+  const refuse = (code, message) => Object.assign(new Error(message), { code });
+  const provider = {
+    on() {},
+    removeListener() {},
+    async request({ method, params }) {
+      if (wallet.decline === method) {
+        wallet.decline = undefined;
+        throw refuse(4001, "User rejected the request.");
+      }
+      switch (method) {
+        case "eth_requestAccounts":
+        case "eth_accounts":
+          return [account];
+        case "eth_chainId":
+          return chainId;
+        case "wallet_switchEthereumChain":
+          if (!known) throw refuse(4902, "Unrecognized chain ID");
+          chainId = params[0].chainId;
+          return null;
+        case "wallet_addEthereumChain":
+          wallet.added = { chainId: params[0].chainId, rpcUrls: params[0].rpcUrls };
+          known = true;
+          chainId = params[0].chainId;
+          return null;
+        default: {
+          const response = await fetch(rpc, {
+            method: "POST",
+            headers: { "content-type": "application/json" },
+            body: JSON.stringify({ jsonrpc: "2.0", id: 1, method, params: params ?? [] }),
+          });
+          const { result, error } = await response.json();
+          if (error) throw Object.assign(new Error(error.message), error);
+          return result;
+        }
+      }
+    },
+  };
+  const info = { uuid: crypto.randomUUID(), name: "Test Wallet", rdns: "test.wallet", icon: "data:image/svg+xml,<svg/>" };
+  const announce = () =>
+    dispatchEvent(new CustomEvent("eip6963:announceProvider", { detail: Object.freeze({ info, provider }) }));
+  addEventListener("eip6963:requestProvider", announce);
+  announce();
+}
