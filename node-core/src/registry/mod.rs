@@ -15,6 +15,7 @@
 pub mod address;
 
 mod abi;
+mod answers;
 mod budget;
 mod cache;
 mod config;
