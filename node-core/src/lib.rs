@@ -19,7 +19,9 @@ pub mod code;
 pub mod crypto;
 pub mod limits;
 pub mod name;
+pub mod node;
 pub mod registry;
+pub mod session;
 pub mod time;
 pub mod wire;
 

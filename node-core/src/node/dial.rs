@@ -1,0 +1,67 @@
+//! How far the search for a route is.
+
+use super::{output::Route, seeds::Seeds};
+use crate::{
+    Code, Limits,
+    time::{Duration, Instant},
+};
+use alloc::{collections::VecDeque, vec::Vec};
+
+/// What is being done to reach a peer.
+#[derive(Debug)]
+pub(super) enum Dial {
+    /// Nothing.
+    Idle,
+    /// Its record is being read; `again` when an earlier one led nowhere.
+    Resolving { again: bool },
+    /// Routes are being tried, the next one while the last may still win.
+    Racing(Race),
+    /// All failed; the next attempt has its time.
+    Backoff { until: Instant, reason: Code },
+}
+
+/// Several routes to one peer, started one after the other.
+#[derive(Debug)]
+pub(super) struct Race {
+    /// Not started yet, best first.
+    pub(super) routes: VecDeque<Route>,
+    /// Under way.
+    pub(super) attempts: Vec<Attempt>,
+    /// When the next route starts even if none has failed.
+    pub(super) next: Option<Instant>,
+    /// The record was read anew because an earlier one led nowhere.
+    pub(super) again: bool,
+    /// The most telling failure so far.
+    pub(super) worst: Option<Code>,
+}
+
+/// One route under way.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) pipe: u64,
+    pub(super) route: Route,
+    pub(super) began: Instant,
+}
+
+impl Race {
+    pub(super) fn new(routes: VecDeque<Route>, again: bool) -> Self {
+        Self {
+            routes,
+            attempts: Vec::new(),
+            next: None,
+            again,
+            worst: None,
+        }
+    }
+}
+
+/// Full jitter below a bound that doubles with every failure: nodes that lost one router do not come back as one wave.
+pub(super) fn backoff(limits: &Limits, failures: u32, seeds: &mut Seeds) -> Duration {
+    let bound = limits
+        .backoff_min
+        .saturating_mul(1 << failures.min(16))
+        .min(limits.backoff_max);
+    let micros = u64::try_from(bound.as_micros()).unwrap_or(u64::MAX).max(1);
+    let spread = Duration::from_micros(seeds.next_u64() % micros);
+    spread.max(limits.backoff_min.min(bound) / 2)
+}

@@ -1,0 +1,482 @@
+//! A pipe's life: dialled or accepted, authenticated, attached to a session, ended.
+
+use super::{
+    Node, Output,
+    cell::{Pipe, PipeCell, PipeKind, PipeState, SessionCell, Target},
+    control::Verdict,
+    output::Event,
+    timers::{Due, lock},
+};
+use crate::{
+    Code, Name, Now,
+    channel::{Channel, HandshakeError, Reject, initiator, responder},
+    session::{Session, Violation},
+    time::{Duration, Instant},
+    wire::frame::{Frame, next},
+};
+use alloc::{sync::Arc, vec::Vec};
+use bytes::{Bytes, BytesMut};
+use core::sync::atomic::Ordering;
+
+impl<T> Node<T> {
+    pub(super) fn enter_pipe(
+        &self,
+        id: u64,
+        kind: PipeKind<T>,
+        target: Option<Target>,
+        state: PipeState,
+        now: Instant,
+    ) -> Arc<PipeCell<T>> {
+        let pipe = Arc::new(PipeCell::new(id, kind, target, state));
+        lock(&self.inner.pipes).insert(id, pipe.clone());
+        self.inner
+            .timers
+            .arm(now + self.inner.limits.handshake_timeout, Due::Pipe(id));
+        pipe
+    }
+
+    /// Sends message 1 on a socket that has just been opened.
+    pub(super) fn begin_handshake(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        _now: Now,
+        _out: &mut Vec<Output<T>>,
+    ) {
+        let Some(target) = &pipe.target else { return };
+        let mut state = lock(&pipe.state);
+        if matches!(*state, PipeState::Dialling) {
+            let (next, message) = self.first_message(target);
+            *state = PipeState::Sent1(next);
+            drop(state);
+            pipe.send(message);
+        }
+    }
+
+    /// Begins a pipe over a circuit: message 1 rides in the circuit's opening.
+    pub(super) fn dial_circuit(
+        &self,
+        id: u64,
+        hop: &Arc<SessionCell<T>>,
+        target: Target,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        let (next, message) = self.first_message(&target);
+        let name = target.name.clone();
+        let kind = PipeKind::Circuit {
+            hop: hop.clone(),
+            cid: std::sync::OnceLock::new(),
+            from: None,
+        };
+        let pipe = self.enter_pipe(id, kind, Some(target), PipeState::Sent1(next), now.mono);
+        let hide = self.inner.config.hide_caller;
+        let cid = hop.with(|session| {
+            if session.is_ended() {
+                None
+            } else {
+                session.open_circuit(name, hide, message.into(), id, now.mono)
+            }
+        });
+        match (cid, &pipe.kind) {
+            (Some(number), PipeKind::Circuit { cid, .. }) => {
+                let _ = cid.set(number);
+            }
+            _ => self.end_pipe(&pipe, Code::PipeLost, None, now, out),
+        }
+    }
+
+    fn first_message(&self, target: &Target) -> (initiator::AwaitMessage2, Vec<u8>) {
+        let seed = lock(&self.inner.control).seeds.next();
+        initiator::start(
+            self.inner.local.clone(),
+            target.name.clone(),
+            target.key,
+            seed,
+        )
+    }
+
+    pub(super) fn pipe_message(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        message: Bytes,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        if let Some(cell) = pipe.session.get() {
+            let cell = cell.clone();
+            let mut events = Vec::new();
+            let handled =
+                cell.with(|session| session.handle_record(owned(message), now.mono, &mut events));
+            self.dispatch(&cell, events, now, out);
+            if let Err(Violation { code }) = handled {
+                self.violate(&cell, code, now, out);
+            }
+            return;
+        }
+        if let Err(error) = self.handshake_message(pipe, message, now, out) {
+            self.refuse(pipe, &error, now, out);
+        }
+    }
+
+    fn handshake_message(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        message: Bytes,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) -> Result<(), HandshakeError> {
+        let state = core::mem::replace(&mut *lock(&pipe.state), PipeState::Closed);
+        match state {
+            PipeState::Accepted => {
+                let seed = lock(&self.inner.control).seeds.next();
+                let signing = responder::start(self.inner.local.clone(), &message, seed, now.wall)?;
+                let request = *signing.request();
+                *lock(&pipe.state) = PipeState::Signing2(signing);
+                out.push(Output::Sign {
+                    pipe: Pipe(pipe.clone()),
+                    request,
+                });
+            }
+            PipeState::Sent1(state) => {
+                if let Some(reject) = Reject::parse(&message) {
+                    // Nobody has proved anything yet: this only moves us on to the next route.
+                    let retry = (reject.retry > Duration::ZERO).then_some(reject.retry);
+                    return Err(HandshakeError {
+                        code: reject.code.unwrap_or(Code::Closed),
+                        retry,
+                        skew_ms: None,
+                    });
+                }
+                let signing = state.handle(&message, now.wall)?;
+                match signing.request().cloned() {
+                    Some(request) => {
+                        *lock(&pipe.state) = PipeState::Signing3(signing);
+                        out.push(Output::Sign {
+                            pipe: Pipe(pipe.clone()),
+                            request,
+                        });
+                    }
+                    None => self.finish_initiator(pipe, signing, None, now, out)?,
+                }
+            }
+            PipeState::Sent2(state) => {
+                let claimed = state.handle(&message, now.wall)?;
+                let caller = claimed.peer().name.clone();
+                self.check_caller(pipe, caller.as_ref(), out)?;
+                let admission = claimed.verify()?;
+                self.ask_admission(pipe, admission, now, out)?;
+            }
+            PipeState::Admitting {
+                admission,
+                mut held,
+                bytes,
+            } => {
+                let bytes = bytes + message.len();
+                if bytes > self.inner.limits.held_before_admission {
+                    return Err(Code::FlowViolated.into());
+                }
+                held.push(message);
+                *lock(&pipe.state) = PipeState::Admitting {
+                    admission,
+                    held,
+                    bytes,
+                };
+            }
+            PipeState::Attaching(channel) => self.attach_peer(pipe, channel, message, now, out)?,
+            PipeState::Signing2(_) | PipeState::Signing3(_) | PipeState::Dialling => {
+                return Err(Code::Malformed.into());
+            }
+            PipeState::Attached | PipeState::Closed => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn pipe_signed(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        signature: Option<[u8; 64]>,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        let state = core::mem::replace(&mut *lock(&pipe.state), PipeState::Closed);
+        let result = match (state, signature) {
+            (PipeState::Signing2(signing), Some(signature)) => {
+                signing.signed(signature).map(|(message, next)| {
+                    *lock(&pipe.state) = PipeState::Sent2(next);
+                    pipe.send(message);
+                })
+            }
+            (PipeState::Signing3(signing), Some(signature)) => {
+                self.finish_initiator(pipe, signing, Some(signature), now, out)
+            }
+            (PipeState::Signing2(_) | PipeState::Signing3(_), None) => {
+                Err(Code::SignerFailed.into())
+            }
+            (other, _) => {
+                *lock(&pipe.state) = other;
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            self.refuse(pipe, &error, now, out);
+        }
+    }
+
+    /// Sends message 3 and begins the session: its ATTACH follows at once.
+    fn finish_initiator(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        signing: initiator::AwaitSignature,
+        signature: Option<[u8; 64]>,
+        now: Now,
+        _out: &mut Vec<Output<T>>,
+    ) -> Result<(), HandshakeError> {
+        let (message, channel) = signing.signed(signature)?;
+        pipe.send(message);
+        let config = self.session_config(pipe, channel.peer().name.as_ref());
+        let peer = channel.peer().clone();
+        let cell = self.enter_session(pipe, peer, Session::begin(channel, config, now.mono));
+        cell.with(|_| ());
+        Ok(())
+    }
+
+    /// Bans, permissions and what the router said about the caller: before any signature is verified.
+    fn check_caller(
+        &self,
+        pipe: &PipeCell<T>,
+        caller: Option<&Name>,
+        out: &mut Vec<Output<T>>,
+    ) -> Result<(), HandshakeError> {
+        let config = &self.inner.config;
+        if let PipeKind::Circuit {
+            hop,
+            from: Some(Some(said)),
+            ..
+        } = &pipe.kind
+            && Some(said) != caller
+        {
+            out.push(Output::Event(Event::Misbehaved {
+                name: hop.peer.name.clone(),
+                code: Code::RouterLied,
+            }));
+            return Err(Code::RouterLied.into());
+        }
+        match caller {
+            None if config.guests || config.router.guests => Ok(()),
+            None => Err(Code::GuestRefused.into()),
+            Some(name) if config.allow.allows(name) => Ok(()),
+            Some(_) => Err(Code::NotAllowed.into()),
+        }
+    }
+
+    /// A guest is let in as it is; a name needs its record.
+    fn ask_admission(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        admission: responder::Admission,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) -> Result<(), HandshakeError> {
+        let Some(name) = admission.peer().name.clone() else {
+            return self.let_in(pipe, admission, Vec::new(), now, out);
+        };
+        let key = *admission.key();
+        let group = match &pipe.kind {
+            PipeKind::Socket { group } => group.unwrap_or_default(),
+            PipeKind::Circuit { hop, .. } => hop.id | 1 << 63,
+        };
+        // The pipe waits before the chain is asked, so that an answer that comes at once finds it.
+        *lock(&pipe.state) = PipeState::Admitting {
+            admission,
+            held: Vec::new(),
+            bytes: 0,
+        };
+        match self.control(now, out, |control| {
+            control.admit(pipe.id, &name, &key, group, now)
+        }) {
+            Verdict::Wait => Ok(()),
+            Verdict::Admit => {
+                self.admitted(pipe, Ok(()), now, out);
+                Ok(())
+            }
+            Verdict::Refuse(error) => Err(error),
+        }
+    }
+
+    /// The chain has spoken about the peer that waits at this pipe.
+    pub(super) fn admitted(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        verdict: Result<(), HandshakeError>,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        let state = core::mem::replace(&mut *lock(&pipe.state), PipeState::Closed);
+        let result = match (state, verdict) {
+            (
+                PipeState::Admitting {
+                    admission, held, ..
+                },
+                Ok(()),
+            ) => self.let_in(pipe, admission, held, now, out),
+            (PipeState::Admitting { .. }, Err(error)) => Err(error),
+            (other, _) => {
+                *lock(&pipe.state) = other;
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            self.refuse(pipe, &error, now, out);
+        }
+    }
+
+    fn let_in(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        admission: responder::Admission,
+        held: Vec<Bytes>,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) -> Result<(), HandshakeError> {
+        if let Some(ticket) = lock(&self.inner.tickets).get_mut(&pipe.id) {
+            lock(&self.inner.control).budgets.admit(ticket)?;
+        }
+        *lock(&pipe.state) = PipeState::Attaching(admission.admit());
+        for message in held {
+            self.pipe_message(pipe, message, now, out);
+        }
+        Ok(())
+    }
+
+    /// The first record on a channel that we accepted: its first frame says which session it attaches.
+    fn attach_peer(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        mut channel: Channel,
+        record: Bytes,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) -> Result<(), HandshakeError> {
+        let mut frames = channel
+            .open(owned(record))
+            .map_err(|error| HandshakeError::from(error.code))?
+            .freeze();
+        let attach = match next(&mut frames) {
+            Ok(Some((_, _, Some(Frame::Attach(attach))))) => attach,
+            _ => return Err(Code::AttachRefused.into()),
+        };
+        let config = self.session_config(pipe, channel.peer().name.as_ref());
+        let peer = channel.peer().clone();
+        let mut events = Vec::new();
+        let session = Session::accept(channel, config, &attach, now.mono, &mut events)
+            .map_err(|violation| HandshakeError::from(violation.code))?;
+        let cell = self.enter_session(pipe, peer, session);
+        let handled = cell.with(|session| session.handle_frames(frames, now.mono, &mut events));
+        self.dispatch(&cell, events, now, out);
+        if let Err(Violation { code }) = handled {
+            self.violate(&cell, code, now, out);
+        }
+        Ok(())
+    }
+
+    fn enter_session(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        peer: crate::channel::Peer,
+        session: Session<T>,
+    ) -> Arc<SessionCell<T>> {
+        let id = self.inner.next_session.fetch_add(1, Ordering::Relaxed);
+        let cell = Arc::new(SessionCell::new(
+            id,
+            peer,
+            pipe.clone(),
+            self.inner.timers.clone(),
+            session,
+        ));
+        lock(&self.inner.sessions).insert(id, cell.clone());
+        *lock(&pipe.state) = PipeState::Attached;
+        let _ = pipe.session.set(cell.clone());
+        cell
+    }
+
+    /// Ends a handshake. The peer is told where that helps it and nobody else.
+    fn refuse(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        error: &HandshakeError,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        if pipe.target.is_none()
+            && let Some(reject) = error.reject()
+        {
+            pipe.send(reject.to_bytes().to_vec());
+        }
+        self.end_pipe(pipe, error.code, error.retry, now, out);
+    }
+
+    /// Ends a pipe and whatever runs on it.
+    pub(super) fn end_pipe(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        code: Code,
+        retry: Option<Duration>,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        if let Some(cell) = pipe.session.get() {
+            return self.end_session(&cell.clone(), code, retry, now, out);
+        }
+        if !self.leave_pipe(pipe, code, retry, out) {
+            return;
+        }
+        if let Some(target) = &pipe.target {
+            let name = target.name.clone();
+            self.control(now, out, |control| {
+                control.attempt_failed(&name, pipe.id, code, now)
+            });
+        }
+    }
+
+    /// Takes a pipe out of the node. False when it was out already.
+    pub(super) fn leave_pipe(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        code: Code,
+        retry: Option<Duration>,
+        out: &mut Vec<Output<T>>,
+    ) -> bool {
+        if lock(&self.inner.pipes).remove(&pipe.id).is_none() {
+            return false;
+        }
+        *lock(&pipe.state) = PipeState::Closed;
+        if let Some(ticket) = lock(&self.inner.tickets).remove(&pipe.id) {
+            lock(&self.inner.control).budgets.close(&ticket);
+        }
+        match &pipe.kind {
+            PipeKind::Socket { .. } => out.push(Output::Close {
+                pipe: Pipe(pipe.clone()),
+                code,
+            }),
+            PipeKind::Circuit { hop, cid, .. } => {
+                if let Some(cid) = cid.get() {
+                    let last = pipe.take_outgoing();
+                    hop.with(|session| {
+                        if let Some(message) = last {
+                            session.send_circuit(*cid, message);
+                        }
+                        session.close_circuit(*cid, code, retry);
+                    });
+                }
+            }
+        }
+        true
+    }
+}
+
+/// The message as a buffer that can be opened in place; copied only when somebody else still reads it.
+fn owned(message: Bytes) -> BytesMut {
+    message
+        .try_into_mut()
+        .unwrap_or_else(|shared| BytesMut::from(&shared[..]))
+}

@@ -1,0 +1,790 @@
+//! What applications and the node do with a session.
+
+use super::{
+    Event, Session,
+    circuits::{Circuit, Far, cost},
+    items::{Asked, LongBody},
+    sender::{Bulk, Outgoing},
+    streams::{Stream, StreamError},
+};
+use crate::{
+    code::Code,
+    name::Name,
+    time::{Duration, Instant},
+    wire::frame::{
+        CHARGE, ERROR_TEXT_MAX, Frame, INLINE, METADATA_MAX, PROTOCOL_MAX, Response, ResponseKind,
+    },
+};
+use alloc::{boxed::Box, vec::Vec};
+use bytes::Bytes;
+use core::task::{Context, Poll};
+
+/// What one side asks the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Application protocol, 1 to 128 bytes.
+    pub protocol: Box<str>,
+    /// Metadata, at most 16 KiB.
+    pub metadata: Option<Bytes>,
+    /// Payload, at most [`Limits::message_bytes`](crate::Limits::message_bytes).
+    pub payload: Bytes,
+}
+
+/// Something an application wants done with a peer, before or after there is a session.
+#[derive(Debug)]
+pub enum Operation<T> {
+    /// Ask and get an answer.
+    Request {
+        /// Handed back with the outcome.
+        token: T,
+        /// What to ask.
+        request: Request,
+        /// When to give up.
+        deadline: Instant,
+    },
+    /// Send and have it delivered.
+    Message {
+        /// Handed back with the outcome.
+        token: T,
+        /// Application protocol.
+        protocol: Box<str>,
+        /// Payload.
+        payload: Bytes,
+        /// When to give up.
+        deadline: Instant,
+    },
+    /// Open a stream.
+    Stream {
+        /// Handed back with the stream.
+        token: T,
+        /// Application protocol.
+        protocol: Box<str>,
+        /// Metadata; may be empty.
+        metadata: Bytes,
+        /// When to give up.
+        deadline: Instant,
+    },
+    /// Measure a round trip; also the way to make sure that there is a session.
+    Connect {
+        /// Handed back once there is a session.
+        token: T,
+        /// When to give up.
+        deadline: Instant,
+    },
+}
+
+impl<T> Operation<T> {
+    /// When its owner gives up.
+    pub const fn deadline(&self) -> Instant {
+        match self {
+            Self::Request { deadline, .. }
+            | Self::Message { deadline, .. }
+            | Self::Stream { deadline, .. }
+            | Self::Connect { deadline, .. } => *deadline,
+        }
+    }
+
+    /// The token.
+    pub const fn token(&self) -> &T {
+        match self {
+            Self::Request { token, .. }
+            | Self::Message { token, .. }
+            | Self::Stream { token, .. }
+            | Self::Connect { token, .. } => token,
+        }
+    }
+
+    /// The token, giving the operation up.
+    pub fn into_token(self) -> T {
+        match self {
+            Self::Request { token, .. }
+            | Self::Message { token, .. }
+            | Self::Stream { token, .. }
+            | Self::Connect { token, .. } => token,
+        }
+    }
+
+    /// Checks the sizes that the wire allows.
+    pub fn check(&self, message_bytes: usize) -> Result<(), Code> {
+        let (protocol, metadata, payload) = match self {
+            Self::Request { request, .. } => (
+                &request.protocol,
+                request.metadata.as_ref().map_or(0, Bytes::len),
+                request.payload.len(),
+            ),
+            Self::Message {
+                protocol, payload, ..
+            } => (protocol, 0, payload.len()),
+            Self::Stream {
+                protocol, metadata, ..
+            } => (protocol, metadata.len(), 0),
+            Self::Connect { .. } => return Ok(()),
+        };
+        if protocol.is_empty() || protocol.len() > PROTOCOL_MAX || metadata > METADATA_MAX {
+            return Err(Code::InvalidArgument);
+        }
+        if payload > message_bytes {
+            Err(Code::TooLarge)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl<T> Session<T> {
+    // Items.
+
+    /// Asks the peer. The number identifies the item for [`cancel`](Self::cancel). Sizes were checked by
+    /// [`Operation::check`].
+    pub fn request(
+        &mut self,
+        token: T,
+        request: Request,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<u64, (T, Code)> {
+        if let Err(code) = self.check_outbox(request.payload.len()) {
+            return Err((token, code));
+        }
+        let Request {
+            protocol,
+            metadata,
+            payload,
+        } = request;
+        let id = self.take_id();
+        let deadline_ms = u32::try_from(deadline.since(now).as_millis()).unwrap_or(u32::MAX);
+        let (total, inline, body) = cut(payload);
+        let frame = Frame::Request {
+            id,
+            deadline_ms,
+            total,
+            protocol,
+            metadata,
+            data: Bytes::new(),
+        };
+        self.ask(
+            id,
+            Asked {
+                token,
+                deadline: Some(deadline),
+                is_request: true,
+                body,
+                answer: None,
+            },
+            &frame,
+            inline,
+        );
+        Ok(id)
+    }
+
+    /// Sends the peer a message; the outcome comes when its application has taken it.
+    pub fn message(
+        &mut self,
+        token: T,
+        protocol: Box<str>,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<u64, (T, Code)> {
+        if let Err(code) = self.check_outbox(payload.len()) {
+            return Err((token, code));
+        }
+        let id = self.take_id();
+        let (total, inline, body) = cut(payload);
+        let frame = Frame::Message {
+            id,
+            total,
+            protocol,
+            data: Bytes::new(),
+        };
+        self.ask(
+            id,
+            Asked {
+                token,
+                deadline: Some(deadline),
+                is_request: false,
+                body,
+                answer: None,
+            },
+            &frame,
+            inline,
+        );
+        Ok(id)
+    }
+
+    fn ask(&mut self, id: u64, asked: Asked<T>, frame: &Frame, inline: Bytes) {
+        if let Some(deadline) = asked.deadline {
+            self.items.deadlines.insert((deadline, id));
+        }
+        self.items.asked.insert(id, asked);
+        let mut outgoing = Outgoing::with_payload(frame, inline);
+        outgoing.charge = outgoing.len() as u64 + CHARGE;
+        self.sender.push_inbox(outgoing);
+        self.dirty = true;
+    }
+
+    /// Gives up waiting; the peer is told.
+    pub fn cancel(&mut self, id: u64, out: &mut Vec<Event<T>>) {
+        self.abandon(id, Code::Cancelled, out);
+    }
+
+    /// Gives up those of our items whose token matches.
+    pub fn cancel_where(&mut self, matches: impl Fn(&T) -> bool, out: &mut Vec<Event<T>>) {
+        let mut ids: Vec<u64> = self
+            .items
+            .asked
+            .iter()
+            .filter(|(_, asked)| matches(&asked.token))
+            .map(|(id, _)| *id)
+            .collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.abandon(id, Code::Cancelled, out);
+        }
+    }
+
+    /// Answers a request of the peer's. False when it is no longer waiting.
+    pub fn respond(&mut self, id: u64, answer: Response) -> bool {
+        let Some(served) = self.items.served.get_mut(&id) else {
+            return false;
+        };
+        if served.answered || !served.is_request || served.head.is_some() {
+            return false;
+        }
+        served.answered = true;
+        let (kind, code, payload) = match answer {
+            Response::Success(Some(data)) => (ResponseKind::Data, 0, data),
+            Response::Success(None) => (ResponseKind::Empty, 0, Bytes::new()),
+            Response::Protocol(data) => (ResponseKind::Protocol, 0, data),
+            Response::Error { code, message } => {
+                let mut end = message.len().min(ERROR_TEXT_MAX);
+                while !message.is_char_boundary(end) {
+                    end -= 1;
+                }
+                (
+                    ResponseKind::Error,
+                    code,
+                    Bytes::copy_from_slice(&message.as_bytes()[..end]),
+                )
+            }
+        };
+        let (kind, code, payload) = if payload.len() > self.config.limits.message_bytes {
+            let text = Code::TooLarge.meaning().as_bytes();
+            (
+                ResponseKind::Error,
+                Code::TooLarge.as_u16(),
+                Bytes::from_static(text),
+            )
+        } else {
+            (kind, code, payload)
+        };
+        let (total, inline, body) = cut(payload);
+        served.body = body;
+        self.release_charge(id);
+        let frame = Frame::Response {
+            id,
+            kind,
+            code,
+            total,
+            data: Bytes::new(),
+        };
+        self.sender
+            .push_urgent(Outgoing::with_payload(&frame, inline));
+        self.settle_answered(id);
+        self.dirty = true;
+        true
+    }
+
+    /// Tells the peer that the application has taken its message.
+    pub fn delivered(&mut self, id: u64) {
+        if self
+            .items
+            .served
+            .get(&id)
+            .is_some_and(|served| !served.is_request && served.head.is_none())
+        {
+            self.release_charge(id);
+            self.items.served.remove(&id);
+            self.sender
+                .push_urgent(Outgoing::new(&Frame::Delivered(id)));
+            self.dirty = true;
+        }
+    }
+
+    // Streams.
+
+    /// Opens a stream. The peer may send up to a window's worth at once.
+    pub fn open_stream(&mut self, protocol: Box<str>, metadata: Bytes) -> u64 {
+        let id = self.take_id();
+        let window = self.config.limits.stream_window;
+        self.streams.insert(
+            id,
+            Stream::new(self.config.limits.stream_initial, window, false),
+        );
+        let frame = Frame::Stream {
+            id,
+            window,
+            protocol,
+            metadata: Bytes::new(),
+        };
+        self.sender
+            .push_urgent(Outgoing::with_payload(&frame, metadata));
+        self.dirty = true;
+        id
+    }
+
+    /// Takes a stream that the peer opened: its window becomes the whole one.
+    pub fn accept_stream(&mut self, id: u64) {
+        self.grant(id);
+    }
+
+    /// Queues `data` on a stream, which takes all of it or none.
+    pub fn write(
+        &mut self,
+        id: u64,
+        data: &mut Bytes,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), StreamError>> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(StreamError::Lost(Code::Closed)));
+        };
+        let written = stream.send.write(data, cx);
+        self.stream_ready(id);
+        written
+    }
+
+    /// Ends our half: what is queued still goes out.
+    pub fn finish(&mut self, id: u64) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.send.finish();
+            self.stream_ready(id);
+        }
+    }
+
+    /// Gives our half up.
+    pub fn reset(&mut self, id: u64, code: u16) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.send.closed()
+        {
+            stream.send.reset();
+            self.sender
+                .push_urgent(Outgoing::new(&Frame::Reset(id, code)));
+            self.dirty = true;
+            self.settle_stream(id);
+        }
+    }
+
+    /// Asks the peer to send no more.
+    pub fn stop(&mut self, id: u64, code: u16) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.recv.closed()
+        {
+            stream.recv.stop();
+            self.sender
+                .push_urgent(Outgoing::new(&Frame::Stop(id, code)));
+            self.dirty = true;
+        }
+    }
+
+    /// The next bytes of a stream; `None` at its end.
+    pub fn read(
+        &mut self,
+        id: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(StreamError::Lost(Code::Closed)));
+        };
+        let read = stream.recv.read(cx);
+        if matches!(read, Poll::Ready(Ok(Some(_)))) {
+            self.grant(id);
+        }
+        read
+    }
+
+    /// Bytes of a stream that have been sealed so far.
+    pub fn sent(&self, id: u64) -> u64 {
+        self.streams.get(&id).map_or(0, |stream| stream.send.sent)
+    }
+
+    /// The application lets go of a stream: unfinished halves are reset and stopped.
+    pub fn release_stream(&mut self, id: u64) {
+        self.reset(id, Code::Cancelled.as_u16());
+        self.stop(id, Code::Cancelled.as_u16());
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.released = true;
+            self.settle_stream(id);
+        }
+    }
+
+    /// The application lets go of a stream whose writing half is finished: what is queued still goes out.
+    pub fn detach_stream(&mut self, id: u64) {
+        self.stop(id, Code::Cancelled.as_u16());
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.released = true;
+            self.settle_stream(id);
+        }
+    }
+
+    fn stream_ready(&mut self, id: u64) {
+        if self
+            .streams
+            .get(&id)
+            .is_some_and(|stream| stream.send.ready())
+        {
+            self.sender.push_bulk(Bulk::Stream(id));
+            self.dirty = true;
+        }
+    }
+
+    fn grant(&mut self, id: u64) {
+        if let Some(limit) = self
+            .streams
+            .get_mut(&id)
+            .and_then(|s| s.recv.grant(&self.config.limits))
+        {
+            self.sender
+                .push_urgent(Outgoing::new(&Frame::Credit { id, limit }));
+            self.dirty = true;
+        }
+    }
+
+    pub(super) fn settle_stream(&mut self, id: u64) {
+        if self.streams.get(&id).is_some_and(Stream::is_done) {
+            self.streams.remove(&id);
+        }
+    }
+
+    // Circuits.
+
+    /// Asks the peer, a router, for a circuit to `to`. `None` once this channel has no numbers left.
+    pub fn open_circuit(
+        &mut self,
+        to: Name,
+        hide: bool,
+        first: Bytes,
+        pipe: u64,
+        now: Instant,
+    ) -> Option<u32> {
+        let window = self.config.limits.circuit_window;
+        let cid = self
+            .circuits
+            .insert(Circuit::new(Far::Pipe(pipe), 0, window))?;
+        self.unanswered.push_back((now, cid));
+        self.sender.push_control(&Frame::Open {
+            cid,
+            window,
+            hide,
+            to,
+            first,
+        });
+        self.dirty = true;
+        Some(cid)
+    }
+
+    /// As a router, brings the peer a circuit from another session's circuit. What the caller accepts is `window`.
+    pub fn bring_circuit(
+        &mut self,
+        from: Option<Name>,
+        window: u64,
+        first: Bytes,
+        far: Far,
+        now: Instant,
+    ) -> Option<u32> {
+        let circuit = Circuit::new(far, window, 0);
+        let announced = circuit.far_limit(self.config.limits.circuit_window);
+        let cid = self.circuits.insert(circuit)?;
+        if let Some(circuit) = self.circuits.open.get_mut(&cid) {
+            circuit.announced = announced;
+            circuit.recv_limit = announced;
+        }
+        self.unanswered.push_back((now, cid));
+        self.sender.push_control(&Frame::Incoming {
+            cid,
+            window: announced,
+            from,
+            first,
+        });
+        self.dirty = true;
+        Some(cid)
+    }
+
+    /// Ties a circuit that the peer opened to its far end on this node. A pipe is answered with OPENED at once.
+    pub fn bind_circuit(&mut self, cid: u32, far: Far) {
+        let window = self.config.limits.circuit_window;
+        if let Some(circuit) = self.circuits.open.get_mut(&cid) {
+            circuit.far = far;
+            if matches!(far, Far::Pipe(_)) {
+                circuit.answered = true;
+                circuit.recv_limit = window;
+                self.sender.push_control(&Frame::Opened { cid, window });
+                self.dirty = true;
+            }
+        }
+    }
+
+    /// As a router, does on this circuit what happened at its far end.
+    pub fn circuit_signal(&mut self, cid: u32, signal: super::Signal) {
+        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
+            return;
+        };
+        match signal {
+            super::Signal::Opened { limit } => {
+                circuit.answered = true;
+                circuit.recv_limit = limit;
+                self.sender
+                    .push_control(&Frame::Opened { cid, window: limit });
+            }
+            super::Signal::Credit { limit } => {
+                circuit.recv_limit = circuit.recv_limit.max(limit);
+                self.sender
+                    .push_control(&Frame::CircuitCredit { cid, limit });
+            }
+            super::Signal::Data(data) => {
+                circuit.push(data);
+                if circuit.ready() {
+                    self.sender.push_bulk(Bulk::Circuit(cid));
+                }
+            }
+            super::Signal::Closed { code, retry_ms } => self.end_circuit(cid, code, retry_ms),
+        }
+        self.dirty = true;
+    }
+
+    /// Whether a pipe over this circuit may hand in another message: little waits, and credit is left.
+    pub fn circuit_room(&self, cid: u32) -> bool {
+        self.circuits.open.get(&cid).is_some_and(|circuit| {
+            circuit.answered
+                && circuit.queued() == 0
+                && circuit.sent + cost(&[]) < circuit.send_limit
+        })
+    }
+
+    /// Longest message that the circuit's credit allows now, in bytes.
+    pub fn circuit_credit_left(&self, cid: u32) -> usize {
+        self.circuits.open.get(&cid).map_or(0, |circuit| {
+            usize::try_from(circuit.send_limit.saturating_sub(circuit.sent + cost(&[])))
+                .unwrap_or(usize::MAX)
+        })
+    }
+
+    /// Sends one message over a circuit that ends here.
+    pub fn send_circuit(&mut self, cid: u32, data: Bytes) {
+        self.circuit_signal(cid, super::Signal::Data(data));
+    }
+
+    /// Ends a circuit; its far end on this node is not told, for it is who asks.
+    pub fn close_circuit(&mut self, cid: u32, code: Code, retry: Option<Duration>) {
+        self.end_circuit(cid, code.as_u16(), crate::wire::frame::retry_ms(retry));
+    }
+
+    /// What is queued and may still leave goes first, so that a last word is heard.
+    fn end_circuit(&mut self, cid: u32, code: u16, retry_ms: u32) {
+        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
+            return;
+        };
+        if circuit.ready() {
+            circuit.closing = Some((code, retry_ms));
+        } else {
+            self.circuits.open.remove(&cid);
+            self.sender.push_control(&Frame::CircuitClose {
+                cid,
+                code,
+                retry_ms,
+            });
+        }
+        self.dirty = true;
+    }
+
+    /// Circuits of this session that go on to session `session`.
+    pub fn circuits_to(&self, session: u64) -> usize {
+        let there = |far: &Far| matches!(far, Far::Hop { session: other, .. } if *other == session);
+        self.circuits
+            .open
+            .values()
+            .filter(|circuit| there(&circuit.far))
+            .count()
+    }
+
+    /// Circuits that the peer has not answered yet.
+    pub fn circuits_unanswered(&self) -> usize {
+        self.unanswered
+            .iter()
+            .filter(|(_, cid)| self.circuits.open.get(cid).is_some_and(|c| !c.answered))
+            .count()
+    }
+
+    /// Charges one circuit opening to the peer; false when it opens them too fast.
+    #[must_use]
+    pub fn circuit_opened_in_rate(&mut self, now: Instant) -> bool {
+        self.open_rate.take(now)
+    }
+
+    /// Number of open circuits.
+    pub fn circuits(&self) -> usize {
+        self.circuits.open.len()
+    }
+
+    /// The circuit's far end.
+    pub fn circuit_far(&self, cid: u32) -> Option<Far> {
+        self.circuits.open.get(&cid).map(|circuit| circuit.far)
+    }
+
+    // The end.
+
+    /// Ends the session. What was never sent comes back to be sent over another; whatever was sent and not answered
+    /// has an unknown outcome; streams and circuits are lost.
+    pub fn dissolve(&mut self, code: Code, out: &mut Vec<Event<T>>) -> Vec<Operation<T>> {
+        self.ended = true;
+        for stream in self.streams.values_mut() {
+            stream.lose(code);
+        }
+        for (_, circuit) in self.circuits.open.drain() {
+            let signal = super::Signal::Closed {
+                code: Code::PipeLost.as_u16(),
+                retry_ms: 0,
+            };
+            out.push(Event::Circuit {
+                far: circuit.far,
+                signal,
+            });
+        }
+        let unsent: Vec<Outgoing> = self.sender.inbox.drain(..).collect();
+        let operations = unsent
+            .into_iter()
+            .filter_map(|outgoing| self.take_back(outgoing))
+            .collect();
+        let mut lost: Vec<u64> = self.items.asked.keys().copied().collect();
+        lost.sort_unstable();
+        for id in lost {
+            out.extend(self.items.forget_asked(id).map(|a| Event::Failed {
+                token: a.token,
+                code: Code::OutcomeUnknown,
+            }));
+        }
+        operations
+    }
+
+    /// Makes an operation of a frame that never left.
+    fn take_back(&mut self, outgoing: Outgoing) -> Option<Operation<T>> {
+        let mut frame = outgoing.head;
+        frame.extend_from_slice(&outgoing.body);
+        let (_, _, parsed) = crate::wire::frame::next(&mut Bytes::from(frame)).ok()??;
+        let (Frame::Request { id, .. } | Frame::Message { id, .. }) = parsed.as_ref()? else {
+            return None;
+        };
+        let asked = self.items.forget_asked(*id)?;
+        let deadline = asked.deadline?;
+        let long = asked.body.map(|body| body.rest);
+        Some(match parsed? {
+            Frame::Request {
+                protocol,
+                metadata,
+                data,
+                ..
+            } => Operation::Request {
+                token: asked.token,
+                request: Request {
+                    protocol,
+                    metadata,
+                    payload: long.unwrap_or(data),
+                },
+                deadline,
+            },
+            Frame::Message { protocol, data, .. } => Operation::Message {
+                token: asked.token,
+                protocol,
+                payload: long.unwrap_or(data),
+                deadline,
+            },
+            _ => return None,
+        })
+    }
+
+    // Shared with the receiving side.
+
+    /// Fails one of our own items and tells the peer, if it may know of it.
+    pub(super) fn abandon(&mut self, id: u64, code: Code, out: &mut Vec<Event<T>>) {
+        let Some(asked) = self.items.forget_asked(id) else {
+            return;
+        };
+        self.sender.push_urgent(Outgoing::new(&Frame::Cancel(id)));
+        self.promise();
+        self.dirty = true;
+        out.push(Event::Failed {
+            token: asked.token,
+            code,
+        });
+    }
+
+    /// Forgets an item of the peer's that was still being put together.
+    pub(super) fn drop_served(&mut self, id: u64) {
+        self.release_charge(id);
+        if let Some(served) = self.items.served.remove(&id)
+            && let Some(assembly) = served.assembly
+        {
+            self.items.release(id, assembly.granted, assembly.total);
+            self.promise();
+        }
+    }
+
+    /// Removes a request once its answer has left completely.
+    pub(super) fn settle_answered(&mut self, id: u64) {
+        let done = |served: &super::items::Served| {
+            served.answered && served.body.as_ref().is_none_or(|body| body.rest.is_empty())
+        };
+        if self.items.served.get(&id).is_some_and(done) {
+            self.items.served.remove(&id);
+        }
+    }
+
+    /// Announces the whole inbox once the channel is attached.
+    pub(super) fn announce_inbox(&mut self) {
+        let limit = self.items.inbox_released + self.config.limits.inbox_bytes;
+        if limit > self.items.inbox_limit {
+            self.items.inbox_limit = limit;
+            self.sender
+                .push_urgent(Outgoing::new(&Frame::Credit { id: 0, limit }));
+        }
+    }
+
+    fn release_charge(&mut self, id: u64) {
+        if let Some(served) = self.items.served.get_mut(&id) {
+            self.items.inbox_released += core::mem::take(&mut served.charge);
+            let limit = self.items.inbox_released + self.config.limits.inbox_bytes;
+            if limit >= self.items.inbox_limit + self.config.limits.inbox_bytes / 4 {
+                self.announce_inbox();
+            }
+        }
+    }
+
+    fn check_outbox(&self, length: usize) -> Result<(), Code> {
+        let queued = self.sender.queued + length;
+        if self.ended {
+            Err(Code::Closed)
+        } else if queued > self.config.limits.outbox_bytes {
+            Err(Code::QueueFull)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn take_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 2;
+        id
+    }
+}
+
+/// Splits a payload into what rides in the first frame and what follows.
+fn cut(payload: Bytes) -> (u32, Bytes, Option<LongBody>) {
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "bounded by the limit on messages"
+    )]
+    let total = payload.len() as u32;
+    if payload.len() <= INLINE {
+        (total, payload, None)
+    } else {
+        (total, Bytes::new(), Some(LongBody::new(payload)))
+    }
+}

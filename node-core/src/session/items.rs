@@ -1,0 +1,169 @@
+//! Items: requests with their responses, and messages. Short ones travel in one frame; long ones announce their
+//! length and wait until the receiver has memory for them.
+
+use crate::time::Instant;
+use alloc::{
+    boxed::Box,
+    collections::{BTreeSet, VecDeque},
+};
+use bytes::{Bytes, BytesMut};
+use std::collections::HashMap;
+
+/// Our own request or message, until it is answered or delivered.
+#[derive(Debug)]
+pub(super) struct Asked<T> {
+    pub(super) token: T,
+    pub(super) deadline: Option<Instant>,
+    pub(super) is_request: bool,
+    /// What is left of a long payload.
+    pub(super) body: Option<LongBody>,
+    /// The long response that is being put together.
+    pub(super) answer: Option<(Assembly, crate::wire::frame::ResponseKind, u16)>,
+}
+
+/// A request or message of the peer's.
+#[derive(Debug)]
+pub(super) struct Served {
+    /// Inbox credit that returns when the application is done with it.
+    pub(super) charge: u64,
+    pub(super) is_request: bool,
+    pub(super) head: Option<ItemHead>,
+    pub(super) assembly: Option<Assembly>,
+    /// What is left of our long response.
+    pub(super) body: Option<LongBody>,
+    pub(super) answered: bool,
+}
+
+/// What came in an item's first frame beside its payload.
+#[derive(Debug)]
+pub(super) struct ItemHead {
+    pub(super) protocol: Box<str>,
+    pub(super) metadata: Option<Bytes>,
+    pub(super) deadline_ms: u32,
+}
+
+/// The unsent rest of a long payload.
+#[derive(Debug)]
+pub(super) struct LongBody {
+    pub(super) rest: Bytes,
+    pub(super) sent: u64,
+    pub(super) limit: u64,
+}
+
+impl LongBody {
+    pub(super) fn new(rest: Bytes) -> Self {
+        Self {
+            rest,
+            sent: 0,
+            limit: 0,
+        }
+    }
+
+    pub(super) fn ready(&self) -> bool {
+        !self.rest.is_empty() && self.sent < self.limit
+    }
+
+    pub(super) fn take(&mut self, max: usize) -> Option<Bytes> {
+        let credit = usize::try_from(self.limit.saturating_sub(self.sent)).unwrap_or(usize::MAX);
+        let length = max.min(credit).min(self.rest.len());
+        (length > 0).then(|| {
+            self.sent += length as u64;
+            self.rest.split_to(length)
+        })
+    }
+}
+
+/// A long payload on its way in. Its buffer grows with what arrives, never with what is claimed.
+#[derive(Debug)]
+pub(super) struct Assembly {
+    pub(super) total: usize,
+    pub(super) granted: bool,
+    buffer: BytesMut,
+}
+
+impl Assembly {
+    pub(super) fn new(total: usize) -> Self {
+        Self {
+            total,
+            granted: false,
+            buffer: BytesMut::new(),
+        }
+    }
+
+    /// Takes bytes; the whole payload once it is complete. `None` when more came than was announced or allowed.
+    pub(super) fn receive(&mut self, data: &[u8]) -> Option<Option<Bytes>> {
+        if !self.granted || data.is_empty() || self.buffer.len() + data.len() > self.total {
+            return None;
+        }
+        self.buffer.extend_from_slice(data);
+        Some((self.buffer.len() == self.total).then(|| core::mem::take(&mut self.buffer).freeze()))
+    }
+}
+
+/// All items of a session.
+#[derive(Debug)]
+pub(super) struct Items<T> {
+    pub(super) asked: HashMap<u64, Asked<T>>,
+    pub(super) served: HashMap<u64, Served>,
+    pub(super) deadlines: BTreeSet<(Instant, u64)>,
+    /// Long items that wait for memory, in order.
+    pub(super) waiting: VecDeque<u64>,
+    /// Bytes promised to long items that are being put together.
+    pub(super) promised: usize,
+    /// Inbox: charges received, charges released, limit announced.
+    pub(super) inbox_received: u64,
+    pub(super) inbox_released: u64,
+    pub(super) inbox_limit: u64,
+}
+
+impl<T> Items<T> {
+    pub(super) fn new(inbox_limit: u64) -> Self {
+        Self {
+            asked: HashMap::new(),
+            served: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            promised: 0,
+            inbox_received: 0,
+            inbox_released: 0,
+            inbox_limit,
+        }
+    }
+
+    /// Removes one of our own items with its deadline and whatever memory it was promised.
+    pub(super) fn forget_asked(&mut self, id: u64) -> Option<Asked<T>> {
+        let asked = self.asked.remove(&id)?;
+        if let Some(deadline) = asked.deadline {
+            self.deadlines.remove(&(deadline, id));
+        }
+        if let Some((assembly, ..)) = &asked.answer {
+            self.release(id, assembly.granted, assembly.total);
+        }
+        Some(asked)
+    }
+
+    /// Returns what was promised to an assembly, complete or not.
+    pub(super) fn release(&mut self, id: u64, granted: bool, total: usize) {
+        if granted {
+            self.promised -= total;
+        } else {
+            self.waiting.retain(|waiting| *waiting != id);
+        }
+    }
+
+    /// The assembly of item `id`, whichever side asked.
+    pub(super) fn assembly(&mut self, id: u64) -> Option<&mut Assembly> {
+        match self.asked.get_mut(&id) {
+            Some(asked) => asked.answer.as_mut().map(|(assembly, ..)| assembly),
+            None => self.served.get_mut(&id)?.assembly.as_mut(),
+        }
+    }
+
+    /// The unsent rest of item `id`, whichever side asked.
+    pub(super) fn body(&mut self, id: u64) -> Option<&mut LongBody> {
+        match self.asked.get_mut(&id) {
+            Some(asked) => asked.body.as_mut(),
+            None => self.served.get_mut(&id)?.body.as_mut(),
+        }
+    }
+}

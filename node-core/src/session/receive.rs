@@ -1,0 +1,702 @@
+//! What comes in: one record, frame by frame.
+
+use super::{
+    Event, Request, Session, Signal,
+    circuits::{Circuit, Far, cost},
+    items::{Assembly, ItemHead, Served},
+    sender::{Bulk, Outgoing},
+    streams::{Stream, StreamOpened},
+};
+use crate::{
+    code::Code,
+    time::{Duration, Instant},
+    wire::frame::{
+        Attach, AttachStatus, CHARGE, Frame, FrameError, INLINE, Response, ResponseKind,
+        is_session, next, retry_ms,
+    },
+};
+use alloc::{boxed::Box, vec::Vec};
+use bytes::{Bytes, BytesMut};
+
+/// The peer broke a rule, or somebody on the way did: the channel is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}")]
+pub struct Violation {
+    /// Which rule.
+    pub code: Code,
+}
+
+impl From<Code> for Violation {
+    fn from(code: Code) -> Self {
+        Self { code }
+    }
+}
+
+impl From<FrameError> for Violation {
+    fn from(_: FrameError) -> Self {
+        Self {
+            code: Code::FrameMalformed,
+        }
+    }
+}
+
+impl<T> Session<T> {
+    /// Opens a record and does what it says.
+    pub fn handle_record(
+        &mut self,
+        record: BytesMut,
+        now: Instant,
+        out: &mut Vec<Event<T>>,
+    ) -> Result<(), Violation> {
+        if self.ended {
+            return Ok(());
+        }
+        let frames = self
+            .channel
+            .open(record)
+            .map_err(|error| Violation { code: error.code })?;
+        self.handle_frames(frames.freeze(), now, out)
+    }
+
+    /// Does what the frames of an opened record say.
+    pub fn handle_frames(
+        &mut self,
+        mut frames: Bytes,
+        now: Instant,
+        out: &mut Vec<Event<T>>,
+    ) -> Result<(), Violation> {
+        self.keepalive.heard(now);
+        let size = frames.len();
+        while let Some((kind, length, frame)) = next(&mut frames)? {
+            if is_session(kind) {
+                if !self.attached {
+                    return Err(Code::FrameUnexpected.into());
+                }
+                self.received += length as u64;
+            }
+            match frame {
+                Some(Frame::Rekey) if !frames.is_empty() => {
+                    return Err(Code::FrameUnexpected.into());
+                }
+                Some(frame) => self.handle_frame(frame, length, size, now, out)?,
+                None => self.bound_rate(now)?,
+            }
+            if self.ended {
+                return Ok(());
+            }
+        }
+        if self.received > self.acknowledged {
+            let due = now + self.config.limits.ack_delay;
+            self.ack_at = Some(self.ack_at.map_or(due, |at| at.min(due)));
+            self.dirty |= self.ack_due_by_bytes();
+        }
+        Ok(())
+    }
+
+    fn handle_frame(
+        &mut self,
+        frame: Frame,
+        length: usize,
+        record: usize,
+        now: Instant,
+        out: &mut Vec<Event<T>>,
+    ) -> Result<(), Violation> {
+        if !self.attached && !matches!(frame, Frame::Attach(_) | Frame::Close(..)) {
+            return Err(Code::FrameUnexpected.into());
+        }
+        match frame {
+            Frame::Attach(attach) => self.handle_attach(&attach, out)?,
+            Frame::Ack(offset) => {
+                if !self.sender.acknowledge(offset) {
+                    return Err(Code::FrameUnexpected.into());
+                }
+                self.dirty = true;
+            }
+            Frame::Rekey => self.channel.ratchet_receive(),
+            Frame::Ping(token) => {
+                self.bound_rate(now)?;
+                self.sender.push_control(&Frame::Pong(token));
+                self.dirty = true;
+            }
+            Frame::Pong(token) => {
+                self.bound_rate(now)?;
+                out.extend(self.keepalive.ponged(token, now).map(Event::RoundTrip));
+            }
+            Frame::GoAway(delay) => {
+                self.bound_rate(now)?;
+                out.push(Event::GoAway(delay));
+            }
+            Frame::Close(code, retry) => {
+                self.ended = true;
+                out.push(Event::Ended {
+                    code,
+                    retry,
+                    by_peer: true,
+                });
+            }
+            Frame::Open {
+                cid,
+                window,
+                hide,
+                to,
+                first,
+            } => {
+                self.enter_circuit(cid, window)?;
+                out.push(Event::CircuitOpen {
+                    cid,
+                    window,
+                    hide,
+                    to,
+                    first,
+                });
+            }
+            Frame::Incoming {
+                cid,
+                window,
+                from,
+                first,
+            } => {
+                self.enter_circuit(cid, window)?;
+                out.push(Event::CircuitIncoming { cid, from, first });
+            }
+            Frame::Opened { cid, window } => self.circuit_opened(cid, window, out)?,
+            Frame::CircuitData { cid, data } => self.circuit_data(cid, data, out)?,
+            Frame::CircuitCredit { cid, limit } => self.circuit_credit(cid, limit, out)?,
+            Frame::CircuitClose {
+                cid,
+                code,
+                retry_ms,
+            } => {
+                if let Some(circuit) = self.circuits.open.remove(&cid) {
+                    out.push(Event::Circuit {
+                        far: circuit.far,
+                        signal: Signal::Closed { code, retry_ms },
+                    });
+                } else if !self.circuits.was_used(cid) {
+                    return Err(Code::FrameUnexpected.into());
+                }
+            }
+            Frame::Credit { id, limit } => self.handle_credit(id, limit, now)?,
+            Frame::Request {
+                id,
+                deadline_ms,
+                total,
+                protocol,
+                metadata,
+                data,
+            } => {
+                let head = ItemHead {
+                    protocol,
+                    metadata,
+                    deadline_ms,
+                };
+                self.receive_item(id, head, true, total, data, length, out)?;
+            }
+            Frame::Message {
+                id,
+                total,
+                protocol,
+                data,
+            } => {
+                let head = ItemHead {
+                    protocol,
+                    metadata: None,
+                    deadline_ms: 0,
+                };
+                self.receive_item(id, head, false, total, data, length, out)?;
+            }
+            Frame::Response {
+                id,
+                kind,
+                code,
+                total,
+                data,
+            } => {
+                self.receive_response(id, kind, code, total, data, out)?;
+            }
+            Frame::More { id, data } => self.receive_more(id, &data, out)?,
+            Frame::Delivered(id) => {
+                if self
+                    .items
+                    .asked
+                    .get(&id)
+                    .is_some_and(|asked| !asked.is_request)
+                {
+                    out.extend(
+                        self.items
+                            .forget_asked(id)
+                            .map(|a| Event::Delivered { token: a.token }),
+                    );
+                } else {
+                    self.known_own(id)?;
+                }
+            }
+            Frame::Cancel(id) => {
+                if let Some(served) = self.items.served.get(&id) {
+                    if served.head.is_some() {
+                        self.drop_served(id);
+                    } else {
+                        out.push(Event::Cancelled { id });
+                    }
+                } else {
+                    self.known_theirs(id)?;
+                }
+            }
+            Frame::Stream {
+                id,
+                window,
+                protocol,
+                metadata,
+            } => {
+                self.claim_id(id)?;
+                if self.streams.values().filter(|s| s.theirs).count() >= self.config.limits.streams
+                {
+                    self.sender
+                        .push_urgent(Outgoing::new(&Frame::Stop(id, Code::QueueFull.as_u16())));
+                    self.sender
+                        .push_urgent(Outgoing::new(&Frame::Reset(id, Code::QueueFull.as_u16())));
+                    self.dirty = true;
+                } else {
+                    self.streams.insert(
+                        id,
+                        Stream::new(window, self.config.limits.stream_initial, true),
+                    );
+                    out.push(Event::Stream(StreamOpened {
+                        id,
+                        protocol,
+                        metadata: compact(&metadata),
+                    }));
+                }
+            }
+            Frame::Data { id, data } => match self.streams.get_mut(&id) {
+                Some(stream) => stream.recv.receive(data, record)?,
+                None => self.known(id)?,
+            },
+            Frame::Fin(id) => match self.streams.get_mut(&id) {
+                Some(stream) => {
+                    stream.recv.finish()?;
+                    self.settle_stream(id);
+                }
+                None => self.known(id)?,
+            },
+            Frame::Reset(id, code) => match self.streams.get_mut(&id) {
+                Some(stream) => {
+                    stream.recv.fail(code);
+                    self.settle_stream(id);
+                }
+                None => self.known(id)?,
+            },
+            Frame::Stop(id, code) => match self.streams.get_mut(&id) {
+                Some(stream) => {
+                    stream.send.stop(code);
+                    self.settle_stream(id);
+                }
+                None => self.known(id)?,
+            },
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle_attach(
+        &mut self,
+        attach: &Attach,
+        out: &mut Vec<Event<T>>,
+    ) -> Result<(), Violation> {
+        let fresh = attach.status == AttachStatus::Fresh
+            && attach.attempt == 0
+            && attach.recv_off == 0
+            && attach.send_off == 0
+            && attach.proof == [0; 32];
+        if self.attached || !fresh || attach.sid != self.sid {
+            return Err(Code::AttachRefused.into());
+        }
+        self.attached = true;
+        self.dirty = true;
+        self.announce_inbox();
+        out.push(Event::Attached {
+            instance: attach.instance,
+            agent: attach.agent.clone(),
+        });
+        Ok(())
+    }
+
+    fn bound_rate(&mut self, now: Instant) -> Result<(), Violation> {
+        if self.control_rate.take(now) {
+            Ok(())
+        } else {
+            Err(Code::FrameRate.into())
+        }
+    }
+
+    fn handle_credit(&mut self, id: u64, limit: u64, now: Instant) -> Result<(), Violation> {
+        self.dirty = true;
+        if id == 0 {
+            self.sender.raise_inbox(limit);
+        } else if let Some(stream) = self.streams.get_mut(&id) {
+            stream.send.limit = stream.send.limit.max(limit);
+            if stream.send.ready() {
+                self.sender.push_bulk(Bulk::Stream(id));
+            }
+        } else if let Some(body) = self.items.body(id) {
+            body.limit = body.limit.max(limit);
+            self.sender.push_bulk(Bulk::Item(id));
+        } else {
+            self.bound_rate(now)?;
+            self.known(id)?;
+        }
+        Ok(())
+    }
+
+    // Items.
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one frame")]
+    fn receive_item(
+        &mut self,
+        id: u64,
+        head: ItemHead,
+        is_request: bool,
+        total: u32,
+        data: Bytes,
+        length: usize,
+        out: &mut Vec<Event<T>>,
+    ) -> Result<(), Violation> {
+        self.claim_id(id)?;
+        let total = self.check_total(total, &data)?;
+        let charge = length as u64 + CHARGE;
+        self.items.inbox_received += charge;
+        if self.items.inbox_received > self.items.inbox_limit {
+            return Err(Code::FlowViolated.into());
+        }
+        let mut served = Served {
+            charge,
+            is_request,
+            head: Some(head),
+            assembly: None,
+            body: None,
+            answered: false,
+        };
+        if data.len() == total {
+            self.hand_over(id, served, compact(&data), out);
+        } else {
+            served.assembly = Some(Assembly::new(total));
+            self.items.served.insert(id, served);
+            self.items.waiting.push_back(id);
+            self.promise();
+        }
+        Ok(())
+    }
+
+    /// A payload comes whole in its first frame or not at all.
+    fn check_total(&self, total: u32, data: &Bytes) -> Result<usize, Violation> {
+        let total = total as usize;
+        if total > self.config.limits.message_bytes {
+            return Err(Code::TooLarge.into());
+        }
+        let expected = if total <= INLINE { total } else { 0 };
+        if data.len() == expected {
+            Ok(total)
+        } else {
+            Err(Code::FrameMalformed.into())
+        }
+    }
+
+    fn hand_over(&mut self, id: u64, mut served: Served, payload: Bytes, out: &mut Vec<Event<T>>) {
+        let Some(head) = served.head.take() else {
+            return;
+        };
+        out.push(if served.is_request {
+            Event::Request {
+                id,
+                deadline: Duration::from_millis(head.deadline_ms.into()),
+                request: Request {
+                    protocol: head.protocol,
+                    metadata: head.metadata.map(|bytes| compact(&bytes)),
+                    payload,
+                },
+            }
+        } else {
+            Event::Message {
+                id,
+                protocol: head.protocol,
+                payload,
+            }
+        });
+        self.items.served.insert(id, served);
+    }
+
+    fn receive_response(
+        &mut self,
+        id: u64,
+        kind: ResponseKind,
+        code: u16,
+        total: u32,
+        data: Bytes,
+        out: &mut Vec<Event<T>>,
+    ) -> Result<(), Violation> {
+        let total = self.check_total(total, &data)?;
+        let Some(asked) = self.items.asked.get_mut(&id) else {
+            return self.known_own(id);
+        };
+        if !asked.is_request || asked.answer.is_some() {
+            return Err(Code::FrameUnexpected.into());
+        }
+        if data.len() == total {
+            let response = response(kind, code, compact(&data))?;
+            out.extend(self.items.forget_asked(id).map(|a| Event::Answered {
+                token: a.token,
+                response,
+            }));
+        } else {
+            asked.answer = Some((Assembly::new(total), kind, code));
+            self.items.waiting.push_back(id);
+            self.promise();
+        }
+        Ok(())
+    }
+
+    fn receive_more(
+        &mut self,
+        id: u64,
+        data: &[u8],
+        out: &mut Vec<Event<T>>,
+    ) -> Result<(), Violation> {
+        let Some(assembly) = self.items.assembly(id) else {
+            return self.known(id);
+        };
+        let total = assembly.total;
+        let Some(whole) = assembly.receive(data) else {
+            return Err(Code::FlowViolated.into());
+        };
+        let Some(payload) = whole else { return Ok(()) };
+        if let Some((_, kind, code)) = self
+            .items
+            .asked
+            .get(&id)
+            .and_then(|asked| asked.answer.as_ref())
+        {
+            let response = response(*kind, *code, payload)?;
+            out.extend(self.items.forget_asked(id).map(|a| Event::Answered {
+                token: a.token,
+                response,
+            }));
+        } else if let Some(mut served) = self.items.served.remove(&id) {
+            self.items.release(id, true, total);
+            served.assembly = None;
+            self.hand_over(id, served, payload, out);
+        }
+        self.promise();
+        Ok(())
+    }
+
+    /// Promises memory to long items, in order, as long as there is some.
+    pub(super) fn promise(&mut self) {
+        while let Some(&id) = self.items.waiting.front() {
+            let budget = self
+                .config
+                .limits
+                .message_bytes
+                .saturating_sub(self.items.promised);
+            match self.items.assembly(id) {
+                Some(assembly) if assembly.total <= budget => {
+                    assembly.granted = true;
+                    let total = assembly.total;
+                    self.items.promised += total;
+                    self.sender.push_urgent(Outgoing::new(&Frame::Credit {
+                        id,
+                        limit: total as u64,
+                    }));
+                    self.dirty = true;
+                }
+                Some(_) => break,
+                None => {}
+            }
+            self.items.waiting.pop_front();
+        }
+    }
+
+    // Circuits.
+
+    fn enter_circuit(&mut self, cid: u32, window: u64) -> Result<(), Violation> {
+        let circuit = Circuit::new(Far::Undecided, window, 0);
+        if self.circuits.insert_theirs(cid, circuit) {
+            Ok(())
+        } else {
+            Err(Code::FrameUnexpected.into())
+        }
+    }
+
+    fn circuit_opened(
+        &mut self,
+        cid: u32,
+        window: u64,
+        out: &mut Vec<Event<T>>,
+    ) -> Result<(), Violation> {
+        let granted = self.config.limits.circuit_window;
+        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
+            return self.known_circuit(cid);
+        };
+        if circuit.answered {
+            return Err(Code::FrameUnexpected.into());
+        }
+        circuit.answered = true;
+        circuit.send_limit = window;
+        let limit = circuit.far_limit(granted);
+        circuit.announced = limit;
+        out.push(Event::Circuit {
+            far: circuit.far,
+            signal: Signal::Opened { limit },
+        });
+        Ok(())
+    }
+
+    fn circuit_data(
+        &mut self,
+        cid: u32,
+        data: Bytes,
+        out: &mut Vec<Event<T>>,
+    ) -> Result<(), Violation> {
+        let window = self.config.limits.circuit_window;
+        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
+            return self.known_circuit(cid);
+        };
+        circuit.received += cost(&data);
+        if circuit.received > circuit.recv_limit {
+            return Err(Code::FlowViolated.into());
+        }
+        // What ends here is handled at once, so its credit returns at once; what goes on earns credit as it leaves.
+        if matches!(circuit.far, Far::Pipe(_)) && circuit.recv_limit - circuit.received < window / 2
+        {
+            circuit.recv_limit = circuit.received + window;
+            let limit = circuit.recv_limit;
+            self.sender
+                .push_control(&Frame::CircuitCredit { cid, limit });
+            self.dirty = true;
+        }
+        out.push(Event::Circuit {
+            far: circuit.far,
+            signal: Signal::Data(data),
+        });
+        Ok(())
+    }
+
+    fn circuit_credit(
+        &mut self,
+        cid: u32,
+        limit: u64,
+        out: &mut Vec<Event<T>>,
+    ) -> Result<(), Violation> {
+        let window = self.config.limits.circuit_window;
+        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
+            return self.known_circuit(cid);
+        };
+        circuit.send_limit = circuit.send_limit.max(limit);
+        match circuit.far {
+            Far::Hop { .. } => {
+                let far_limit = circuit.far_limit(window);
+                if far_limit >= circuit.announced + window / 4 {
+                    circuit.announced = far_limit;
+                    out.push(Event::Circuit {
+                        far: circuit.far,
+                        signal: Signal::Credit { limit: far_limit },
+                    });
+                }
+            }
+            Far::Pipe(_) => out.push(Event::CircuitRoom { cid }),
+            Far::Undecided => {}
+        }
+        if circuit.ready() {
+            self.sender.push_bulk(Bulk::Circuit(cid));
+            self.dirty = true;
+        }
+        Ok(())
+    }
+
+    /// Closes a circuit towards the peer and tells its far end.
+    pub(super) fn fail_circuit(
+        &mut self,
+        cid: u32,
+        code: Code,
+        retry: Option<Duration>,
+        out: &mut Vec<Event<T>>,
+    ) {
+        if let Some(circuit) = self.circuits.open.remove(&cid) {
+            let (code, retry_ms) = (code.as_u16(), retry_ms(retry));
+            self.sender.push_control(&Frame::CircuitClose {
+                cid,
+                code,
+                retry_ms,
+            });
+            self.dirty = true;
+            out.push(Event::Circuit {
+                far: circuit.far,
+                signal: Signal::Closed { code, retry_ms },
+            });
+        }
+    }
+
+    fn known_circuit(&self, cid: u32) -> Result<(), Violation> {
+        if self.circuits.was_used(cid) {
+            Ok(())
+        } else {
+            Err(Code::FrameUnexpected.into())
+        }
+    }
+
+    // Numbers: the peer's come in order, and what was closed here may still be spoken of by the peer.
+
+    fn claim_id(&mut self, id: u64) -> Result<(), Violation> {
+        if id != self.next_theirs {
+            return Err(Code::FrameUnexpected.into());
+        }
+        self.next_theirs += 2;
+        Ok(())
+    }
+
+    fn known_own(&self, id: u64) -> Result<(), Violation> {
+        let used = id % 2 == self.next_id % 2 && id < self.next_id;
+        if used {
+            Ok(())
+        } else {
+            Err(Code::FrameUnexpected.into())
+        }
+    }
+
+    fn known_theirs(&self, id: u64) -> Result<(), Violation> {
+        let used = id % 2 == self.next_theirs % 2 && id < self.next_theirs;
+        if used {
+            Ok(())
+        } else {
+            Err(Code::FrameUnexpected.into())
+        }
+    }
+
+    fn known(&self, id: u64) -> Result<(), Violation> {
+        self.known_own(id).or_else(|_| self.known_theirs(id))
+    }
+}
+
+/// Applications keep payloads; a short one must not keep its whole record alive.
+fn compact(data: &Bytes) -> Bytes {
+    if data.is_empty() {
+        Bytes::new()
+    } else {
+        Bytes::copy_from_slice(data)
+    }
+}
+
+fn response(kind: ResponseKind, code: u16, data: Bytes) -> Result<Response, Violation> {
+    match kind {
+        ResponseKind::Data => Ok(Response::Success(Some(data))),
+        ResponseKind::Empty if data.is_empty() => Ok(Response::Success(None)),
+        ResponseKind::Empty => Err(Code::FrameMalformed.into()),
+        ResponseKind::Protocol => Ok(Response::Protocol(data)),
+        ResponseKind::Error => {
+            let message: Box<str> = core::str::from_utf8(&data)
+                .map_err(|_| Violation {
+                    code: Code::FrameMalformed,
+                })?
+                .into();
+            Ok(Response::Error { code, message })
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Streams: bytes of any length, in order, with credit of their own and an end on either side.
+
+use crate::{code::Code, limits::Limits};
+use alloc::{boxed::Box, collections::VecDeque};
+use bytes::{Bytes, BytesMut};
+use core::task::{Context, Poll, Waker};
+
+/// Bytes an application may have waiting in one stream before a write must wait.
+pub const STREAM_BUFFER: usize = 256 << 10;
+
+/// Slices below this are copied together, so that a small slice never keeps a whole record alive.
+const COPY_BELOW: usize = 4 << 10;
+
+/// Why a stream's read or write failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// The peer reset its sending half with this code.
+    #[error("the peer ended the stream early (code {0})")]
+    Reset(u16),
+    /// The peer does not want more of our bytes.
+    #[error("the peer reads no further (code {0})")]
+    Stopped(u16),
+    /// The session that carried the stream is gone.
+    #[error("{0}")]
+    Lost(Code),
+    /// Written after finish or reset.
+    #[error("this side of the stream is finished")]
+    Finished,
+}
+
+/// Both halves of one stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) send: SendHalf,
+    pub(super) recv: RecvHalf,
+    /// The application's handle is gone.
+    pub(super) released: bool,
+    /// Opened by the peer, for the count of its open streams.
+    pub(super) theirs: bool,
+}
+
+impl Stream {
+    pub(super) fn new(send_limit: u64, recv_limit: u64, theirs: bool) -> Self {
+        Self {
+            send: SendHalf {
+                limit: send_limit,
+                ..SendHalf::default()
+            },
+            recv: RecvHalf {
+                limit: recv_limit,
+                ..RecvHalf::default()
+            },
+            released: false,
+            theirs,
+        }
+    }
+
+    /// Nothing can happen on it any more.
+    pub(super) fn is_done(&self) -> bool {
+        self.released && self.send.closed() && self.recv.closed()
+    }
+
+    /// Ends both halves: the session is gone.
+    pub(super) fn lose(&mut self, code: Code) {
+        self.send.stopped.get_or_insert(StreamError::Lost(code));
+        if !self.recv.fin {
+            self.recv.failed.get_or_insert(StreamError::Lost(code));
+        }
+        self.send.wake();
+        self.recv.wake();
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct SendHalf {
+    queue: VecDeque<Bytes>,
+    queued: usize,
+    pub(super) limit: u64,
+    pub(super) sent: u64,
+    finishing: bool,
+    finished: bool,
+    stopped: Option<StreamError>,
+    waker: Option<Waker>,
+}
+
+impl SendHalf {
+    pub(super) fn closed(&self) -> bool {
+        self.finished || self.stopped.is_some()
+    }
+
+    pub(super) fn write(
+        &mut self,
+        data: &mut Bytes,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), StreamError>> {
+        if let Some(error) = self.stopped {
+            return Poll::Ready(Err(error));
+        }
+        if self.finishing {
+            return Poll::Ready(Err(StreamError::Finished));
+        }
+        if self.queued >= STREAM_BUFFER {
+            self.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let taken = core::mem::take(data);
+        self.queued += taken.len();
+        if !taken.is_empty() {
+            self.queue.push_back(taken);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.finishing = true;
+    }
+
+    /// Gives up: what is queued is forgotten.
+    pub(super) fn reset(&mut self) {
+        self.queue.clear();
+        self.queued = 0;
+        self.finishing = true;
+        self.finished = true;
+        self.wake();
+    }
+
+    pub(super) fn stop(&mut self, code: u16) {
+        if !self.finished {
+            self.queue.clear();
+            self.queued = 0;
+            self.stopped.get_or_insert(StreamError::Stopped(code));
+        }
+        self.wake();
+    }
+
+    /// Whether bytes or the end can go out now.
+    pub(super) fn ready(&self) -> bool {
+        !self.closed()
+            && if self.queue.is_empty() {
+                self.finishing
+            } else {
+                self.sent < self.limit
+            }
+    }
+
+    /// The next bytes, at most `max`, as credit allows.
+    pub(super) fn take(&mut self, max: usize) -> Option<Bytes> {
+        let credit = usize::try_from(self.limit.saturating_sub(self.sent)).unwrap_or(usize::MAX);
+        let room = max.min(credit);
+        let front = self.queue.front_mut()?;
+        if room == 0 {
+            return None;
+        }
+        let data = if front.len() <= room {
+            self.queue.pop_front()?
+        } else {
+            front.split_to(room)
+        };
+        self.queued -= data.len();
+        self.sent += data.len() as u64;
+        if self.queued < STREAM_BUFFER {
+            self.wake();
+        }
+        Some(data)
+    }
+
+    /// Whether the end is due now; says so once.
+    pub(super) fn take_fin(&mut self) -> bool {
+        let due = self.finishing && self.queue.is_empty() && !self.closed();
+        self.finished |= due;
+        due
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RecvHalf {
+    chunks: VecDeque<Bytes>,
+    tail: BytesMut,
+    received: u64,
+    consumed: u64,
+    limit: u64,
+    fin: bool,
+    failed: Option<StreamError>,
+    stopped: bool,
+    waker: Option<Waker>,
+}
+
+impl RecvHalf {
+    pub(super) fn closed(&self) -> bool {
+        self.fin || self.failed.is_some()
+    }
+
+    /// Takes bytes from the wire. `record` is the size of the buffer that `data` is a slice of.
+    pub(super) fn receive(&mut self, data: Bytes, record: usize) -> Result<(), Code> {
+        if self.fin {
+            return Err(Code::FrameUnexpected);
+        }
+        self.received += data.len() as u64;
+        if self.received > self.limit {
+            return Err(Code::FlowViolated);
+        }
+        if self.stopped || self.failed.is_some() {
+            self.consumed = self.received;
+            return Ok(());
+        }
+        if data.len() < COPY_BELOW || data.len() < record / 2 {
+            self.tail.extend_from_slice(&data);
+            if self.tail.len() >= COPY_BELOW {
+                self.chunks.push_back(self.tail.split().freeze());
+            }
+        } else {
+            self.flush_tail();
+            self.chunks.push_back(data);
+        }
+        self.wake();
+        Ok(())
+    }
+
+    pub(super) fn finish(&mut self) -> Result<(), Code> {
+        if self.fin {
+            return Err(Code::FrameUnexpected);
+        }
+        self.fin = true;
+        self.wake();
+        Ok(())
+    }
+
+    pub(super) fn fail(&mut self, code: u16) {
+        self.chunks.clear();
+        self.tail.clear();
+        self.failed.get_or_insert(StreamError::Reset(code));
+        self.wake();
+    }
+
+    /// The application wants no more; what is buffered is forgotten.
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+        self.chunks.clear();
+        self.tail.clear();
+        self.consumed = self.received;
+    }
+
+    pub(super) fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
+        self.flush_tail();
+        if let Some(chunk) = self.chunks.pop_front() {
+            self.consumed += chunk.len() as u64;
+            return Poll::Ready(Ok(Some(chunk)));
+        }
+        if let Some(error) = self.failed {
+            return Poll::Ready(Err(error));
+        }
+        if self.fin || self.stopped {
+            return Poll::Ready(Ok(None));
+        }
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The new limit to announce, once half of the window has been consumed.
+    pub(super) fn grant(&mut self, limits: &Limits) -> Option<u64> {
+        let limit = self.consumed + limits.stream_window;
+        if self.closed() || self.stopped || limit < self.limit + limits.stream_window / 2 {
+            return None;
+        }
+        self.limit = limit;
+        Some(limit)
+    }
+
+    fn flush_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back(self.tail.split().freeze());
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A stream that the peer has opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamOpened {
+    /// Its number.
+    pub id: u64,
+    /// Application protocol.
+    pub protocol: Box<str>,
+    /// Metadata; may be empty.
+    pub metadata: Bytes,
+}
