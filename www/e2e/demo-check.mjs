@@ -1,6 +1,9 @@
 /** Drives two separate browser profiles against a running `nectar demo`, as two people would.
  *
- *     node e2e/demo-check.mjs http://localhost:7000 [--screenshots target/demo] [--timeout 120]
+ *     node e2e/demo-check.mjs http://localhost:7000 [DIRECTORY] [--timeout SECONDS]
+ *
+ * Instead of the page's address, the file that `nectar demo --ready FILE` wrote will do. Screenshots go to DIRECTORY,
+ * by default `target/demo`.
  *
  * Exits with 0 only if everything happened: registered both, online, chatted both ways, a 5 MiB file with the same hash
  * on both sides, a request to the native node and its answer, the same identity after a reload, and the right error for a
@@ -8,6 +11,7 @@
 
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -210,25 +214,23 @@ function escape(text) {
 }
 
 function options() {
-  const usage = "usage: node e2e/demo-check.mjs URL [--screenshots DIRECTORY] [--timeout SECONDS]";
+  const usage = "usage: node e2e/demo-check.mjs ADDRESS|READY-FILE [DIRECTORY] [--timeout SECONDS]";
   const fail = (why) => {
     console.error(`${why}\n${usage}`);
     process.exit(2);
   };
   let parsed;
   try {
-    parsed = parseArgs({
-      allowPositionals: true,
-      options: { screenshots: { type: "string" }, timeout: { type: "string", default: "120" } },
-    });
+    parsed = parseArgs({ allowPositionals: true, options: { timeout: { type: "string", default: "120" } } });
   } catch (error) {
     return fail(error.message);
   }
-  const [address, ...rest] = parsed.positionals;
-  if (address === undefined || rest.length > 0) return fail("one address is needed");
-  if (!URL.canParse(address)) return fail(`${address} is not an address`);
+  const [where, directory, ...rest] = parsed.positionals;
+  if (where === undefined || rest.length > 0) return fail("an address is needed, and at most a directory");
+  const address = existsSync(where) ? JSON.parse(readFileSync(where, "utf8")).page : where;
+  if (!URL.canParse(address) || !/^https?:/.test(address)) return fail(`${address} is neither an address nor a file`);
   const seconds = Number(parsed.values.timeout);
   if (!(seconds > 0)) return fail(`${parsed.values.timeout} is not a number of seconds`);
   const standard = fileURLToPath(new URL("../../target/demo", import.meta.url));
-  return { url: new URL(address), screenshots: resolve(parsed.values.screenshots ?? standard), timeout: seconds };
+  return { url: new URL(address), screenshots: resolve(directory ?? standard), timeout: seconds };
 }

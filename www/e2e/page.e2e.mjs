@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { after, before, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { getAddress, id, Wallet } from "ethers";
 import { buildFake } from "./build-fake.mjs";
 import { openProfile, servePage, startChain } from "./support.mjs";
@@ -15,9 +15,8 @@ const ONLINE = '[data-testid="identity"][data-state="online"]';
 
 let dist;
 let chain;
-let server;
-/** What the server says; a test may change it for itself. */
-let config;
+/** What the server says, unless a test changes it for itself. */
+let standard;
 
 before(async () => {
   [dist, chain] = await Promise.all([buildFake(), startChain()]);
@@ -26,7 +25,7 @@ before(async () => {
     await chain.register(label, direct);
     await (await chain.registry.enlist(id(label))).wait();
   }
-  config = {
+  standard = {
     version: 1,
     registries: [{ tld: "nectar", chainId: 31337, contract: chain.address, rpcs: [chain.url] }],
     routers: [
@@ -36,18 +35,19 @@ before(async () => {
     faucet: "/demo/faucet",
     echo: "echo.nectar",
   };
-  server = await servePage(dist, () => config, chain);
 });
 
 after(async () => {
-  server?.stop();
   chain?.stop();
   if (dist !== undefined) await rm(dist, { recursive: true, force: true });
 });
 
-/** Runs a test in a profile of its own; an error of the page fails it. */
+/** Runs a test in a profile and at an origin of its own; an error of the page fails it. */
 function inProfile(name, run, options) {
-  test(name, { timeout: 60_000 }, async () => {
+  test(name, { timeout: 90_000 }, async () => {
+    const site = { config: standard };
+    const server = await servePage(dist, () => site.config, chain);
+    Object.assign(site, { url: server.url, port: server.port });
     const profile = await openProfile(options);
     const wrong = [];
     const watch = (page) => {
@@ -59,13 +59,12 @@ function inProfile(name, run, options) {
     };
     watch(profile.page);
     profile.context.on("page", watch);
-    const standing = config;
     try {
-      await run(profile);
+      await run(profile, site);
       assert.deepEqual(wrong, []);
     } finally {
-      config = standing;
       await profile.close();
+      server.stop();
     }
   });
 }
@@ -75,8 +74,8 @@ async function choose(page, label) {
   await page.getByText(`${label}.nectar is free.`).waitFor();
 }
 
-async function register(page, label) {
-  await page.goto(server.url);
+async function register(page, site, label) {
+  await page.goto(site.url);
   await choose(page, label);
   await page.getByRole("button", { name: `Register ${label}.nectar` }).click();
   await page.getByTestId("me").filter({ hasText: `${label}.nectar` }).waitFor({ timeout: 20_000 });
@@ -107,265 +106,266 @@ async function accessible(page) {
   assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes[0]?.html} (${nodes[0]?.failureSummary})`), []);
 }
 
-inProfile("a name is registered in the chain with this browser's key and the chosen routers", async ({ page }) => {
-  await page.goto(server.url);
-  await page.getByText("27 ms").waitFor();
-  const name = page.getByLabel("Name", { exact: true });
-  for (const [text, words] of [
-    ["al", "at least 3 characters"],
-    ["Alice", "'A' is not allowed"],
-    ["al--ice", "no two hyphens"],
-    ["-alice", "neither begins nor ends"],
-    ["loach", "loach.nectar is taken."],
-  ]) {
-    await name.fill(text);
-    await page.getByText(words).waitFor();
-    assert.ok(await page.getByRole("button", { name: /^Register/ }).isDisabled(), text);
-  }
-  await page.getByLabel("loach.nectar").uncheck();
-  await choose(page, "alice");
-  await page.getByRole("button", { name: "Register alice.nectar" }).click();
-  await page.getByText("s to go").waitFor();
-  await page.locator(ONLINE).waitFor({ timeout: 20_000 });
-  const record = await chain.registry.resolve("alice");
-  await page.getByText(/routers · key/).click();
-  await page.getByText(record.networkingKey.slice(2), { exact: true }).waitFor();
-  assert.deepEqual([...record.routers], ["tench"]);
-});
-
-inProfile("a tab that is closed between commit and reveal goes on where it stopped", async ({ page, context }) => {
-  await page.goto(server.url);
-  await choose(page, "carol");
-  await page.getByRole("button", { name: "Register carol.nectar" }).click();
-  await page.getByText("s to go").waitFor();
-  const commits = (await chain.registry.queryFilter("Committed")).length;
-  await page.close();
-  const again = await context.newPage();
-  await again.goto(server.url);
-  await again.getByText("You began to register carol.nectar").waitFor();
-  await again.getByRole("button", { name: "Go on" }).click();
-  await again.locator(ONLINE).waitFor({ timeout: 20_000 });
-  assert.equal((await chain.registry.queryFilter("Committed")).length, commits, "the first commitment was used");
-  assert.equal(await chain.registry.available("carol"), false);
-});
-
-inProfile("a wallet signs: found by EIP-6963, moved to the registry's chain, declined and asked again", async ({ page }) => {
-  const account = (await chain.provider.send("eth_accounts", []))[3];
-  config = { ...config, faucet: undefined };
-  await page.addInitScript(injectWallet, { account, rpc: chain.url });
-  await page.goto(server.url);
-  await page.getByLabel("Test Wallet").waitFor();
-  await choose(page, "dave");
-  await page.evaluate(() => (globalThis.wallet.decline = "eth_sendTransaction"));
-  await page.getByRole("button", { name: "Register dave.nectar" }).click();
-  await page.getByText("You declined in the wallet.").waitFor();
-  assert.deepEqual(await page.evaluate(() => globalThis.wallet.added), { chainId: "0x7a69", rpcUrls: [chain.url] });
-  await page.getByText("You began to register dave.nectar").waitFor();
-  await page.getByRole("button", { name: "Go on" }).click();
-  await page.locator(ONLINE).waitFor({ timeout: 20_000 });
-  assert.equal((await chain.registry.resolve("dave")).owner, getAddress(account));
-});
-
-inProfile("a name that the account owns already gets this browser's key", async ({ page }) => {
-  const account = (await chain.provider.send("eth_accounts", []))[4];
-  const record = { networkingKey: KEY, hostKind: 0, host: "0x", port: 0, schemes: 0, routers: [1] };
-  await chain.register("erin", record, account);
-  await page.addInitScript(injectWallet, { account, rpc: chain.url });
-  await page.goto(server.url);
-  await page.getByLabel("Name", { exact: true }).fill("erin");
-  await page.getByRole("button", { name: "It is mine" }).click();
-  await page.getByRole("button", { name: "Use erin.nectar" }).click();
-  await page.getByText(/belongs to .*, not to/).waitFor();
-  await page.getByLabel("Test Wallet").check();
-  await page.getByRole("button", { name: "It is mine" }).or(page.getByRole("button", { name: "Use erin.nectar" })).click();
-  await page.locator(ONLINE).waitFor({ timeout: 20_000 });
-  assert.notEqual((await chain.registry.resolve("erin")).networkingKey, KEY);
-});
-
-inProfile("people talk, ask and send files, and a reload brings everything back", async ({ page }) => {
-  await register(page, "frank");
-  await page.getByLabel("Name of a contact").fill("nobody");
-  await page.keyboard.press("Enter");
-  await page.getByText("nobody.nectar: Nobody has registered this name.").waitFor();
-  await page.getByLabel("Name of a contact").fill("no--body");
-  await page.keyboard.press("Enter");
-  await page.getByText("A name has no two hyphens in a row.").waitFor();
-
-  await add(page, "echo.nectar");
-  await page.getByTestId("peer-state").getByText("online · via loach.nectar · 31 ms").waitFor();
-  await say(page, "echo.nectar", "Hello <b>echo</b>");
-  await page.locator('[data-state="delivered"]', { hasText: "Hello <b>echo</b>" }).waitFor();
-  await said(page, "You said: Hello <b>echo</b>").waitFor();
-
-  await page.getByLabel("Ask", { exact: true }).check();
-  await page.getByLabel("Request to echo.nectar").fill("what now?");
-  await page.keyboard.press("Enter");
-  await page.getByTestId("answer").getByText("echo: what now?").waitFor();
-  await page.getByLabel("Message", { exact: true }).check();
-
-  const buffer = Buffer.alloc(1 << 20, 3);
-  await page.getByLabel("File to send").setInputFiles({ name: "big.bin", mimeType: "application/octet-stream", buffer });
-  await page.getByText("Waiting until echo.nectar accepts").waitFor();
-  await page.locator('[data-kind="file"][data-state="delivered"]').waitFor();
-  const hash = await page.getByTestId("sha256").textContent();
-
-  await page.reload();
-  await page.locator(ONLINE).waitFor();
-  await page.getByRole("button", { name: /echo.nectar/ }).click();
-  await page.getByText("Hello <b>echo</b>", { exact: true }).waitFor();
-  assert.equal(await page.getByTestId("sha256").textContent(), hash);
-});
-
-inProfile("a stranger is let in first, then offers a file that can be saved", async ({ page }) => {
-  await register(page, "grace");
-  await page.getByRole("heading", { name: "Want to talk to you" }).waitFor();
-  await page.getByRole("button", { name: /bob.nectar/ }).click();
-  assert.ok(await page.getByLabel("Message to bob.nectar").isDisabled());
-  await page.getByRole("button", { name: "Accept", exact: true }).click();
-  await say(page, "bob.nectar", "file");
-  await page.getByRole("button", { name: "Accept file" }).click();
-  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "Save" }).click()]);
-  assert.equal(download.suggestedFilename(), "notes.txt");
-  assert.equal(readFileSync(await download.path(), "utf8"), "what Bob sends\n".repeat(40_000));
-});
-
-inProfile("two tabs are one node; closing one leaves the other working", async ({ page, context }) => {
-  await register(page, "heidi");
-  await add(page, "echo.nectar");
-  const second = await context.newPage();
-  await second.goto(server.url);
-  await second.locator(ONLINE).waitFor();
-  await second.getByRole("button", { name: /echo.nectar/ }).click();
-  await say(second, "echo.nectar", "from the second");
-  await said(page, "You said: from the second").waitFor();
-  assert.equal(await said(page, "You said: from the second").count(), 1);
-  await page.close();
-  await say(second, "echo.nectar", "still here");
-  await said(second, "You said: still here").waitFor();
-});
-
-inProfile("nothing is sent to the new owner of a name before the person agrees", async ({ page }) => {
-  await register(page, "ivan");
-  await add(page, "sold.nectar");
-  await say(page, "sold.nectar", "sell");
-  await said(page, "You said: sell").waitFor();
-  await say(page, "sold.nectar", "a secret");
-  await page.getByText("sold.nectar has a new owner.").waitFor();
-  await page.locator('[data-state="failed"]', { hasText: "a secret" }).waitFor();
-  assert.ok(await page.getByLabel("Message to sold.nectar").isDisabled());
-  await page.getByRole("button", { name: "I know the new owner" }).click();
-  await page.getByRole("button", { name: "Try again" }).click();
-  await said(page, "You said: a secret").waitFor();
-});
-
-inProfile("what is not delivered says why, and who is online elsewhere can take over", async ({ page }) => {
-  await register(page, "judy");
-  await add(page, "loach.nectar");
-  await say(page, "loach.nectar", "hello?");
-  await page.locator('[data-state="failed"]', { hasText: "The peer cannot be reached. It may be closed at the moment." }).waitFor();
-  await add(page, "echo.nectar");
-  await say(page, "echo.nectar", "supersede");
-  await page.getByText("judy.nectar is online somewhere else.").waitFor();
-  await page.getByRole("button", { name: "Take over here" }).click();
-  await page.locator(ONLINE).waitFor();
-  assert.equal(await page.getByText("is online somewhere else").count(), 0);
-});
-
-inProfile("a key that is not the registered one is said, and can be registered", async ({ page }) => {
-  await register(page, "kate");
-  const before = (await chain.registry.resolve("kate")).networkingKey;
-  await chain.provider.send("anvil_impersonateAccount", [await chain.registry.ownerOf(id("kate"))]);
-  const owner = await chain.provider.getSigner(await chain.registry.ownerOf(id("kate")));
-  await (await chain.registry.connect(owner).rotateKey(id("kate"), KEY)).wait();
-  await page.reload();
-  await page.getByText("This browser has another key than the one registered for kate.nectar.").waitFor();
-  await page.getByRole("button", { name: "Register this browser's key" }).click();
-  await page.getByText("This browser has another key").waitFor({ state: "detached" });
-  assert.equal((await chain.registry.resolve("kate")).networkingKey, before);
-});
-
-inProfile("another registry than at the first visit is not taken without a word", async ({ page }) => {
-  await page.goto(server.url);
-  await page.getByText("A name that is yours").waitFor();
-  const [registry] = config.registries;
-  config = { ...config, registries: [{ ...registry, contract: Wallet.createRandom().address }] };
-  await page.reload();
-  await page.getByText("now names another registry than at your first visit").waitFor();
-  await choose(page, "larry");
-  await page.getByRole("button", { name: "I trust the new one: use it" }).click();
-  await page.getByText("now names another registry").waitFor({ state: "detached" });
-});
-
-inProfile("a chain that does not answer, a wrong chain and a contract that is no registry are told apart", async ({ page }) => {
-  const [registry] = config.registries;
-  const attempt = async (change) => {
-    config = { ...config, registries: [{ ...registry, ...change }] };
-    await page.goto(server.url);
-    const accept = page.getByRole("button", { name: "I trust the new one: use it" });
-    await page.getByText("A name that is yours").waitFor();
-    if (await accept.isVisible()) {
-      await accept.click();
-      await accept.waitFor({ state: "detached" });
+describe("the page", { concurrency: 3 }, () => {
+  inProfile("a name is registered in the chain with this browser's key and the chosen routers", async ({ page }, site) => {
+    await page.goto(site.url);
+    await page.getByText("27 ms").waitFor();
+    const name = page.getByLabel("Name", { exact: true });
+    for (const [text, words] of [
+      ["al", "at least 3 characters"],
+      ["Alice", "'A' is not allowed"],
+      ["al--ice", "no two hyphens"],
+      ["-alice", "neither begins nor ends"],
+      ["loach", "loach.nectar is taken."],
+    ]) {
+      await name.fill(text);
+      await page.getByText(words).waitFor();
+      assert.ok(await page.getByRole("button", { name: /^Register/ }).isDisabled(), text);
     }
-    await page.getByLabel("Name", { exact: true }).fill("mallory");
-  };
-  await attempt({ chainId: 1 });
-  await page.getByRole("button", { name: "Register mallory.nectar" }).click();
-  await page.getByText("The RPC endpoint serves chain 31337, the registry is on chain 1.").waitFor();
-  await attempt({ rpcs: ["http://127.0.0.1:9"] });
-  await page.getByRole("button", { name: "Ask again" }).waitFor();
-});
+    await page.getByLabel("loach.nectar").uncheck();
+    await choose(page, "alice");
+    await page.getByRole("button", { name: "Register alice.nectar" }).click();
+    await page.getByText("s to go").waitFor();
+    await page.locator(ONLINE).waitFor({ timeout: 20_000 });
+    const record = await chain.registry.resolve("alice");
+    await page.getByText(/routers · key/).click();
+    await page.getByText(record.networkingKey.slice(2), { exact: true }).waitFor();
+    assert.deepEqual([...record.routers], ["tench"]);
+  });
 
-inProfile(
-  "over plain http from elsewhere the page is a guest and says why",
-  async ({ page }) => {
-    await page.goto(`http://guest.test:${server.port}`);
-    await page.getByText("You are a guest here.").waitFor();
-    await page.getByLabel("Ask it something").fill("hello");
-    await page.getByRole("button", { name: "Ask" }).click();
-    await page.getByText("Answer: echo: hello").waitFor();
-    await accessible(page);
-  },
-  { args: ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP guest.test 127.0.0.1"] },
-);
+  inProfile("a tab that is closed between commit and reveal goes on where it stopped", async ({ page, context }, site) => {
+    await page.goto(site.url);
+    await choose(page, "carol");
+    await page.getByRole("button", { name: "Register carol.nectar" }).click();
+    await page.getByText("s to go").waitFor();
+    await page.close();
+    const again = await context.newPage();
+    await again.goto(site.url);
+    await again.getByText("You began to register carol.nectar").waitFor();
+    await again.getByRole("button", { name: "Go on" }).click();
+    await again.locator(ONLINE).waitFor({ timeout: 20_000 });
+    const owner = await chain.registry.ownerOf(id("carol"));
+    assert.equal(await chain.provider.getTransactionCount(owner), 2, "one commitment, one registration");
+  });
 
-inProfile("every view passes axe, light and dark, and works by keyboard alone", async ({ page }) => {
-  await page.goto(server.url);
-  await page.getByText("27 ms").waitFor();
-  await page.keyboard.press("Tab");
-  await page.keyboard.type("nina");
-  await page.getByText("nina.nectar is free.").waitFor();
-  for (const colorScheme of ["light", "dark"]) {
-    await page.emulateMedia({ colorScheme });
-    await accessible(page);
-  }
-  await page.keyboard.press("Enter");
-  await page.getByText("s to go").waitFor();
-  await accessible(page);
-  await page.locator(ONLINE).waitFor({ timeout: 20_000 });
-  await accessible(page);
-  await page.getByLabel("Name of a contact").focus();
-  await page.keyboard.type("echo.nectar");
-  await page.keyboard.press("Enter");
-  await page.getByLabel("Message to echo.nectar").waitFor();
-  await page.waitForFunction(() => document.activeElement?.tagName === "TEXTAREA");
-  await page.keyboard.type("typed");
-  await page.keyboard.press("Enter");
-  await said(page, "You said: typed").waitFor();
-  for (const colorScheme of ["light", "dark"]) {
-    await page.emulateMedia({ colorScheme });
-    await accessible(page);
-  }
-  await page.setViewportSize({ width: 360, height: 640 });
-  await accessible(page);
-  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "no sideways scrolling");
-});
+  inProfile("a wallet signs: found by EIP-6963, moved to the registry's chain, declined and asked again", async ({ page }, site) => {
+    const account = (await chain.provider.send("eth_accounts", []))[3];
+    site.config = { ...site.config, faucet: undefined };
+    await page.addInitScript(injectWallet, { account, rpc: chain.url });
+    await page.goto(site.url);
+    await page.getByLabel("Test Wallet").waitFor();
+    await choose(page, "dave");
+    await page.evaluate(() => (globalThis.wallet.decline = "eth_sendTransaction"));
+    await page.getByRole("button", { name: "Register dave.nectar" }).click();
+    await page.getByText("You declined in the wallet.").waitFor();
+    assert.deepEqual(await page.evaluate(() => globalThis.wallet.added), { chainId: "0x7a69", rpcUrls: [chain.url] });
+    await page.getByText("You began to register dave.nectar").waitFor();
+    await page.getByRole("button", { name: "Go on" }).click();
+    await page.locator(ONLINE).waitFor({ timeout: 20_000 });
+    assert.equal((await chain.registry.resolve("dave")).owner, getAddress(account));
+  });
 
-inProfile("the page speaks with its origin and the chain only", async ({ page, context }) => {
-  const hosts = new Set();
-  context.on("request", (request) => hosts.add(new URL(request.url()).origin));
-  await register(page, "oscar");
-  assert.deepEqual([...hosts].filter((host) => ![server.url, chain.url].includes(host)), []);
+  inProfile("a name that the account owns already gets this browser's key", async ({ page }, site) => {
+    const account = (await chain.provider.send("eth_accounts", []))[4];
+    const record = { networkingKey: KEY, hostKind: 0, host: "0x", port: 0, schemes: 0, routers: [1] };
+    await chain.register("erin", record, account);
+    await page.addInitScript(injectWallet, { account, rpc: chain.url });
+    await page.goto(site.url);
+    await page.getByLabel("Name", { exact: true }).fill("erin");
+    await page.getByRole("button", { name: "It is mine" }).click();
+    await page.getByRole("button", { name: "Use erin.nectar" }).click();
+    await page.getByText(/belongs to .*, not to/).waitFor();
+    await page.getByLabel("Test Wallet").check();
+    await page.getByRole("button", { name: "It is mine" }).or(page.getByRole("button", { name: "Use erin.nectar" })).click();
+    await page.locator(ONLINE).waitFor({ timeout: 20_000 });
+    assert.notEqual((await chain.registry.resolve("erin")).networkingKey, KEY);
+  });
+
+  inProfile("people talk, ask and send files, and a reload brings everything back", async ({ page }, site) => {
+    await register(page, site, "frank");
+    await page.getByLabel("Name of a contact").fill("nobody");
+    await page.keyboard.press("Enter");
+    await page.getByText("nobody.nectar: Nobody has registered this name.").waitFor();
+    await page.getByLabel("Name of a contact").fill("no--body");
+    await page.keyboard.press("Enter");
+    await page.getByText("A name has no two hyphens in a row.").waitFor();
+
+    await add(page, "echo.nectar");
+    await page.getByTestId("peer-state").getByText("online · via loach.nectar · 31 ms").waitFor();
+    await say(page, "echo.nectar", "Hello <b>echo</b>");
+    await page.locator('[data-state="delivered"]', { hasText: "Hello <b>echo</b>" }).waitFor();
+    await said(page, "You said: Hello <b>echo</b>").waitFor();
+
+    await page.getByLabel("Ask", { exact: true }).check();
+    await page.getByLabel("Request to echo.nectar").fill("what now?");
+    await page.keyboard.press("Enter");
+    await page.getByTestId("answer").getByText("echo: what now?").waitFor();
+    await page.getByLabel("Message", { exact: true }).check();
+
+    const buffer = Buffer.alloc(1 << 20, 3);
+    await page.getByLabel("File to send").setInputFiles({ name: "big.bin", mimeType: "application/octet-stream", buffer });
+    await page.getByText("Waiting until echo.nectar accepts").waitFor();
+    await page.locator('[data-kind="file"][data-state="delivered"]').waitFor();
+    const hash = await page.getByTestId("sha256").textContent();
+
+    await page.reload();
+    await page.locator(ONLINE).waitFor();
+    await page.getByRole("button", { name: /echo.nectar/ }).click();
+    await page.getByText("Hello <b>echo</b>", { exact: true }).waitFor();
+    assert.equal(await page.getByTestId("sha256").textContent(), hash);
+  });
+
+  inProfile("a stranger is let in first, then offers a file that can be saved", async ({ page }, site) => {
+    await register(page, site, "grace");
+    await page.getByRole("heading", { name: "Want to talk to you" }).waitFor();
+    await page.getByRole("button", { name: /bob.nectar/ }).click();
+    assert.ok(await page.getByLabel("Message to bob.nectar").isDisabled());
+    await page.getByRole("button", { name: "Accept", exact: true }).click();
+    await say(page, "bob.nectar", "file");
+    await page.getByRole("button", { name: "Accept file" }).click();
+    const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "Save" }).click()]);
+    assert.equal(download.suggestedFilename(), "notes.txt");
+    assert.equal(readFileSync(await download.path(), "utf8"), "what Bob sends\n".repeat(40_000));
+  });
+
+  inProfile("two tabs are one node; closing one leaves the other working", async ({ page, context }, site) => {
+    await register(page, site, "heidi");
+    await add(page, "echo.nectar");
+    const second = await context.newPage();
+    await second.goto(site.url);
+    await second.locator(ONLINE).waitFor();
+    await second.getByRole("button", { name: /echo.nectar/ }).click();
+    await say(second, "echo.nectar", "from the second");
+    await said(page, "You said: from the second").waitFor();
+    assert.equal(await said(page, "You said: from the second").count(), 1);
+    await page.close();
+    await say(second, "echo.nectar", "still here");
+    await said(second, "You said: still here").waitFor();
+  });
+
+  inProfile("nothing is sent to the new owner of a name before the person agrees", async ({ page }, site) => {
+    await register(page, site, "ivan");
+    await add(page, "sold.nectar");
+    await say(page, "sold.nectar", "sell");
+    await said(page, "You said: sell").waitFor();
+    await say(page, "sold.nectar", "a secret");
+    await page.getByText("sold.nectar has a new owner.").waitFor();
+    await page.locator('[data-state="failed"]', { hasText: "a secret" }).waitFor();
+    assert.ok(await page.getByLabel("Message to sold.nectar").isDisabled());
+    await page.getByRole("button", { name: "I know the new owner" }).click();
+    await page.getByRole("button", { name: "Try again" }).click();
+    await said(page, "You said: a secret").waitFor();
+  });
+
+  inProfile("what is not delivered says why, and who is online elsewhere can take over", async ({ page }, site) => {
+    await register(page, site, "judy");
+    await add(page, "loach.nectar");
+    await say(page, "loach.nectar", "hello?");
+    await page.locator('[data-state="failed"]', { hasText: "The peer cannot be reached. It may be closed at the moment." }).waitFor();
+    await add(page, "echo.nectar");
+    await say(page, "echo.nectar", "supersede");
+    await page.getByText("judy.nectar is online somewhere else.").waitFor();
+    await page.getByRole("button", { name: "Take over here" }).click();
+    await page.locator(ONLINE).waitFor();
+    assert.equal(await page.getByText("is online somewhere else").count(), 0);
+  });
+
+  inProfile("a key that is not the registered one is said, and can be registered", async ({ page }, site) => {
+    await register(page, site, "kate");
+    const before = (await chain.registry.resolve("kate")).networkingKey;
+    await chain.provider.send("anvil_impersonateAccount", [await chain.registry.ownerOf(id("kate"))]);
+    const owner = await chain.provider.getSigner(await chain.registry.ownerOf(id("kate")));
+    await (await chain.registry.connect(owner).rotateKey(id("kate"), KEY)).wait();
+    await page.reload();
+    await page.getByText("This browser has another key than the one registered for kate.nectar.").waitFor();
+    await page.getByRole("button", { name: "Register this browser's key" }).click();
+    await page.getByText("This browser has another key").waitFor({ state: "detached" });
+    assert.equal((await chain.registry.resolve("kate")).networkingKey, before);
+  });
+
+  inProfile("another registry than at the first visit is not taken without a word", async ({ page }, site) => {
+    await page.goto(site.url);
+    await page.getByText("A name that is yours").waitFor();
+    const [registry] = site.config.registries;
+    site.config = { ...site.config, registries: [{ ...registry, contract: Wallet.createRandom().address }] };
+    await page.reload();
+    await page.getByText("now names another registry than at your first visit").waitFor();
+    await choose(page, "larry");
+    await page.getByRole("button", { name: "I trust the new one: use it" }).click();
+    await page.getByText("now names another registry").waitFor({ state: "detached" });
+  });
+
+  inProfile("a chain that does not answer, a wrong chain and a contract that is no registry are told apart", async ({ page }, site) => {
+    const [registry] = site.config.registries;
+    const attempt = async (change) => {
+      site.config = { ...site.config, registries: [{ ...registry, ...change }] };
+      await page.goto(site.url);
+      const accept = page.getByRole("button", { name: "I trust the new one: use it" });
+      await page.getByText("A name that is yours").waitFor();
+      if (await accept.isVisible()) {
+        await accept.click();
+        await accept.waitFor({ state: "detached" });
+      }
+      await page.getByLabel("Name", { exact: true }).fill("mallory");
+    };
+    await attempt({ chainId: 1 });
+    await page.getByRole("button", { name: "Register mallory.nectar" }).click();
+    await page.getByText("The RPC endpoint serves chain 31337, the registry is on chain 1.").waitFor();
+    await attempt({ rpcs: ["http://127.0.0.1:9"] });
+    await page.getByRole("button", { name: "Ask again" }).waitFor();
+  });
+
+  inProfile(
+    "over plain http from elsewhere the page is a guest and says why",
+    async ({ page }, site) => {
+      await page.goto(`http://guest.test:${site.port}`);
+      await page.getByText("You are a guest here.").waitFor();
+      await page.getByLabel("Ask it something").fill("hello");
+      await page.getByRole("button", { name: "Ask" }).click();
+      await page.getByText("Answer: echo: hello").waitFor();
+      await accessible(page);
+    },
+    { args: ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP guest.test 127.0.0.1"] },
+  );
+
+  inProfile("every view passes axe, light and dark, and works by keyboard alone", async ({ page }, site) => {
+    await page.goto(site.url);
+    await page.getByText("27 ms").waitFor();
+    await page.keyboard.press("Tab");
+    await page.keyboard.type("nina");
+    await page.getByText("nina.nectar is free.").waitFor();
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme });
+      await accessible(page);
+    }
+    await page.keyboard.press("Enter");
+    await page.getByText("s to go").waitFor();
+    await accessible(page);
+    await page.locator(ONLINE).waitFor({ timeout: 20_000 });
+    await accessible(page);
+    await page.getByLabel("Name of a contact").focus();
+    await page.keyboard.type("echo.nectar");
+    await page.keyboard.press("Enter");
+    await page.getByLabel("Message to echo.nectar").waitFor();
+    await page.waitForFunction(() => document.activeElement?.tagName === "TEXTAREA");
+    await page.keyboard.type("typed");
+    await page.keyboard.press("Enter");
+    await said(page, "You said: typed").waitFor();
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme });
+      await accessible(page);
+    }
+    await page.setViewportSize({ width: 360, height: 640 });
+    await accessible(page);
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "no sideways scrolling");
+  });
+
+  inProfile("the page speaks with its origin and the chain only", async ({ page, context }, site) => {
+    const hosts = new Set();
+    context.on("request", (request) => hosts.add(new URL(request.url()).origin));
+    await register(page, site, "oscar");
+    assert.deepEqual([...hosts].filter((host) => ![site.url, chain.url].includes(host)), []);
+  });
 });
 
 /** An EIP-1193 wallet, announced by EIP-6963: the chain's node signs for `account`. Begins on another chain. */

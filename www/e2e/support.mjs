@@ -20,10 +20,13 @@ const TYPES = {
   ".wasm": "application/wasm",
 };
 
-/** The origin's own, the wasm module, every RPC and router: what a node serves the page with. */
-const CSP =
-  "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: blob:; " +
-  "connect-src * ws: wss:; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/** The policy that a node serves the page with (node-native/src/http/site.rs). */
+function policy(rpc) {
+  return (
+    `default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self' ws: wss: ${rpc}; ` +
+    "img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+  );
+}
 
 /** Starts anvil and deploys the registry; `account(i)` is one of anvil's rich accounts. */
 export async function startChain({ minAge = 2, maxAge = 86_400 } = {}) {
@@ -65,7 +68,7 @@ export async function startChain({ minAge = 2, maxAge = 86_400 } = {}) {
 export async function servePage(dist, config, chain) {
   const server = createServer(async (request, response) => {
     const path = new URL(request.url, "http://page").pathname;
-    response.setHeader("content-security-policy", CSP);
+    response.setHeader("content-security-policy", policy(chain.url));
     response.setHeader("cache-control", "no-cache");
     if (path === "/.well-known/nectar.json") {
       response.setHeader("content-type", "application/json");
