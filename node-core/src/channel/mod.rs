@@ -192,7 +192,8 @@ impl Channel {
         crypto::hmac(&self.exporter, &[label.as_bytes()])
     }
 
-    /// Seals `record`, which holds [`RECORD`] and the frames, in place, and appends the tag.
+    /// Seals `record`, which holds [`RECORD`] and the frames, in place, and appends the tag. Nothing is copied when the
+    /// buffer has [`RECORD_OVERHEAD`] - 1 bytes to spare.
     ///
     /// # Errors
     /// [`Code::RecordTooLarge`](crate::Code::RecordTooLarge) above [`MAX_FRAMES`],
@@ -241,6 +242,26 @@ impl Channel {
         self.opener.traffic()
     }
 }
+
+/// States print their type and nothing of what they hold, most of which is secret.
+macro_rules! opaque_debug {
+    ($($state:ty),*) => {$(
+        impl core::fmt::Debug for $state {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(concat!(stringify!($state), " { .. }"))
+            }
+        }
+    )*};
+}
+
+opaque_debug!(
+    initiator::AwaitMessage2,
+    initiator::AwaitSignature,
+    responder::AwaitSignature,
+    responder::AwaitMessage3,
+    responder::Claimed,
+    responder::Admission
+);
 
 impl core::fmt::Debug for Channel {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

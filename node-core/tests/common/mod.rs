@@ -167,7 +167,7 @@ pub fn answer(from: &Actor, target: &Actor, speech: &Speech) -> Result<Channel, 
 }
 
 pub fn code<T>(result: Result<T, HandshakeError>) -> Code {
-    result.map(|_| ()).unwrap_err().code
+    result.map(drop).unwrap_err().code
 }
 
 /// The bytes of a name that may break the rules.
