@@ -16,7 +16,7 @@ export class NodeError extends Error {
     super(shape.message);
     this.code = shape.code;
     this.name = shape.name;
-    if (shape.retryAfterMs !== undefined) this.retryAfterMs = shape.retryAfterMs;
+    if (shape.retryAfterMs != null) this.retryAfterMs = shape.retryAfterMs;
   }
 
   /** An error of the table. */

@@ -243,6 +243,20 @@ describe("the page", { concurrency: 3 }, () => {
     await said(second, "You said: still here").waitFor();
   });
 
+  inProfile("without SharedWorker the node runs in the page, in one tab at a time", async ({ page, context }, site) => {
+    await context.addInitScript(() => delete globalThis.SharedWorker);
+    await register(page, site, "mike");
+    await add(page, "echo.nectar");
+    await say(page, "echo.nectar", "from the page");
+    await said(page, "You said: from the page").waitFor();
+    const second = await context.newPage();
+    await second.goto(site.url);
+    await second.getByText("mike.nectar is online in another tab of this browser").waitFor();
+    await second.getByRole("button", { name: "Start it here" }).click();
+    await second.locator(ONLINE).waitFor();
+    await page.getByText("mike.nectar is online somewhere else.").waitFor();
+  });
+
   inProfile("nothing is sent to the new owner of a name before the person agrees", async ({ page }, site) => {
     await register(page, site, "ivan");
     await add(page, "sold.nectar");

@@ -1,6 +1,21 @@
 /** The registry through ethers. Loaded lazily: nothing but this file imports ethers. */
 
-import { BrowserProvider, Contract, Interface, isError, JsonRpcProvider, keccak256, Network, toQuantity, toUtf8Bytes, Wallet, type Signer as EthersSigner } from "ethers";
+import {
+  BaseWallet,
+  BrowserProvider,
+  Contract,
+  hexlify,
+  Interface,
+  isError,
+  JsonRpcProvider,
+  keccak256,
+  Network,
+  randomBytes,
+  SigningKey,
+  toQuantity,
+  toUtf8Bytes,
+  type Signer as EthersSigner,
+} from "ethers";
 import type { Registry } from "nectar/remote";
 import { ChainError, type ChainFailure, type ChainRecord, type Eip1193, type RegistryChain, type Signer } from "./chain.ts";
 
@@ -59,7 +74,7 @@ export interface Faucet {
 
 /** A new account; the browser keeps its key. Good for development chains only. */
 export function newLocalKey(): string {
-  return Wallet.createRandom().privateKey;
+  return hexlify(randomBytes(32));
 }
 
 /** Connects a signer with the registry: right network, right contract, and coins where a faucet gives some. */
@@ -71,7 +86,8 @@ export async function openChain(registry: Registry, signer: Signer, faucet?: Fau
     const provider = new BrowserProvider(signer.provider as never, "any");
     return new EthersChain(registry, reader, await translated(provider.getSigner()));
   }
-  const wallet = new Wallet(signer.privateKey, reader);
+  // Not `Wallet`, which brings mnemonics, their word list and key files along.
+  const wallet = new BaseWallet(new SigningKey(signer.privateKey), reader);
   if (faucet !== undefined) await translated(fund(wallet.address, reader, faucet));
   return new EthersChain(registry, reader, wallet);
 }

@@ -56,7 +56,8 @@ export function explain(thrown: unknown): string {
 export function sentence(text: string): string {
   const trimmed = text.trim();
   if (trimmed === "") return "Something went wrong.";
-  const start = trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
+  // A sentence that begins with a name keeps it as it is written.
+  const start = /^[a-z0-9-]+\.[a-z]/.test(trimmed) ? trimmed : trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
   return /[.!?…]$/.test(start) ? start : `${start}.`;
 }
 

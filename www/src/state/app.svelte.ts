@@ -123,11 +123,7 @@ export class App {
   async checkRecord(fresh: boolean): Promise<void> {
     try {
       const record = await this.node.resolve(this.me, fresh);
-      if (hex(record.key) === this.key) {
-        if (this.problem?.kind !== "start") this.problem = undefined;
-      } else {
-        this.problem = { kind: "rotated", record };
-      }
+      this.problem = hex(record.key) === this.key ? undefined : { kind: "rotated", record };
     } catch (error) {
       if (error instanceof NodeError && error.is("name_unknown")) this.problem = { kind: "unregistered" };
       else if (this.identity !== "online") this.problem = { kind: "unreachable" };
@@ -137,8 +133,7 @@ export class App {
   /** The key was registered: start anew with it. */
   async rekeyed(): Promise<void> {
     this.problem = undefined;
-    await this.#startNamed(true);
-    await this.checkRecord(true);
+    await this.#startNamed(true, true);
   }
 
   announce(text: string): void {
@@ -153,18 +148,19 @@ export class App {
     this.talk = talk;
     this.phase = { at: "home" };
     await this.#startNamed(false);
-    await this.checkRecord(false);
   }
 
-  async #startNamed(takeOver: boolean): Promise<void> {
+  async #startNamed(takeOver: boolean, fresh = false): Promise<void> {
     try {
       this.#adopt(await this.node.start(this.#options(this.me), takeOver));
-      if (this.problem?.kind === "start") this.problem = undefined;
+      this.problem = undefined;
       this.routers = await this.node.routers();
       await this.talk?.online();
     } catch (error) {
       this.problem = { kind: "start", message: explain(error) };
+      return;
     }
+    await this.checkRecord(fresh);
   }
 
   async #connect(): Promise<void> {
