@@ -1,8 +1,16 @@
 //! Circuits over one channel: numbered pipes to or from others, each bounded by the credit it was given.
 
-use crate::wire::frame::CHARGE;
-use alloc::collections::VecDeque;
-use bytes::Bytes;
+use super::{
+    Event, Session, Violation,
+    sender::{Bulk, write_circuit},
+};
+use crate::{
+    Code, Name,
+    time::{Duration, Instant},
+    wire::frame::{CHARGE, Frame, retry_ms},
+};
+use alloc::{collections::VecDeque, vec::Vec};
+use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 
 /// What lies behind a circuit on this node.
@@ -43,6 +51,346 @@ pub enum Signal {
         /// When to try again; 0 for unsaid.
         retry_ms: u32,
     },
+}
+
+impl<T> Session<T> {
+    /// Asks the peer, a router, for a circuit to `to`. `None` once this channel has no numbers left.
+    pub fn open_circuit(
+        &mut self,
+        to: Name,
+        hide: bool,
+        first: Bytes,
+        pipe: u64,
+        now: Instant,
+    ) -> Option<u32> {
+        let window = self.config.limits.circuit_window;
+        let cid = self
+            .circuits
+            .insert(Circuit::new(Far::Pipe(pipe), 0, window))?;
+        self.unanswered.push_back((now, cid));
+        self.sender.push_control(&Frame::Open {
+            cid,
+            window,
+            hide,
+            to,
+            first,
+        });
+        self.dirty = true;
+        Some(cid)
+    }
+
+    /// As a router, brings the peer a circuit from another session's circuit. What the caller accepts is `window`.
+    pub fn bring_circuit(
+        &mut self,
+        from: Option<Name>,
+        window: u64,
+        first: Bytes,
+        far: Far,
+        now: Instant,
+    ) -> Option<u32> {
+        let circuit = Circuit::new(far, window, 0);
+        let announced = circuit.far_limit(self.config.limits.circuit_window);
+        let cid = self.circuits.insert(circuit)?;
+        if let Some(circuit) = self.circuits.open.get_mut(&cid) {
+            circuit.announced = announced;
+            circuit.recv_limit = announced;
+        }
+        self.unanswered.push_back((now, cid));
+        self.sender.push_control(&Frame::Incoming {
+            cid,
+            window: announced,
+            from,
+            first,
+        });
+        self.dirty = true;
+        Some(cid)
+    }
+
+    /// Ties a circuit that the peer opened to its far end on this node. A pipe is answered with OPENED at once.
+    pub fn bind_circuit(&mut self, cid: u32, far: Far) {
+        let window = self.config.limits.circuit_window;
+        if let Some(circuit) = self.circuits.open.get_mut(&cid) {
+            circuit.far = far;
+            if matches!(far, Far::Pipe(_)) {
+                circuit.answered = true;
+                circuit.recv_limit = window;
+                self.sender.push_control(&Frame::Opened { cid, window });
+                self.dirty = true;
+            }
+        }
+    }
+
+    /// As a router, does on this circuit what happened at its far end.
+    pub fn circuit_signal(&mut self, cid: u32, signal: Signal) {
+        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
+            return;
+        };
+        match signal {
+            Signal::Opened { limit } => {
+                circuit.answered = true;
+                circuit.recv_limit = limit;
+                self.sender
+                    .push_control(&Frame::Opened { cid, window: limit });
+            }
+            Signal::Credit { limit } => {
+                circuit.recv_limit = circuit.recv_limit.max(limit);
+                self.sender
+                    .push_control(&Frame::CircuitCredit { cid, limit });
+            }
+            Signal::Data(data) => {
+                circuit.push(data);
+                if circuit.ready() {
+                    self.sender.push_bulk(Bulk::Circuit(cid));
+                }
+            }
+            Signal::Closed { code, retry_ms } => self.end_circuit(cid, code, retry_ms),
+        }
+        self.dirty = true;
+    }
+
+    /// Whether a pipe over this circuit may hand in another message: little waits, and credit is left.
+    pub fn circuit_room(&self, cid: u32) -> bool {
+        self.circuits.open.get(&cid).is_some_and(|circuit| {
+            circuit.answered
+                && circuit.queued() == 0
+                && circuit.sent + cost(&[]) < circuit.send_limit
+        })
+    }
+
+    /// Longest message that the circuit's credit allows now, in bytes.
+    pub fn circuit_credit_left(&self, cid: u32) -> usize {
+        self.circuits.open.get(&cid).map_or(0, |circuit| {
+            usize::try_from(circuit.send_limit.saturating_sub(circuit.sent + cost(&[])))
+                .unwrap_or(usize::MAX)
+        })
+    }
+
+    /// Sends one message over a circuit that ends here.
+    pub fn send_circuit(&mut self, cid: u32, data: Bytes) {
+        self.circuit_signal(cid, Signal::Data(data));
+    }
+
+    /// Ends a circuit; its far end on this node is not told, for it is who asks.
+    pub fn close_circuit(&mut self, cid: u32, code: Code, retry: Option<Duration>) {
+        self.end_circuit(cid, code.as_u16(), retry_ms(retry));
+    }
+
+    /// What is queued and may still leave goes first, so that a last word is heard.
+    fn end_circuit(&mut self, cid: u32, code: u16, retry_ms: u32) {
+        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
+            return;
+        };
+        if circuit.ready() {
+            circuit.closing = Some((code, retry_ms));
+        } else {
+            self.circuits.open.remove(&cid);
+            self.sender.push_control(&Frame::CircuitClose {
+                cid,
+                code,
+                retry_ms,
+            });
+        }
+        self.dirty = true;
+    }
+
+    /// Circuits of this session that go on to session `session`.
+    pub fn circuits_to(&self, session: u64) -> usize {
+        let there = |far: &Far| matches!(far, Far::Hop { session: other, .. } if *other == session);
+        self.circuits
+            .open
+            .values()
+            .filter(|circuit| there(&circuit.far))
+            .count()
+    }
+
+    /// Circuits that the peer has not answered yet.
+    pub fn circuits_unanswered(&self) -> usize {
+        self.unanswered
+            .iter()
+            .filter(|(_, cid)| self.circuits.open.get(cid).is_some_and(|c| !c.answered))
+            .count()
+    }
+
+    /// Charges one circuit opening to the peer; false when it opens them too fast.
+    #[must_use]
+    pub fn circuit_opened_in_rate(&mut self, now: Instant) -> bool {
+        self.open_rate.take(now)
+    }
+
+    /// Number of open circuits.
+    pub fn circuits(&self) -> usize {
+        self.circuits.open.len()
+    }
+
+    /// The circuit's far end.
+    pub fn circuit_far(&self, cid: u32) -> Option<Far> {
+        self.circuits.open.get(&cid).map(|circuit| circuit.far)
+    }
+
+    pub(super) fn enter_circuit(&mut self, cid: u32, window: u64) -> Result<(), Violation> {
+        let circuit = Circuit::new(Far::Undecided, window, 0);
+        if self.circuits.insert_theirs(cid, circuit) {
+            Ok(())
+        } else {
+            Err(Code::FrameUnexpected.into())
+        }
+    }
+
+    pub(super) fn circuit_opened(
+        &mut self,
+        cid: u32,
+        window: u64,
+        out: &mut Vec<Event<T>>,
+    ) -> Result<(), Violation> {
+        let granted = self.config.limits.circuit_window;
+        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
+            return self.known_circuit(cid);
+        };
+        if circuit.answered {
+            return Err(Code::FrameUnexpected.into());
+        }
+        circuit.answered = true;
+        circuit.send_limit = window;
+        let limit = circuit.far_limit(granted);
+        circuit.announced = limit;
+        out.push(Event::Circuit {
+            far: circuit.far,
+            signal: Signal::Opened { limit },
+        });
+        Ok(())
+    }
+
+    pub(super) fn circuit_data(
+        &mut self,
+        cid: u32,
+        data: Bytes,
+        out: &mut Vec<Event<T>>,
+    ) -> Result<(), Violation> {
+        let window = self.config.limits.circuit_window;
+        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
+            return self.known_circuit(cid);
+        };
+        circuit.received += cost(&data);
+        if circuit.received > circuit.recv_limit {
+            return Err(Code::FlowViolated.into());
+        }
+        // What ends here is handled at once, so its credit returns at once; what goes on earns credit as it leaves.
+        if matches!(circuit.far, Far::Pipe(_)) && circuit.recv_limit - circuit.received < window / 2
+        {
+            circuit.recv_limit = circuit.received + window;
+            let limit = circuit.recv_limit;
+            self.sender
+                .push_control(&Frame::CircuitCredit { cid, limit });
+            self.dirty = true;
+        }
+        out.push(Event::Circuit {
+            far: circuit.far,
+            signal: Signal::Data(data),
+        });
+        Ok(())
+    }
+
+    pub(super) fn circuit_credit(
+        &mut self,
+        cid: u32,
+        limit: u64,
+        out: &mut Vec<Event<T>>,
+    ) -> Result<(), Violation> {
+        let window = self.config.limits.circuit_window;
+        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
+            return self.known_circuit(cid);
+        };
+        circuit.send_limit = circuit.send_limit.max(limit);
+        match circuit.far {
+            Far::Hop { .. } => {
+                let far_limit = circuit.far_limit(window);
+                if far_limit >= circuit.announced + window / 4 {
+                    circuit.announced = far_limit;
+                    out.push(Event::Circuit {
+                        far: circuit.far,
+                        signal: Signal::Credit { limit: far_limit },
+                    });
+                }
+            }
+            Far::Pipe(_) => out.push(Event::CircuitRoom { cid }),
+            Far::Undecided => {}
+        }
+        if circuit.ready() {
+            self.sender.push_bulk(Bulk::Circuit(cid));
+            self.dirty = true;
+        }
+        Ok(())
+    }
+
+    /// Closes a circuit towards the peer and tells its far end.
+    pub(super) fn fail_circuit(
+        &mut self,
+        cid: u32,
+        code: Code,
+        retry: Option<Duration>,
+        out: &mut Vec<Event<T>>,
+    ) {
+        if let Some(circuit) = self.circuits.open.remove(&cid) {
+            let (code, retry_ms) = (code.as_u16(), retry_ms(retry));
+            self.sender.push_control(&Frame::CircuitClose {
+                cid,
+                code,
+                retry_ms,
+            });
+            self.dirty = true;
+            out.push(Event::Circuit {
+                far: circuit.far,
+                signal: Signal::Closed { code, retry_ms },
+            });
+        }
+    }
+
+    fn known_circuit(&self, cid: u32) -> Result<(), Violation> {
+        if self.circuits.was_used(cid) {
+            Ok(())
+        } else {
+            Err(Code::FrameUnexpected.into())
+        }
+    }
+
+    pub(super) fn fill_circuit(
+        &mut self,
+        record: &mut BytesMut,
+        max: usize,
+        cid: u32,
+        out: &mut Vec<Event<T>>,
+    ) -> bool {
+        let window = self.config.limits.circuit_window;
+        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
+            return false;
+        };
+        if let Some(data) = circuit.take(max.saturating_sub(record.len() + 7)) {
+            write_circuit(record, cid, &data);
+            match circuit.far {
+                Far::Hop { .. } => {
+                    let limit = circuit.far_limit(window);
+                    if limit >= circuit.announced + window / 4 {
+                        circuit.announced = limit;
+                        out.push(Event::Circuit {
+                            far: circuit.far,
+                            signal: Signal::Credit { limit },
+                        });
+                    }
+                }
+                Far::Pipe(_) => out.push(Event::CircuitRoom { cid }),
+                Far::Undecided => {}
+            }
+            if let Some((code, retry_ms)) = circuit.closing_now() {
+                self.circuits.open.remove(&cid);
+                self.sender.push_control(&Frame::CircuitClose {
+                    cid,
+                    code,
+                    retry_ms,
+                });
+            }
+        }
+        self.circuits.open.get(&cid).is_some_and(Circuit::ready)
+    }
 }
 
 #[derive(Debug)]

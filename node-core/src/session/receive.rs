@@ -2,7 +2,6 @@
 
 use super::{
     Event, Request, Session, Signal,
-    circuits::{Circuit, Far, cost},
     items::{Assembly, ItemHead, Served},
     sender::{Bulk, Outgoing},
     streams::{Stream, StreamOpened},
@@ -12,7 +11,7 @@ use crate::{
     time::{Duration, Instant},
     wire::frame::{
         Attach, AttachStatus, CHARGE, Frame, FrameError, INLINE, Response, ResponseKind,
-        is_session, next, retry_ms,
+        is_session, next,
     },
 };
 use alloc::{boxed::Box, vec::Vec};
@@ -511,134 +510,6 @@ impl<T> Session<T> {
                 None => {}
             }
             self.items.waiting.pop_front();
-        }
-    }
-
-    // Circuits.
-
-    fn enter_circuit(&mut self, cid: u32, window: u64) -> Result<(), Violation> {
-        let circuit = Circuit::new(Far::Undecided, window, 0);
-        if self.circuits.insert_theirs(cid, circuit) {
-            Ok(())
-        } else {
-            Err(Code::FrameUnexpected.into())
-        }
-    }
-
-    fn circuit_opened(
-        &mut self,
-        cid: u32,
-        window: u64,
-        out: &mut Vec<Event<T>>,
-    ) -> Result<(), Violation> {
-        let granted = self.config.limits.circuit_window;
-        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
-            return self.known_circuit(cid);
-        };
-        if circuit.answered {
-            return Err(Code::FrameUnexpected.into());
-        }
-        circuit.answered = true;
-        circuit.send_limit = window;
-        let limit = circuit.far_limit(granted);
-        circuit.announced = limit;
-        out.push(Event::Circuit {
-            far: circuit.far,
-            signal: Signal::Opened { limit },
-        });
-        Ok(())
-    }
-
-    fn circuit_data(
-        &mut self,
-        cid: u32,
-        data: Bytes,
-        out: &mut Vec<Event<T>>,
-    ) -> Result<(), Violation> {
-        let window = self.config.limits.circuit_window;
-        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
-            return self.known_circuit(cid);
-        };
-        circuit.received += cost(&data);
-        if circuit.received > circuit.recv_limit {
-            return Err(Code::FlowViolated.into());
-        }
-        // What ends here is handled at once, so its credit returns at once; what goes on earns credit as it leaves.
-        if matches!(circuit.far, Far::Pipe(_)) && circuit.recv_limit - circuit.received < window / 2
-        {
-            circuit.recv_limit = circuit.received + window;
-            let limit = circuit.recv_limit;
-            self.sender
-                .push_control(&Frame::CircuitCredit { cid, limit });
-            self.dirty = true;
-        }
-        out.push(Event::Circuit {
-            far: circuit.far,
-            signal: Signal::Data(data),
-        });
-        Ok(())
-    }
-
-    fn circuit_credit(
-        &mut self,
-        cid: u32,
-        limit: u64,
-        out: &mut Vec<Event<T>>,
-    ) -> Result<(), Violation> {
-        let window = self.config.limits.circuit_window;
-        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
-            return self.known_circuit(cid);
-        };
-        circuit.send_limit = circuit.send_limit.max(limit);
-        match circuit.far {
-            Far::Hop { .. } => {
-                let far_limit = circuit.far_limit(window);
-                if far_limit >= circuit.announced + window / 4 {
-                    circuit.announced = far_limit;
-                    out.push(Event::Circuit {
-                        far: circuit.far,
-                        signal: Signal::Credit { limit: far_limit },
-                    });
-                }
-            }
-            Far::Pipe(_) => out.push(Event::CircuitRoom { cid }),
-            Far::Undecided => {}
-        }
-        if circuit.ready() {
-            self.sender.push_bulk(Bulk::Circuit(cid));
-            self.dirty = true;
-        }
-        Ok(())
-    }
-
-    /// Closes a circuit towards the peer and tells its far end.
-    pub(super) fn fail_circuit(
-        &mut self,
-        cid: u32,
-        code: Code,
-        retry: Option<Duration>,
-        out: &mut Vec<Event<T>>,
-    ) {
-        if let Some(circuit) = self.circuits.open.remove(&cid) {
-            let (code, retry_ms) = (code.as_u16(), retry_ms(retry));
-            self.sender.push_control(&Frame::CircuitClose {
-                cid,
-                code,
-                retry_ms,
-            });
-            self.dirty = true;
-            out.push(Event::Circuit {
-                far: circuit.far,
-                signal: Signal::Closed { code, retry_ms },
-            });
-        }
-    }
-
-    fn known_circuit(&self, cid: u32) -> Result<(), Violation> {
-        if self.circuits.was_used(cid) {
-            Ok(())
-        } else {
-            Err(Code::FrameUnexpected.into())
         }
     }
 

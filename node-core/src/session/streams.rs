@@ -1,6 +1,10 @@
 //! Streams: bytes of any length, in order, with credit of their own and an end on either side.
 
-use crate::{code::Code, limits::Limits};
+use super::{
+    Session,
+    sender::{Bulk, Outgoing},
+};
+use crate::{code::Code, limits::Limits, wire::frame::Frame};
 use alloc::{boxed::Box, collections::VecDeque};
 use bytes::{Bytes, BytesMut};
 use core::task::{Context, Poll, Waker};
@@ -26,6 +30,150 @@ pub enum StreamError {
     /// Written after finish or reset.
     #[error("this side of the stream is finished")]
     Finished,
+}
+
+impl<T> Session<T> {
+    /// Opens a stream. The peer may send up to a window's worth at once.
+    pub fn open_stream(&mut self, protocol: Box<str>, metadata: Bytes) -> u64 {
+        let id = self.take_id();
+        let window = self.config.limits.stream_window;
+        self.streams.insert(
+            id,
+            Stream::new(self.config.limits.stream_initial, window, false),
+        );
+        let frame = Frame::Stream {
+            id,
+            window,
+            protocol,
+            metadata: Bytes::new(),
+        };
+        self.sender
+            .push_urgent(Outgoing::with_payload(&frame, metadata));
+        self.dirty = true;
+        id
+    }
+
+    /// Takes a stream that the peer opened: its window becomes the whole one.
+    pub fn accept_stream(&mut self, id: u64) {
+        self.grant(id);
+    }
+
+    /// Queues `data` on a stream, which takes all of it or none.
+    pub fn write(
+        &mut self,
+        id: u64,
+        data: &mut Bytes,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), StreamError>> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(StreamError::Lost(Code::Closed)));
+        };
+        let written = stream.send.write(data, cx);
+        self.stream_ready(id);
+        written
+    }
+
+    /// Ends our half: what is queued still goes out.
+    pub fn finish(&mut self, id: u64) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.send.finish();
+            self.stream_ready(id);
+        }
+    }
+
+    /// Gives our half up.
+    pub fn reset(&mut self, id: u64, code: u16) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.send.closed()
+        {
+            stream.send.reset();
+            self.sender
+                .push_urgent(Outgoing::new(&Frame::Reset(id, code)));
+            self.dirty = true;
+            self.settle_stream(id);
+        }
+    }
+
+    /// Asks the peer to send no more.
+    pub fn stop(&mut self, id: u64, code: u16) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.recv.closed()
+        {
+            stream.recv.stop();
+            self.sender
+                .push_urgent(Outgoing::new(&Frame::Stop(id, code)));
+            self.dirty = true;
+        }
+    }
+
+    /// The next bytes of a stream; `None` at its end.
+    pub fn read(
+        &mut self,
+        id: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, StreamError>> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(StreamError::Lost(Code::Closed)));
+        };
+        let read = stream.recv.read(cx);
+        if matches!(read, Poll::Ready(Ok(Some(_)))) {
+            self.grant(id);
+        }
+        read
+    }
+
+    /// Bytes of a stream that have been sealed so far.
+    pub fn sent(&self, id: u64) -> u64 {
+        self.streams.get(&id).map_or(0, |stream| stream.send.sent)
+    }
+
+    /// The application lets go of a stream: unfinished halves are reset and stopped.
+    pub fn release_stream(&mut self, id: u64) {
+        self.reset(id, Code::Cancelled.as_u16());
+        self.stop(id, Code::Cancelled.as_u16());
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.released = true;
+            self.settle_stream(id);
+        }
+    }
+
+    /// The application lets go of a stream whose writing half is finished: what is queued still goes out.
+    pub fn detach_stream(&mut self, id: u64) {
+        self.stop(id, Code::Cancelled.as_u16());
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.released = true;
+            self.settle_stream(id);
+        }
+    }
+
+    pub(super) fn stream_ready(&mut self, id: u64) {
+        if self
+            .streams
+            .get(&id)
+            .is_some_and(|stream| stream.send.ready())
+        {
+            self.sender.push_bulk(Bulk::Stream(id));
+            self.dirty = true;
+        }
+    }
+
+    pub(super) fn grant(&mut self, id: u64) {
+        if let Some(limit) = self
+            .streams
+            .get_mut(&id)
+            .and_then(|s| s.recv.grant(&self.config.limits))
+        {
+            self.sender
+                .push_urgent(Outgoing::new(&Frame::Credit { id, limit }));
+            self.dirty = true;
+        }
+    }
+
+    pub(super) fn settle_stream(&mut self, id: u64) {
+        if self.streams.get(&id).is_some_and(Stream::is_done) {
+            self.streams.remove(&id);
+        }
+    }
 }
 
 /// Both halves of one stream.

@@ -1,0 +1,107 @@
+//! Who is let in, and whom we carry circuits to.
+
+use super::*;
+
+impl<T> Control<T> {
+    // Admission of peers that dial us.
+
+    /// Charges an inbound pipe to its source.
+    pub(in super::super) fn accept(&mut self, group: AddressGroup) -> Result<Ticket, Code> {
+        self.budgets.open(group)
+    }
+
+    /// Whether a peer that has signed is let in: what its record says decides, as far as it may be read.
+    pub(in super::super) fn admit(
+        &mut self,
+        pipe: u64,
+        name: &Name,
+        key: &[u8; 32],
+        group: AddressGroup,
+        now: Now,
+    ) -> Verdict {
+        let cause = Cause::Peer(group);
+        let mut lookup = self.resolver.lookup(name, Freshness::Cached, cause, now);
+        if let Lookup::Ready(Ok(resolved)) = &lookup
+            && resolved.record.key != *key
+            && now.mono.since(resolved.at) >= FRESH
+        {
+            lookup = self
+                .resolver
+                .lookup(name, Freshness::NewerThan(FRESH), cause, now);
+        }
+        let verdict = match lookup {
+            Lookup::Ready(result) => match self.judge(name, key, result) {
+                Ok(()) => Verdict::Admit,
+                Err(error) => Verdict::Refuse(error),
+            },
+            Lookup::Pending(id) => {
+                self.lookups.insert(id, Purpose::Admit { pipe, key: *key });
+                Verdict::Wait
+            }
+        };
+        self.drain_resolver(now);
+        verdict
+    }
+
+    pub(super) fn judge(
+        &self,
+        name: &Name,
+        key: &[u8; 32],
+        result: Result<Resolved, ResolveError>,
+    ) -> Result<(), HandshakeError> {
+        let resolved = result.map_err(|error| HandshakeError {
+            code: error.for_peer(),
+            retry: error.retry,
+            skew_ms: None,
+        })?;
+        if resolved.record.key != *key {
+            return Err(Code::KeyMismatch.into());
+        }
+        let expected = self.peers.get(name).and_then(|peer| peer.expected_epoch);
+        if expected.is_some_and(|epoch| epoch != resolved.record.epoch) {
+            return Err(Code::EpochChanged.into());
+        }
+        Ok(())
+    }
+
+    // Circuits through us.
+
+    /// The session of a peer that we host, for a caller who wants a circuit to it.
+    pub(in super::super) fn hosted(
+        &self,
+        caller: Option<&Name>,
+        to: &Name,
+    ) -> Result<Arc<SessionCell<T>>, Code> {
+        let policy = &self.config.router;
+        let me = self
+            .config
+            .identity
+            .name
+            .as_ref()
+            .ok_or(Code::CallingRefused)?;
+        match caller {
+            None if !policy.guests => return Err(Code::GuestRefused),
+            Some(name) if !policy.call.allows(name) => return Err(Code::CallingRefused),
+            _ => {}
+        }
+        let peer = self.peers.get(to).ok_or(Code::TargetOffline)?;
+        let cell = peer
+            .current
+            .as_ref()
+            .filter(|cell| !cell.pipe.over_circuit())
+            .ok_or(Code::TargetOffline)?;
+        let lists_us =
+            |record: &Record| to.registry == me.registry && record.routers.contains(&me.label);
+        if !peer
+            .record
+            .as_ref()
+            .is_some_and(|resolved| lists_us(&resolved.record))
+        {
+            return Err(Code::NotHosted);
+        }
+        if !policy.host.allows(to) {
+            return Err(Code::HostingRefused);
+        }
+        Ok(cell.clone())
+    }
+}

@@ -1,0 +1,155 @@
+//! What the chain says, about others and about ourselves.
+
+use super::*;
+
+impl<T> Control<T> {
+    // The chain.
+
+    pub(in super::super) fn drain_resolver(&mut self, now: Now) {
+        while let Some(output) = self.resolver.poll_output() {
+            match output {
+                ResolverOutput::Fetch { id, url, body } => {
+                    self.out(Output::Fetch { id, url, body })
+                }
+                ResolverOutput::Done { id, result } => self.looked_up(id, result, now),
+                ResolverOutput::Changed { name, result } => self.record_changed(&name, result, now),
+                ResolverOutput::Probed { .. } => {}
+            }
+        }
+    }
+
+    pub(super) fn looked_up(
+        &mut self,
+        id: LookupId,
+        result: Result<Resolved, ResolveError>,
+        now: Now,
+    ) {
+        match self.lookups.remove(&id) {
+            Some(Purpose::Dial(name)) => self.resolved(&name, result, now),
+            Some(Purpose::Admit { pipe, key }) => {
+                let name = result.as_ref().ok().map(|resolved| resolved.name.clone());
+                let verdict = match (name, result) {
+                    (Some(name), result) => self.judge(&name, &key, result),
+                    (None, Err(error)) => Err(HandshakeError {
+                        code: error.for_peer(),
+                        retry: error.retry,
+                        skew_ms: None,
+                    }),
+                    (None, Ok(_)) => Err(Code::NameUnknown.into()),
+                };
+                self.actions.push_back(Action::Admit { pipe, verdict });
+            }
+            Some(Purpose::Application(token)) => self.out(Output::Resolved { token, result }),
+            Some(Purpose::Myself) => self.know_myself(result, now),
+            None => {}
+        }
+    }
+
+    /// A record that we hold has changed: what was made with an old key ends.
+    pub(super) fn record_changed(
+        &mut self,
+        name: &Name,
+        result: Result<Resolved, ResolveError>,
+        now: Now,
+    ) {
+        let Ok(resolved) = result else {
+            if self.config.identity.name.as_ref() == Some(name) {
+                self.know_myself(result, now);
+            }
+            return;
+        };
+        if self.config.identity.name.as_ref() == Some(&resolved.name) {
+            self.know_myself(Ok(resolved), now);
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&resolved.name) {
+            peer.record = Some(resolved.clone());
+            if let Some(cell) = peer
+                .current
+                .clone()
+                .filter(|cell| cell.peer.key != resolved.record.key)
+            {
+                self.actions.push_back(Action::CloseSession {
+                    cell,
+                    code: Code::KeyMismatch,
+                });
+            }
+        }
+        self.out(Output::Event(Event::RecordChanged(resolved)));
+    }
+
+    // Ourselves.
+
+    pub(super) fn read_myself(&mut self, now: Now) {
+        let Some(me) = self.config.identity.name.clone() else {
+            return;
+        };
+        self.timers
+            .insert((now.mono + REREAD_MYSELF, Timer::Myself));
+        match self
+            .resolver
+            .lookup(&me, Freshness::Cached, Cause::Own, now)
+        {
+            Lookup::Ready(result) => self.know_myself(result, now),
+            Lookup::Pending(id) => {
+                self.lookups.insert(id, Purpose::Myself);
+            }
+        }
+        self.drain_resolver(now);
+    }
+
+    pub(super) fn know_myself(&mut self, result: Result<Resolved, ResolveError>, now: Now) {
+        let resolved = match result {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                self.out(Output::Event(Event::Identity(error.code)));
+                return;
+            }
+        };
+        if resolved.record.key != self.config.identity.key {
+            self.out(Output::Event(Event::Identity(Code::KeyMismatch)));
+            return;
+        }
+        if self.config.direct || self.superseded {
+            return;
+        }
+        let routers: Vec<Name> = resolved
+            .record
+            .routers
+            .iter()
+            .take(self.config.limits.routers)
+            .map(|label| Name {
+                registry: resolved.name.registry,
+                label: label.clone(),
+            })
+            .collect();
+        for (name, peer) in &mut self.peers {
+            peer.router &= routers.contains(name);
+        }
+        for router in routers {
+            self.peers
+                .entry(router.clone())
+                .or_insert_with(Peer::new)
+                .router = true;
+            self.ensure(&router, now);
+        }
+        self.update_reachable();
+    }
+
+    pub(super) fn update_reachable(&mut self) {
+        if !self.config.direct {
+            let online = self
+                .peers
+                .values()
+                .any(|peer| peer.router && peer.current.is_some());
+            self.set_reachable(online);
+        }
+    }
+
+    pub(super) fn set_reachable(&mut self, reachable: bool) {
+        if self.reachable != reachable {
+            self.reachable = reachable;
+            self.out(Output::Event(Event::Reachable(reachable)));
+        }
+    }
+}

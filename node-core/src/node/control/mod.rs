@@ -1,0 +1,430 @@
+//! The control plane: which peers there are, how they are looked up, dialled and admitted, who is hosted.
+//!
+//! It is told what happened and leaves [`Action`]s for the node to carry out once its lock is free. It may look into a
+//! session; no session ever looks into it.
+
+mod admit;
+mod chain;
+mod reach;
+mod sessions;
+
+use super::{
+    NodeConfig,
+    budget::{Budgets, Ticket},
+    cell::{Address, AddressGroup, SessionCell},
+    dial::{Attempt, Dial, Race, backoff},
+    output::{Event, Failure, Output, PeerState, Route},
+    seeds::Seeds,
+};
+use crate::{
+    Code, Name, Now,
+    channel::HandshakeError,
+    registry::{
+        Cause, FetchFailure, FetchId, Freshness, Lookup, LookupId, Record, ResolveError, Resolved,
+        Resolver, ResolverOutput,
+    },
+    session::Operation,
+    time::{Duration, Instant},
+};
+use alloc::{
+    boxed::Box,
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    vec::Vec,
+};
+use std::collections::HashMap;
+
+/// What the control plane wants done once its lock is free.
+pub(super) enum Action<T> {
+    /// Begin a pipe to a peer's own address.
+    Dial {
+        pipe: u64,
+        name: Name,
+        key: [u8; 32],
+        address: Address,
+    },
+    /// Begin a pipe to a peer over a circuit through the router behind `hop`.
+    Circuit {
+        pipe: u64,
+        hop: Arc<SessionCell<T>>,
+        name: Name,
+        key: [u8; 32],
+    },
+    /// Give up a pipe, unless its handshake is done: then the peer may use it already, and has to agree.
+    AbandonPipe { pipe: u64 },
+    /// Hand an operation to a session.
+    Perform {
+        cell: Arc<SessionCell<T>>,
+        operation: Operation<T>,
+    },
+    /// The chain has answered about the peer that waits at this pipe.
+    Admit {
+        pipe: u64,
+        verdict: Result<(), HandshakeError>,
+    },
+    /// Close a session.
+    CloseSession {
+        cell: Arc<SessionCell<T>>,
+        code: Code,
+    },
+    /// Tell the peer to begin nothing new on a session.
+    Retire { cell: Arc<SessionCell<T>> },
+    /// Ask whether the peer is still there.
+    Ping { cell: Arc<SessionCell<T>> },
+    /// Leave the node.
+    Out(Output<T>),
+}
+
+/// Why the chain is being asked.
+enum Purpose<T> {
+    Dial(Name),
+    Admit { pipe: u64, key: [u8; 32] },
+    Application(T),
+    Myself,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Dial(Name),
+    Waiting(Name),
+    Drain(u64),
+    Probe(Name),
+    Myself,
+}
+
+/// A session that is proved: which process of the peer it leads to, and what that calls itself.
+type Attached<T> = (Arc<SessionCell<T>>, [u8; 16], Box<str>);
+
+/// All that is known about one named peer.
+struct Peer<T> {
+    current: Option<Arc<SessionCell<T>>>,
+    instance: [u8; 16],
+    attached_at: Instant,
+    agent: Box<str>,
+    /// A session that takes over if `current` does not answer a ping.
+    reserve: Option<Attached<T>>,
+    waiting: VecDeque<Operation<T>>,
+    /// A session is kept up even when nothing waits: the peer is a contact.
+    keep: bool,
+    /// One of our own routers.
+    router: bool,
+    record: Option<Resolved>,
+    expected_epoch: Option<u32>,
+    dial: Dial,
+    failures: u32,
+    last_dial: Instant,
+    /// Who wants to be reached through this peer, with the pipe numbers set aside for them.
+    wanted_by: Vec<(Name, u64)>,
+}
+
+impl<T> Peer<T> {
+    fn new() -> Self {
+        Self {
+            current: None,
+            instance: [0; 16],
+            attached_at: Instant::default(),
+            agent: "".into(),
+            reserve: None,
+            waiting: VecDeque::new(),
+            keep: false,
+            router: false,
+            record: None,
+            expected_epoch: None,
+            dial: Dial::Idle,
+            failures: 0,
+            last_dial: Instant::default(),
+            wanted_by: Vec::new(),
+        }
+    }
+
+    fn wanted(&self) -> bool {
+        self.keep || self.router || !self.waiting.is_empty() || !self.wanted_by.is_empty()
+    }
+}
+
+/// How an inbound peer fares at admission.
+pub(super) enum Verdict {
+    Admit,
+    Wait,
+    Refuse(HandshakeError),
+}
+
+pub(super) struct Control<T> {
+    config: Arc<NodeConfig>,
+    pub(super) resolver: Resolver,
+    pub(super) seeds: Seeds,
+    pub(super) budgets: Budgets,
+    pub(super) actions: VecDeque<Action<T>>,
+    peers: HashMap<Name, Peer<T>>,
+    lookups: HashMap<LookupId, Purpose<T>>,
+    timers: BTreeSet<(Instant, Timer)>,
+    /// Sessions that finish what is under way and then close.
+    draining: HashMap<u64, (Arc<SessionCell<T>>, Instant)>,
+    superseded: bool,
+    reachable: bool,
+    next_pipe: u64,
+}
+
+/// How long a session that lost against another may finish what is under way.
+const DRAIN: Duration = Duration::from_secs(30);
+/// How often a draining session is looked at.
+const DRAIN_CHECK: Duration = Duration::from_millis(500);
+/// How long the older of two sessions has to prove that it lives.
+const PROBE: Duration = Duration::from_secs(2);
+/// A session that lasted this long resets the backoff.
+const STEADY: Duration = Duration::from_secs(5);
+/// A cached record younger than this is believed even against a signature.
+const FRESH: Duration = Duration::from_secs(5);
+/// How often an indirect node looks whether its own record has changed, while the chain has no better way to say so.
+const REREAD_MYSELF: Duration = Duration::from_secs(60);
+
+impl<T> Control<T> {
+    pub(super) fn new(config: Arc<NodeConfig>, resolver: Resolver, seeds: Seeds) -> Self {
+        let budgets = Budgets::new(&config.limits);
+        Self {
+            config,
+            resolver,
+            seeds,
+            budgets,
+            actions: VecDeque::new(),
+            peers: HashMap::new(),
+            lookups: HashMap::new(),
+            timers: BTreeSet::new(),
+            draining: HashMap::new(),
+            superseded: false,
+            reachable: false,
+            next_pipe: 1,
+        }
+    }
+
+    // Getters.
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.resolver.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    pub(super) fn take_pipe(&mut self) -> u64 {
+        let id = self.next_pipe;
+        self.next_pipe += 1;
+        id
+    }
+
+    pub(super) fn current(&self, name: &Name) -> Option<Arc<SessionCell<T>>> {
+        self.peers.get(name)?.current.clone()
+    }
+
+    pub(super) fn states(&self, now: Instant) -> Vec<(Name, bool, PeerState, Option<Duration>)> {
+        let mut states: Vec<_> = self
+            .peers
+            .iter()
+            .map(|(name, peer)| (name.clone(), peer.router, self.state_of(peer, now), None))
+            .collect();
+        for (name, _, _, latency) in &mut states {
+            *latency = self
+                .current(name)
+                .and_then(|cell| cell.with_pipe(|session| session.round_trip()));
+        }
+        states.sort_by(|a, b| a.0.cmp(&b.0));
+        states
+    }
+
+    fn state_of(&self, peer: &Peer<T>, now: Instant) -> PeerState {
+        match (&peer.current, &peer.dial) {
+            (Some(cell), _) => PeerState::Online {
+                route: route_of(cell),
+                how: peer.record.as_ref().map(|record| record.how),
+                agent: peer.agent.clone(),
+            },
+            (None, Dial::Idle) => PeerState::Offline {
+                reason: Code::Closed,
+                retry: None,
+            },
+            (None, Dial::Backoff { until, reason }) => PeerState::Offline {
+                reason: *reason,
+                retry: Some(until.since(now)),
+            },
+            (None, _) => PeerState::Connecting,
+        }
+    }
+
+    // Inputs.
+
+    /// Begins: an indirect node looks up its own record and connects to its routers.
+    pub(super) fn start(&mut self, now: Now) {
+        self.superseded = false;
+        if self.config.identity.name.is_none() {
+            return;
+        }
+        if self.config.direct {
+            self.set_reachable(true);
+        }
+        self.read_myself(now);
+    }
+
+    pub(super) fn submit(&mut self, name: Name, operation: Operation<T>, now: Now) {
+        if self.config.identity.name.as_ref() == Some(&name) {
+            return self.fail(operation, Failure::new(Code::Myself));
+        }
+        if let Err(code) = operation.check(self.config.limits.message_bytes) {
+            return self.fail(operation, Failure::new(code));
+        }
+        let waiting = self.config.limits.waiting;
+        let peer = self.peers.entry(name.clone()).or_insert_with(Peer::new);
+        if let Some(cell) = peer.current.clone() {
+            self.actions.push_back(Action::Perform { cell, operation });
+            return;
+        }
+        if peer.waiting.len() >= waiting {
+            return self.fail(operation, Failure::new(Code::QueueFull));
+        }
+        self.timers
+            .insert((operation.deadline(), Timer::Waiting(name.clone())));
+        peer.waiting.push_back(operation);
+        self.ensure(&name, now);
+    }
+
+    /// Keeps a session with a contact up, or stops doing so. A known epoch makes a name that was sold unreachable.
+    pub(super) fn keep(&mut self, name: Name, keep: bool, epoch: Option<u32>, now: Now) {
+        if self.config.identity.name.as_ref() == Some(&name) {
+            return;
+        }
+        let peer = self.peers.entry(name.clone()).or_insert_with(Peer::new);
+        peer.keep = keep;
+        peer.expected_epoch = epoch.or(peer.expected_epoch);
+        if keep {
+            self.ensure(&name, now);
+        }
+    }
+
+    /// Forgets which owner of the name was meant: the person has confirmed the new one.
+    pub(super) fn confirm_epoch(&mut self, name: &Name) {
+        if let Some(peer) = self.peers.get_mut(name) {
+            peer.expected_epoch = None;
+        }
+    }
+
+    pub(super) fn resolve(&mut self, name: Name, fresh: bool, token: T, now: Now) {
+        let freshness = if fresh {
+            Freshness::NewerThan(Duration::ZERO)
+        } else {
+            Freshness::Cached
+        };
+        match self.resolver.lookup(&name, freshness, Cause::Own, now) {
+            Lookup::Ready(result) => self.out(Output::Resolved { token, result }),
+            Lookup::Pending(id) => {
+                self.lookups.insert(id, Purpose::Application(token));
+            }
+        }
+        self.drain_resolver(now);
+    }
+
+    pub(super) fn answered(&mut self, id: FetchId, answer: Result<&[u8], FetchFailure>, now: Now) {
+        self.resolver.handle_answer(id, answer, now);
+        self.drain_resolver(now);
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        self.resolver.handle_timeout(now);
+        self.drain_resolver(now);
+        while let Some((at, timer)) = self.timers.pop_first() {
+            if at > now.mono {
+                self.timers.insert((at, timer));
+                break;
+            }
+            match timer {
+                Timer::Dial(name) => self.dial_due(&name, now),
+                Timer::Waiting(name) => self.expire_waiting(&name, now.mono),
+                Timer::Drain(id) => self.drain_due(id, now.mono),
+                Timer::Probe(name) => self.probe_due(&name, now),
+                Timer::Myself => self.read_myself(now),
+            }
+        }
+    }
+
+    // News and ends.
+
+    fn out(&mut self, output: Output<T>) {
+        self.actions.push_back(Action::Out(output));
+    }
+
+    fn fail(&mut self, operation: Operation<T>, failure: Failure) {
+        self.out(Output::Failed {
+            token: operation.into_token(),
+            failure,
+        });
+    }
+
+    fn tell(&mut self, name: &Name, now: Instant) {
+        let Some(peer) = self.peers.get(name) else {
+            return;
+        };
+        let event = Event::Peer {
+            name: name.clone(),
+            router: peer.router,
+            state: self.state_of(peer, now),
+        };
+        self.out(Output::Event(event));
+    }
+
+    fn tell_offline(&mut self, name: &Name, reason: Code, retry: Option<Duration>) {
+        let router = self.peers.get(name).is_some_and(|peer| peer.router);
+        let state = PeerState::Offline { reason, retry };
+        self.out(Output::Event(Event::Peer {
+            name: name.clone(),
+            router,
+            state,
+        }));
+    }
+
+    /// Nothing is remembered about a peer that nobody wants: strangers cost no memory.
+    fn forget_idle(&mut self, name: &Name) {
+        let idle = |peer: &Peer<T>| {
+            !peer.wanted()
+                && peer.current.is_none()
+                && peer.expected_epoch.is_none()
+                && matches!(peer.dial, Dial::Idle)
+        };
+        if self.peers.get(name).is_some_and(idle) {
+            self.peers.remove(name);
+        }
+    }
+
+    /// Gives up operations that still wait for a session.
+    pub(super) fn cancel_waiting(&mut self, name: &Name, matches: impl Fn(&T) -> bool) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let (cancelled, rest): (VecDeque<_>, VecDeque<_>) = core::mem::take(&mut peer.waiting)
+            .into_iter()
+            .partition(|operation| matches(operation.token()));
+        peer.waiting = rest;
+        for operation in cancelled {
+            self.fail(operation, Failure::new(Code::Cancelled));
+        }
+    }
+}
+
+/// Which of two failures says more to a person: who somebody is beats where nobody was.
+fn telling(a: Code, b: Code) -> Code {
+    let weight = |code: Code| match code.fault() {
+        crate::code::Fault::Identity => 4,
+        crate::code::Fault::Incompatible => 3,
+        crate::code::Fault::Peer => 2,
+        crate::code::Fault::Limit => 1,
+        _ => 0,
+    };
+    if weight(b) > weight(a) { b } else { a }
+}
+
+fn route_of<T>(cell: &SessionCell<T>) -> Route {
+    match &cell.pipe.kind {
+        super::cell::PipeKind::Circuit { hop, .. } => {
+            hop.peer.name.clone().map_or(Route::Direct, Route::Via)
+        }
+        super::cell::PipeKind::Socket { .. } => Route::Direct,
+    }
+}

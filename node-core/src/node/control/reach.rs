@@ -1,0 +1,382 @@
+//! Reaching a peer: its record, every route to it, and when to try again.
+
+use super::*;
+
+impl<T> Control<T> {
+    // Reaching a peer.
+
+    /// Makes sure that somebody works on a session with the peer.
+    pub(super) fn ensure(&mut self, name: &Name, now: Now) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        if peer.current.is_some() {
+            return;
+        }
+        match &peer.dial {
+            Dial::Idle => self.begin_dial(name, Freshness::Cached, now),
+            // A person who tries again need not wait for the backoff, but nobody hammers.
+            Dial::Backoff { .. } if now.mono.since(peer.last_dial) >= Duration::from_secs(1) => {
+                self.begin_dial(name, Freshness::Cached, now);
+            }
+            Dial::Backoff { .. } | Dial::Resolving { .. } | Dial::Racing(_) => {}
+        }
+    }
+
+    pub(super) fn begin_dial(&mut self, name: &Name, freshness: Freshness, now: Now) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        peer.last_dial = now.mono;
+        peer.dial = Dial::Resolving {
+            again: freshness != Freshness::Cached,
+        };
+        self.tell(name, now.mono);
+        match self.resolver.lookup(name, freshness, Cause::Own, now) {
+            Lookup::Ready(result) => self.resolved(name, result, now),
+            Lookup::Pending(id) => {
+                self.lookups.insert(id, Purpose::Dial(name.clone()));
+            }
+        }
+        self.drain_resolver(now);
+    }
+
+    pub(super) fn resolved(
+        &mut self,
+        name: &Name,
+        result: Result<Resolved, ResolveError>,
+        now: Now,
+    ) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let Dial::Resolving { again } = peer.dial else {
+            return;
+        };
+        let resolved = match result {
+            Ok(resolved) => resolved,
+            Err(error) => return self.give_up(name, error.code, error.retry, now.mono),
+        };
+        if peer
+            .expected_epoch
+            .is_some_and(|epoch| epoch != resolved.record.epoch)
+        {
+            return self.give_up(name, Code::EpochChanged, None, now.mono);
+        }
+        let record = resolved.record.clone();
+        peer.record = Some(resolved);
+        let routes = self.routes(name, &record);
+        if routes.is_empty() {
+            let code = if record.is_direct() {
+                Code::SchemeBlocked
+            } else {
+                Code::NoRoute
+            };
+            return self.give_up(name, code, None, now.mono);
+        }
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        peer.dial = Dial::Racing(Race::new(routes, again));
+        self.advance(name, now);
+    }
+
+    /// Every way to a peer, best first: its own address, then its routers, those that we are connected to first.
+    pub(super) fn routes(&mut self, name: &Name, record: &Record) -> VecDeque<Route> {
+        let mut routers: Vec<Name> = record
+            .routers
+            .iter()
+            .map(|label| Name {
+                registry: name.registry,
+                label: label.clone(),
+            })
+            .filter(|router| Some(router) != self.config.identity.name.as_ref() && router != name)
+            .collect();
+        routers.sort_by_cached_key(|router| {
+            let connected = self
+                .peers
+                .get(router)
+                .is_some_and(|peer| peer.current.is_some());
+            (!connected, self.seeds.next())
+        });
+        let mut routes = VecDeque::new();
+        if record
+            .routing
+            .as_ref()
+            .is_some_and(|routing| routing.wss || (routing.ws && !self.config.secure_only))
+        {
+            routes.push_back(Route::Direct);
+        }
+        routes.extend(routers.into_iter().map(Route::Via));
+        routes
+    }
+
+    /// Starts the race's next route and sees to it that the one after it follows.
+    pub(super) fn advance(&mut self, name: &Name, now: Now) {
+        let pipe = self.take_pipe();
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let Some(resolved) = peer.record.clone() else {
+            return;
+        };
+        let Dial::Racing(race) = &mut peer.dial else {
+            return;
+        };
+        let Some(route) = race.routes.pop_front() else {
+            return;
+        };
+        race.attempts.push(Attempt {
+            pipe,
+            route: route.clone(),
+            began: now.mono,
+        });
+        let next = now.mono + self.config.limits.race_stagger;
+        let more = !race.routes.is_empty();
+        race.next = more.then_some(next);
+        if more {
+            self.timers.insert((next, Timer::Dial(name.clone())));
+        }
+        match route {
+            Route::Direct => {
+                let Some(routing) = &resolved.record.routing else {
+                    return;
+                };
+                let secure = routing.wss && (self.config.secure_only || !routing.ws);
+                let address = Address {
+                    host: routing.host.clone(),
+                    port: routing.port,
+                    secure,
+                };
+                self.actions.push_back(Action::Dial {
+                    pipe,
+                    name: name.clone(),
+                    key: resolved.record.key,
+                    address,
+                });
+            }
+            Route::Via(router) => match self.current(&router) {
+                Some(hop) => self.open_circuit(name, pipe, hop),
+                None => {
+                    let entry = self.peers.entry(router.clone()).or_insert_with(Peer::new);
+                    entry.wanted_by.push((name.clone(), pipe));
+                    let backing_off = matches!(entry.dial, Dial::Backoff { .. });
+                    self.ensure(&router, now);
+                    if backing_off
+                        && matches!(
+                            self.peers.get(&router).map(|p| &p.dial),
+                            Some(Dial::Backoff { .. })
+                        )
+                    {
+                        self.router_unreachable(&router, Code::Offline, now);
+                    }
+                }
+            },
+        }
+    }
+
+    pub(super) fn open_circuit(&mut self, name: &Name, pipe: u64, hop: Arc<SessionCell<T>>) {
+        let key = self
+            .peers
+            .get(name)
+            .and_then(|peer| peer.record.as_ref())
+            .map(|resolved| resolved.record.key);
+        let Some(key) = key else { return };
+        self.actions.push_back(Action::Circuit {
+            pipe,
+            hop,
+            name: name.clone(),
+            key,
+        });
+    }
+
+    /// Whoever waits for this router has to go another way.
+    pub(super) fn router_unreachable(&mut self, router: &Name, code: Code, now: Now) {
+        let Some(peer) = self.peers.get_mut(router) else {
+            return;
+        };
+        for (target, pipe) in core::mem::take(&mut peer.wanted_by) {
+            self.attempt_failed(&target, pipe, code, now);
+        }
+    }
+
+    /// A pipe that we began came to nothing.
+    pub(in super::super) fn attempt_failed(
+        &mut self,
+        name: &Name,
+        pipe: u64,
+        code: Code,
+        now: Now,
+    ) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let Dial::Racing(race) = &mut peer.dial else {
+            return;
+        };
+        let Some(at) = race
+            .attempts
+            .iter()
+            .position(|attempt| attempt.pipe == pipe)
+        else {
+            return;
+        };
+        let attempt = race.attempts.swap_remove(at);
+        race.worst = Some(race.worst.map_or(code, |worst| telling(worst, code)));
+        let took = now.mono.since(attempt.began);
+        let (more, over, again, worst) = (
+            !race.routes.is_empty(),
+            race.attempts.is_empty(),
+            race.again,
+            race.worst,
+        );
+        self.out(Output::Event(Event::Attempt {
+            name: name.clone(),
+            route: attempt.route,
+            result: Err(code),
+            took,
+        }));
+        if more {
+            self.advance(name, now);
+        } else if over {
+            let code = worst.unwrap_or(code);
+            // The record may be stale: what it led to was not who it names. Read it once more before giving up.
+            let suspicious = matches!(
+                code,
+                Code::WrongName | Code::KeyMismatch | Code::WrongTarget | Code::BadSignature
+            );
+            if suspicious && !again {
+                return self.begin_dial(name, Freshness::NewerThan(FRESH), now);
+            }
+            self.give_up(name, code, None, now.mono);
+        }
+    }
+
+    pub(super) fn attempt_succeeded(&mut self, name: &Name, pipe: u64, now: Instant) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let Dial::Racing(race) = &mut peer.dial else {
+            return;
+        };
+        let Some(at) = race
+            .attempts
+            .iter()
+            .position(|attempt| attempt.pipe == pipe)
+        else {
+            return;
+        };
+        let attempt = race.attempts.swap_remove(at);
+        let took = now.since(attempt.began);
+        self.out(Output::Event(Event::Attempt {
+            name: name.clone(),
+            route: attempt.route,
+            result: Ok(()),
+            took,
+        }));
+    }
+
+    pub(super) fn cancel(&mut self, race: Race) {
+        for attempt in race.attempts {
+            if let Route::Via(router) = &attempt.route
+                && let Some(peer) = self.peers.get_mut(router)
+            {
+                peer.wanted_by.retain(|(_, pipe)| *pipe != attempt.pipe);
+            }
+            self.actions
+                .push_back(Action::AbandonPipe { pipe: attempt.pipe });
+        }
+    }
+
+    /// No route works now: what waits fails, and a kept peer is tried again later.
+    pub(super) fn give_up(
+        &mut self,
+        name: &Name,
+        code: Code,
+        retry: Option<Duration>,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        peer.failures = peer.failures.saturating_add(1);
+        let waiting = core::mem::take(&mut peer.waiting);
+        peer.dial = Dial::Idle;
+        let again = peer.keep || peer.router;
+        let failures = peer.failures;
+        for operation in waiting {
+            self.fail(
+                operation,
+                Failure {
+                    retry,
+                    ..Failure::offline(code)
+                },
+            );
+        }
+        let wanted_by = match self.peers.get_mut(name) {
+            Some(peer) => core::mem::take(&mut peer.wanted_by),
+            None => return,
+        };
+        if again {
+            let delay = backoff(&self.config.limits, failures, &mut self.seeds)
+                .max(retry.unwrap_or_default());
+            self.back_off(name, delay, code, now);
+        } else {
+            self.tell_offline(name, code, None);
+            self.forget_idle(name);
+        }
+        for (target, pipe) in wanted_by {
+            let wall = crate::Timestamp::default();
+            self.attempt_failed(&target, pipe, code, Now { mono: now, wall });
+        }
+    }
+
+    pub(super) fn back_off(&mut self, name: &Name, delay: Duration, reason: Code, now: Instant) {
+        let until = now + delay;
+        if let Some(peer) = self.peers.get_mut(name) {
+            peer.dial = Dial::Backoff { until, reason };
+            self.timers.insert((until, Timer::Dial(name.clone())));
+            self.tell_offline(name, reason, Some(delay));
+        }
+    }
+
+    pub(super) fn dial_due(&mut self, name: &Name, now: Now) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        match &mut peer.dial {
+            Dial::Backoff { until, .. } if *until <= now.mono && peer.current.is_none() => {
+                if peer.wanted() {
+                    self.begin_dial(name, Freshness::Cached, now);
+                } else {
+                    peer.dial = Dial::Idle;
+                    self.forget_idle(name);
+                }
+            }
+            Dial::Racing(race) if race.next.is_some_and(|next| next <= now.mono) => {
+                self.advance(name, now)
+            }
+            _ => {}
+        }
+    }
+
+    /// Fails what has waited too long for a session.
+    pub(super) fn expire_waiting(&mut self, name: &Name, now: Instant) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let (expired, rest): (VecDeque<_>, VecDeque<_>) = core::mem::take(&mut peer.waiting)
+            .into_iter()
+            .partition(|operation| operation.deadline() <= now);
+        peer.waiting = rest;
+        let cause = match &peer.dial {
+            Dial::Backoff { reason, .. } => Some(*reason),
+            Dial::Racing(race) => race.worst,
+            Dial::Idle | Dial::Resolving { .. } => None,
+        };
+        for operation in expired {
+            let failure = cause.map_or(Failure::new(Code::Timeout), Failure::offline);
+            self.fail(operation, failure);
+        }
+    }
+}

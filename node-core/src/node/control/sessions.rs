@@ -1,0 +1,246 @@
+//! Which of the sessions with a peer is used, and what happens when one ends.
+
+use super::*;
+
+impl<T> Control<T> {
+    // Sessions.
+
+    /// A session is proved by both sides. Decides which of several sessions with one peer is used.
+    pub(in super::super) fn attached(
+        &mut self,
+        cell: Arc<SessionCell<T>>,
+        instance: [u8; 16],
+        agent: Box<str>,
+        now: Now,
+    ) {
+        let Some(name) = cell.peer.name.clone() else {
+            return;
+        };
+        self.attempt_succeeded(&name, cell.pipe.id, now.mono);
+        let older = self
+            .peers
+            .entry(name.clone())
+            .or_insert_with(Peer::new)
+            .current
+            .clone();
+        match older {
+            None => self.install(name, cell, instance, agent, now),
+            Some(old) => {
+                let peer = self.peers.get(&name);
+                let same_instance = peer.is_some_and(|peer| peer.instance == instance);
+                let ours = |cell: &SessionCell<T>| cell.pipe.target.is_some();
+                if !same_instance {
+                    self.actions.push_back(Action::CloseSession {
+                        cell: old,
+                        code: Code::Superseded,
+                    });
+                    self.install(name, cell, instance, agent, now);
+                } else if ours(&old) && ours(&cell) {
+                    // Two routes of one race: the first stays.
+                    self.drain(cell, now.mono);
+                } else if !ours(&old) && !ours(&cell) {
+                    // The side that dialled says which of the two it gives up; until then the newer one is used.
+                    self.install(name.clone(), cell, instance, agent.clone(), now);
+                    if let Some(peer) = self.peers.get_mut(&name) {
+                        peer.reserve = Some((old, instance, agent));
+                    }
+                } else if self.prefers(&name, &cell) {
+                    self.drain(old, now.mono);
+                    self.install(name, cell, instance, agent, now);
+                } else {
+                    // Both sides dialled at once and agree on the older; but if its pipe is dead, only we believe in it.
+                    self.actions.push_back(Action::Ping { cell: old });
+                    self.timers
+                        .insert((now.mono + PROBE, Timer::Probe(name.clone())));
+                    if let Some(peer) = self.peers.get_mut(&name) {
+                        peer.reserve = Some((cell, instance, agent));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The peer will close this session: another one is used if there is one.
+    pub(in super::super) fn going_away(&mut self, cell: &SessionCell<T>, now: Now) {
+        let Some(name) = &cell.peer.name else { return };
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        if peer
+            .current
+            .as_ref()
+            .is_some_and(|current| current.id == cell.id)
+            && let Some((reserve, instance, agent)) = peer.reserve.take()
+        {
+            self.install(name.clone(), reserve, instance, agent, now);
+        }
+    }
+
+    /// Of two sessions begun from opposite sides, both sides prefer the one begun by the lower name hash.
+    pub(super) fn prefers(&self, name: &Name, cell: &SessionCell<T>) -> bool {
+        let Some(me) = &self.config.identity.name else {
+            return true;
+        };
+        (me.hash() < name.hash()) == cell.pipe.target.is_some()
+    }
+
+    pub(super) fn install(
+        &mut self,
+        name: Name,
+        cell: Arc<SessionCell<T>>,
+        instance: [u8; 16],
+        agent: Box<str>,
+        now: Now,
+    ) {
+        let record = self.resolver.cached(&name, now.mono);
+        let Some(peer) = self.peers.get_mut(&name) else {
+            return;
+        };
+        peer.record = record.or_else(|| peer.record.take());
+        peer.current = Some(cell.clone());
+        peer.instance = instance;
+        peer.agent = agent;
+        peer.attached_at = now.mono;
+        let race = core::mem::replace(&mut peer.dial, Dial::Idle);
+        let waiting = core::mem::take(&mut peer.waiting);
+        let wanted_by = core::mem::take(&mut peer.wanted_by);
+        if let Dial::Racing(race) = race {
+            self.cancel(race);
+        }
+        self.resolver.watch(&name, now.mono);
+        for operation in waiting {
+            self.actions.push_back(Action::Perform {
+                cell: cell.clone(),
+                operation,
+            });
+        }
+        for (target, pipe) in wanted_by {
+            self.open_circuit(&target, pipe, cell.clone());
+        }
+        self.actions.push_back(Action::Ping { cell });
+        self.tell(&name, now.mono);
+        self.update_reachable();
+    }
+
+    /// A session is over. What it never sent goes to the next one.
+    pub(in super::super) fn session_closed(
+        &mut self,
+        cell: &SessionCell<T>,
+        unsent: Vec<Operation<T>>,
+        code: Code,
+        retry: Option<Duration>,
+        now: Now,
+    ) {
+        self.draining.remove(&cell.id);
+        let Some(name) = cell.peer.name.clone() else {
+            for operation in unsent {
+                self.fail(operation, Failure::offline(code));
+            }
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&name) else {
+            return;
+        };
+        if peer
+            .reserve
+            .as_ref()
+            .is_some_and(|(reserve, ..)| reserve.id == cell.id)
+        {
+            peer.reserve = None;
+        }
+        for operation in unsent.into_iter().rev() {
+            self.timers
+                .insert((operation.deadline(), Timer::Waiting(name.clone())));
+            peer.waiting.push_front(operation);
+        }
+        if peer
+            .current
+            .as_ref()
+            .is_none_or(|current| current.id != cell.id)
+        {
+            self.attempt_failed(&name, cell.pipe.id, code, now);
+            return;
+        }
+        peer.current = None;
+        if now.mono.since(peer.attached_at) >= STEADY {
+            peer.failures = 0;
+        }
+        if let Some((reserve, instance, agent)) = peer.reserve.take() {
+            return self.install(name, reserve, instance, agent, now);
+        }
+        if code == Code::Superseded && peer.router {
+            // Another process took our name: fighting over it would only make both unreachable.
+            self.supersede();
+        }
+        self.resolver.unwatch(&name);
+        self.update_reachable();
+        let Some(peer) = self.peers.get_mut(&name) else {
+            return;
+        };
+        if !peer.wanted() || (self.superseded && peer.router) {
+            self.tell_offline(&name, code, None);
+            return self.forget_idle(&name);
+        }
+        let delay = match retry {
+            Some(retry) => retry,
+            None if peer.failures == 0 => Duration::ZERO,
+            None => backoff(&self.config.limits, peer.failures, &mut self.seeds),
+        };
+        peer.failures = peer.failures.saturating_add(1);
+        self.back_off(&name, delay, code, now.mono);
+    }
+
+    /// Stops everything that would take the name back.
+    pub(super) fn supersede(&mut self) {
+        self.superseded = true;
+        self.out(Output::Event(Event::Identity(Code::Superseded)));
+    }
+
+    // Several sessions with one peer.
+
+    /// Nothing new is begun on this session, on either side; it closes once everything under way is done.
+    pub(super) fn drain(&mut self, cell: Arc<SessionCell<T>>, now: Instant) {
+        self.actions
+            .push_back(Action::Retire { cell: cell.clone() });
+        self.timers
+            .insert((now + DRAIN_CHECK, Timer::Drain(cell.id)));
+        self.draining.insert(cell.id, (cell, now + DRAIN));
+    }
+
+    pub(super) fn drain_due(&mut self, id: u64, now: Instant) {
+        let Some((cell, until)) = self.draining.get(&id) else {
+            return;
+        };
+        if *until <= now || cell.with_pipe(|session| session.is_idle()) {
+            let cell = cell.clone();
+            self.actions.push_back(Action::CloseSession {
+                cell,
+                code: Code::Duplicate,
+            });
+        } else {
+            self.timers.insert((now + DRAIN_CHECK, Timer::Drain(id)));
+        }
+    }
+
+    pub(super) fn probe_due(&mut self, name: &Name, now: Now) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let Some((reserve, instance, agent)) = peer.reserve.take() else {
+            return;
+        };
+        let Some(current) = peer.current.clone() else {
+            return;
+        };
+        let alive = now
+            .mono
+            .since(current.with_pipe(|session| session.last_received()))
+            < PROBE;
+        if alive {
+            self.drain(reserve, now.mono);
+        } else {
+            self.drain(current, now.mono);
+            self.install(name.clone(), reserve, instance, agent, now);
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! How control plane, sessions and pipes act on each other.
+
+use super::*;
+
+impl<T> Node<T> {
+    // Putting it together.
+
+    pub(super) fn submit(
+        &self,
+        to: &Name,
+        operation: Operation<T>,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        self.control(now, out, |control| {
+            control.submit(to.clone(), operation, now)
+        });
+    }
+
+    /// Works on the control plane, then does what it asks for.
+    pub(super) fn control<R>(
+        &self,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+        work: impl FnOnce(&mut Control<T>) -> R,
+    ) -> R {
+        let mut control = lock(&self.inner.control);
+        let result = work(&mut control);
+        let actions = core::mem::take(&mut control.actions);
+        let deadline = control.deadline();
+        drop(control);
+        if let Some(deadline) = deadline {
+            self.inner.timers.arm(deadline, Due::Control);
+        }
+        for action in actions {
+            self.act(action, now, out);
+        }
+        result
+    }
+
+    pub(super) fn act(&self, action: Action<T>, now: Now, out: &mut Vec<Output<T>>) {
+        match action {
+            Action::Out(output) => out.push(output),
+            Action::Dial {
+                pipe,
+                name,
+                key,
+                address,
+            } => {
+                let kind = PipeKind::Socket { group: None };
+                let target = Some(Target { name, key });
+                let pipe = self.enter_pipe(pipe, kind, target, PipeState::Dialling, now.mono);
+                out.push(Output::Dial {
+                    pipe: Pipe(pipe),
+                    address,
+                });
+            }
+            Action::Circuit {
+                pipe,
+                hop,
+                name,
+                key,
+            } => self.dial_circuit(pipe, &hop, Target { name, key }, now, out),
+            Action::AbandonPipe { pipe } => {
+                if let Some(pipe) = self.pipe(pipe).filter(|pipe| pipe.session.get().is_none()) {
+                    self.end_pipe(&pipe, Code::Duplicate, None, now, out);
+                }
+            }
+            Action::Perform { cell, operation } => self.perform(&cell, operation, now, out),
+            Action::Admit { pipe, verdict } => {
+                if let Some(pipe) = self.pipe(pipe) {
+                    self.admitted(&pipe, verdict, now, out);
+                }
+            }
+            Action::CloseSession { cell, code } => cell.with(|session| session.close(code, None)),
+            Action::Retire { cell } => cell.with(|session| session.go_away(Duration::ZERO)),
+            Action::Ping { cell } => cell.with(|session| session.ping(now.mono)),
+        }
+    }
+
+    pub(super) fn perform(
+        &self,
+        cell: &Arc<SessionCell<T>>,
+        operation: Operation<T>,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        let refused = match operation {
+            Operation::Request {
+                token,
+                request,
+                deadline,
+            } => cell
+                .with(|session| session.request(token, request, deadline, now.mono))
+                .err(),
+            Operation::Message {
+                token,
+                protocol,
+                payload,
+                deadline,
+            } => cell
+                .with(|session| session.message(token, protocol, payload, deadline))
+                .err(),
+            Operation::Stream {
+                token,
+                protocol,
+                metadata,
+                ..
+            } => {
+                let id = cell.with(|session| session.open_stream(protocol, metadata));
+                out.push(Output::Opened {
+                    token,
+                    stream: Stream::new(cell.clone(), id),
+                });
+                None
+            }
+            Operation::Connect { token, .. } => {
+                out.push(Output::Connected { token });
+                None
+            }
+        };
+        if let Some((token, code)) = refused {
+            out.push(Output::Failed {
+                token,
+                failure: Failure::new(code),
+            });
+        }
+    }
+
+    /// Passes on what a session has to say.
+    pub(super) fn dispatch(
+        &self,
+        cell: &Arc<SessionCell<T>>,
+        events: Vec<session::Event<T>>,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        use session::Event as E;
+        for event in events {
+            match event {
+                E::Answered { token, response } => out.push(Output::Answered { token, response }),
+                E::Delivered { token } => out.push(Output::Delivered { token }),
+                E::Failed { token, code } => out.push(Output::Failed {
+                    token,
+                    failure: Failure::new(code),
+                }),
+                E::Request {
+                    id,
+                    request,
+                    deadline,
+                } => out.push(Output::Request(Incoming {
+                    cell: cell.clone(),
+                    id,
+                    answered: false,
+                    request,
+                    deadline,
+                })),
+                E::Cancelled { id } => out.push(Output::Cancelled {
+                    session: cell.id,
+                    id,
+                }),
+                E::Message {
+                    id,
+                    protocol,
+                    payload,
+                } => {
+                    out.push(Output::Message(IncomingMessage {
+                        cell: cell.clone(),
+                        id,
+                        protocol,
+                        payload,
+                    }));
+                }
+                E::Stream(opened) => out.push(Output::Stream(IncomingStream {
+                    stream: Some(Stream::new(cell.clone(), opened.id)),
+                    protocol: opened.protocol,
+                    metadata: opened.metadata,
+                })),
+                E::Circuit { far, signal } => self.circuit(cell, far, signal, now, out),
+                E::CircuitRoom { cid } => {
+                    cell.mark_ready(cid);
+                    cell.pipe.wake();
+                }
+                E::CircuitOpen {
+                    cid,
+                    window,
+                    hide,
+                    to,
+                    first,
+                } => {
+                    self.route(cell, cid, window, hide, &to, first, now, out);
+                }
+                E::CircuitIncoming { cid, from, first } => {
+                    self.circuit_arrived(cell, cid, from, first, now, out)
+                }
+                E::Attached { instance, agent } => {
+                    self.control(now, out, |control| {
+                        control.attached(cell.clone(), instance, agent, now)
+                    });
+                }
+                E::RoundTrip(round_trip) => {
+                    if let Some(name) = cell.peer.name.clone() {
+                        out.push(Output::Event(Event::Latency { name, round_trip }));
+                    }
+                }
+                E::GoAway(_) => self.control(now, out, |control| control.going_away(cell, now)),
+                E::Ended { code, retry, .. } => self.end_session(cell, code, retry, now, out),
+            }
+        }
+    }
+
+    /// Hands a circuit's signal to its far end.
+    pub(super) fn circuit(
+        &self,
+        cell: &Arc<SessionCell<T>>,
+        far: Far,
+        signal: Signal,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        match far {
+            Far::Undecided => {}
+            Far::Hop { session, cid } => {
+                if let Some(other) = self.session(session) {
+                    other.with(|session| session.circuit_signal(cid, signal));
+                }
+            }
+            Far::Pipe(id) => {
+                let Some(pipe) = self.pipe(id) else { return };
+                match signal {
+                    Signal::Data(data) => self.pipe_message(&pipe, data, now, out),
+                    Signal::Opened { .. } | Signal::Credit { .. } => {
+                        if let PipeKind::Circuit { cid, .. } = &pipe.kind
+                            && let Some(cid) = cid.get()
+                        {
+                            cell.mark_ready(*cid);
+                            cell.pipe.wake();
+                        }
+                    }
+                    Signal::Closed { code, retry_ms } => {
+                        let retry = crate::wire::frame::retry(retry_ms);
+                        self.end_pipe(&pipe, code_of(code), retry, now, out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// As a router, takes a caller's circuit on to the session of its target.
+    #[allow(clippy::too_many_arguments, reason = "the fields of one frame")]
+    pub(super) fn route(
+        &self,
+        cell: &Arc<SessionCell<T>>,
+        cid: u32,
+        window: u64,
+        hide: bool,
+        to: &Name,
+        first: Bytes,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        let caller = cell.peer.name.as_ref();
+        let limits = &self.inner.limits;
+        let refused = if cell.pipe.over_circuit() {
+            Err(Code::CircuitNested)
+        } else if !cell.with_pipe(|session| session.circuit_opened_in_rate(now.mono)) {
+            Err(Code::CircuitRate)
+        } else if cell.with_pipe(|session| session.circuits()) > limits.circuits {
+            Err(Code::CircuitLimit)
+        } else {
+            lock(&self.inner.control).hosted(caller, to)
+        };
+        let brought = refused.and_then(|target| {
+            if target.id == cell.id {
+                return Err(Code::Myself);
+            }
+            if cell.with_pipe(|session| session.circuits_to(target.id)) >= limits.circuits_per_pair
+            {
+                return Err(Code::CircuitLimit);
+            }
+            let from = if hide { None } else { caller.cloned() };
+            let far = Far::Hop {
+                session: cell.id,
+                cid,
+            };
+            target
+                .with(|session| {
+                    if session.circuits_unanswered() >= limits.circuits_unanswered {
+                        return Err(Code::TargetBusy);
+                    }
+                    session
+                        .bring_circuit(from, window, first, far, now.mono)
+                        .ok_or(Code::CircuitLimit)
+                })
+                .map(|there| Far::Hop {
+                    session: target.id,
+                    cid: there,
+                })
+        });
+        match brought {
+            Ok(far) => cell.with(|session| session.bind_circuit(cid, far)),
+            Err(Code::CircuitNested) => self.violate(cell, Code::CircuitNested, now, out),
+            Err(code) => {
+                let retry = match code {
+                    Code::CircuitRate => Some(Duration::from_secs(1)),
+                    Code::TargetBusy | Code::CircuitLimit => Some(Duration::from_secs(5)),
+                    _ => None,
+                };
+                cell.with(|session| session.close_circuit(cid, code, retry));
+            }
+        }
+    }
+
+    /// A circuit has come to us: it is a pipe like any other.
+    pub(super) fn circuit_arrived(
+        &self,
+        cell: &Arc<SessionCell<T>>,
+        cid: u32,
+        from: Option<Name>,
+        first: Bytes,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        if cell.pipe.over_circuit() {
+            return self.violate(cell, Code::CircuitNested, now, out);
+        }
+        // Until the caller has signed, cost and blame are the router's.
+        let accepted = {
+            let mut control = lock(&self.inner.control);
+            control
+                .accept(cell.id | 1 << 63)
+                .map(|ticket| (control.take_pipe(), ticket))
+        };
+        let (id, ticket) = match accepted {
+            Ok(accepted) => accepted,
+            Err(code) => {
+                return cell.with(|session| {
+                    session.close_circuit(cid, code, Some(Duration::from_secs(1)))
+                });
+            }
+        };
+        lock(&self.inner.tickets).insert(id, ticket);
+        let number = std::sync::OnceLock::new();
+        let _ = number.set(cid);
+        let kind = PipeKind::Circuit {
+            hop: cell.clone(),
+            cid: number,
+            from: Some(from),
+        };
+        let pipe = self.enter_pipe(id, kind, None, PipeState::Accepted, now.mono);
+        cell.with(|session| session.bind_circuit(cid, Far::Pipe(id)));
+        self.pipe_message(&pipe, first, now, out);
+    }
+
+    /// Ends a session because its peer, or somebody on the way, broke a rule.
+    pub(super) fn violate(
+        &self,
+        cell: &Arc<SessionCell<T>>,
+        code: Code,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        // A record that does not open may be anybody's doing; everything inside an opened record is the peer's.
+        if code.fault() == crate::code::Fault::Peer {
+            out.push(Output::Event(Event::Misbehaved {
+                name: cell.peer.name.clone(),
+                code,
+            }));
+        }
+        self.end_session(cell, code, None, now, out);
+    }
+
+    pub(super) fn end_session(
+        &self,
+        cell: &Arc<SessionCell<T>>,
+        code: Code,
+        retry: Option<Duration>,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        if lock(&self.inner.sessions).remove(&cell.id).is_none() {
+            return;
+        }
+        let mut events = Vec::new();
+        let unsent = cell.with_pipe(|session| session.dissolve(code, &mut events));
+        self.dispatch(cell, events, now, out);
+        self.leave_pipe(&cell.pipe, code, retry, out);
+        self.control(now, out, |control| {
+            control.session_closed(cell, unsent, code, retry, now)
+        });
+    }
+
+    /// What is to be sent on a pipe: handshake first, then circuits are topped up, then the session seals a record.
+    pub(super) fn transmit(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        shared: bool,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) -> Option<Bytes> {
+        if let Some(message) = pipe.take_outgoing() {
+            return Some(message);
+        }
+        let cell = pipe.session.get()?;
+        for cid in cell.take_ready() {
+            self.fill_circuit(cell, cid, now, out);
+        }
+        let mut events = Vec::new();
+        let record = cell.with_pipe(|session| session.poll_transmit(now.mono, shared, &mut events));
+        self.dispatch(cell, events, now, out);
+        record.map(bytes::BytesMut::freeze)
+    }
+
+    /// Hands what a pipe over a circuit has to say to the session that carries it, one message at a time.
+    pub(super) fn fill_circuit(
+        &self,
+        hop: &Arc<SessionCell<T>>,
+        cid: u32,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        let (room, far, shared) = hop.with_pipe(|session| {
+            (
+                session.circuit_room(cid),
+                session.circuit_far(cid),
+                session.circuits() > 1,
+            )
+        });
+        let Some(Far::Pipe(id)) = far else { return };
+        if !room {
+            return;
+        }
+        if let Some(pipe) = self.pipe(id)
+            && let Some(message) = self.transmit(&pipe, shared, now, out)
+        {
+            hop.with_pipe(|session| session.send_circuit(cid, message));
+        }
+    }
+
+    pub(super) fn session(&self, id: u64) -> Option<Arc<SessionCell<T>>> {
+        lock(&self.inner.sessions).get(&id).cloned()
+    }
+
+    pub(super) fn pipe(&self, id: u64) -> Option<Arc<PipeCell<T>>> {
+        lock(&self.inner.pipes).get(&id).cloned()
+    }
+
+    pub(super) fn session_config(&self, pipe: &PipeCell<T>, peer: Option<&Name>) -> SessionConfig {
+        let who = peer.map_or_else(Vec::new, Name::to_bytes);
+        let tag = crate::crypto::hmac(&self.inner.instance_secret, &[b"nectar/1 instance", &who]);
+        let mut instance = [0; 16];
+        instance.copy_from_slice(&tag[..16]);
+        SessionConfig {
+            limits: self.inner.limits.clone(),
+            mtu: if pipe.over_circuit() {
+                session::CIRCUIT_MTU
+            } else {
+                crate::channel::MAX_RECORD
+            },
+            instance,
+            agent: self.inner.config.user_agent.as_str().into(),
+        }
+    }
+}

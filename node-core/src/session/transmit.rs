@@ -1,0 +1,182 @@
+//! What goes out: records, filled by priority and sealed when the pipe has room.
+
+use super::*;
+
+impl<T> Session<T> {
+    /// The next record for the pipe, sealed now; `None` when there is nothing to send. `shared` bounds its length to
+    /// [`SHARED_RECORD`] because others wait for the same pipe.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        shared: bool,
+        out: &mut Vec<Event<T>>,
+    ) -> Option<BytesMut> {
+        if self.ended {
+            return None;
+        }
+        let shared = shared || self.circuits.open.len() > 1;
+        let mtu = if shared {
+            self.config.mtu.min(SHARED_RECORD)
+        } else {
+            self.config.mtu
+        };
+        // Room for the tag and for a REKEY that may have to come last.
+        let spare = RECORD_OVERHEAD - 1 + FRAME_HEADER;
+        let (max, alone) = (mtu - spare, self.config.mtu - spare);
+        let mut record = BytesMut::with_capacity(if self.sender.bulk.is_empty() {
+            512
+        } else {
+            mtu
+        });
+        record.put_u8(0x10);
+        if self.attach_due {
+            record.put_slice(&Frame::Attach(Box::new(self.attach())).encode());
+            self.attach_due = false;
+        }
+        if self.attached {
+            self.sender
+                .fill_short(&mut record, max, alone, &self.config.limits);
+            self.fill_bulk(&mut record, max, alone, out);
+            self.fill_ack(&mut record, max, now);
+        }
+        let mut last = false;
+        if self.closing.is_some()
+            && !self.sender.has_work(&self.config.limits)
+            && let Some((code, retry)) = self.closing.take()
+        {
+            record.put_slice(&Frame::Close(code, retry).encode());
+            last = true;
+            self.ended = true;
+            out.push(Event::Ended {
+                code,
+                retry,
+                by_peer: false,
+            });
+        }
+        if record.len() == 1 {
+            return None;
+        }
+        let rekey = !last && self.channel.rekey_due(now, &self.config.limits);
+        if rekey {
+            record.put_slice(&Frame::Rekey.encode());
+        }
+        if self.channel.seal(&mut record).is_err() {
+            self.ended = true;
+            out.push(Event::Ended {
+                code: Code::RekeyOverdue,
+                retry: None,
+                by_peer: false,
+            });
+            return None;
+        }
+        if rekey {
+            self.channel.ratchet_send();
+        }
+        Some(record)
+    }
+
+    pub(super) fn attach(&self) -> Attach {
+        Attach {
+            status: AttachStatus::Fresh,
+            sid: self.sid,
+            attempt: 0,
+            recv_off: self.received,
+            send_off: self.sender.offset(),
+            instance: self.config.instance,
+            proof: [0; 32],
+            agent: if self.initiator {
+                "".into()
+            } else {
+                self.config.agent.clone()
+            },
+        }
+    }
+
+    pub(super) fn ack_due_by_bytes(&self) -> bool {
+        self.received - self.acknowledged >= self.config.limits.ack_bytes
+    }
+
+    /// An acknowledgement rides along whenever a record leaves anyway.
+    fn fill_ack(&mut self, record: &mut BytesMut, max: usize, _now: Instant) {
+        if self.received == self.acknowledged || record.len() + 11 > max {
+            return;
+        }
+        if record.len() > 1 || self.ack_due_by_bytes() {
+            record.put_slice(&Frame::Ack(self.received).encode());
+            self.acknowledged = self.received;
+            self.ack_at = None;
+        }
+    }
+
+    /// Takes from each source of bulk in turn until the record is full or nobody can send.
+    fn fill_bulk(
+        &mut self,
+        record: &mut BytesMut,
+        max: usize,
+        alone: usize,
+        out: &mut Vec<Event<T>>,
+    ) {
+        let mut fruitless = 0;
+        while fruitless < self.sender.bulk.len() {
+            let Some(source) = self.sender.bulk.pop_front() else {
+                break;
+            };
+            let before = record.len();
+            let more = match source {
+                Bulk::Stream(id) => self.fill_stream(record, max, id),
+                Bulk::Item(id) => self.fill_item(record, max, id),
+                Bulk::Circuit(cid) => {
+                    let max = if record.len() == 1 { alone } else { max };
+                    self.fill_circuit(record, max, cid, out)
+                }
+            };
+            if more {
+                self.sender.bulk.push_back(source);
+            }
+            fruitless = if record.len() == before {
+                fruitless + usize::from(more)
+            } else {
+                0
+            };
+        }
+    }
+
+    fn fill_stream(&mut self, record: &mut BytesMut, max: usize, id: u64) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return false;
+        };
+        let room = data_room(record, max);
+        if self.sender.retention_room(&self.config.limits) && room > 0 {
+            if let Some(data) = stream.send.take(room) {
+                self.sender.write_data(record, DataKind::Stream, id, data);
+            }
+            if max - record.len() >= 11 && stream.send.take_fin() {
+                self.sender
+                    .write_data(record, DataKind::Stream, id, Bytes::new());
+                let at = record.len() - 11;
+                record[at] = 0x4a;
+            }
+        }
+        let more = stream.send.ready();
+        if stream.is_done() {
+            self.streams.remove(&id);
+        }
+        more
+    }
+
+    fn fill_item(&mut self, record: &mut BytesMut, max: usize, id: u64) -> bool {
+        let room = data_room(record, max);
+        let Some(body) = self.items.body(id) else {
+            return false;
+        };
+        if room > 0
+            && self.sender.retention_room(&self.config.limits)
+            && let Some(data) = body.take(room)
+        {
+            self.sender.write_data(record, DataKind::Item, id, data);
+        }
+        let more = body.ready();
+        self.settle_answered(id);
+        more
+    }
+}
