@@ -104,6 +104,14 @@ impl<T> Node<T> {
     ) {
         if let Some(cell) = pipe.session.get() {
             let cell = cell.clone();
+            // A responder that does not admit us says so where its first record is expected.
+            if let Some(reject) = Reject::parse(&message)
+                && pipe.target.is_some()
+                && !cell.with_pipe(|session| session.is_attached())
+            {
+                let error = rejected(&reject);
+                return self.end_session(&cell, error.code, error.retry, now, out);
+            }
             let mut events = Vec::new();
             let handled =
                 cell.with(|session| session.handle_record(owned(message), now.mono, &mut events));
@@ -139,13 +147,7 @@ impl<T> Node<T> {
             }
             PipeState::Sent1(state) => {
                 if let Some(reject) = Reject::parse(&message) {
-                    // Nobody has proved anything yet: this only moves us on to the next route.
-                    let retry = (reject.retry > Duration::ZERO).then_some(reject.retry);
-                    return Err(HandshakeError {
-                        code: reject.code.unwrap_or(Code::Closed),
-                        retry,
-                        skew_ms: None,
-                    });
+                    return Err(rejected(&reject));
                 }
                 let signing = state.handle(&message, now.wall)?;
                 match signing.request().cloned() {
@@ -471,6 +473,15 @@ impl<T> Node<T> {
             }
         }
         true
+    }
+}
+
+/// What a refusal means here. Nobody has proved it: it only moves us on to the next route.
+fn rejected(reject: &Reject) -> HandshakeError {
+    HandshakeError {
+        code: reject.code.unwrap_or(Code::Closed),
+        retry: (reject.retry > Duration::ZERO).then_some(reject.retry),
+        skew_ms: None,
     }
 }
 

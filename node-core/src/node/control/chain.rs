@@ -52,11 +52,21 @@ impl<T> Control<T> {
         result: Result<Resolved, ResolveError>,
         now: Now,
     ) {
-        let Ok(resolved) = result else {
-            if self.config.identity.name.as_ref() == Some(name) {
-                self.know_myself(result, now);
+        let resolved = match result {
+            Ok(resolved) => resolved,
+            Err(error) if self.config.identity.name.as_ref() == Some(name) => {
+                return self.know_myself(Err(error), now);
             }
-            return;
+            Err(error) => {
+                // A record without a usable key vouches for nobody any more.
+                if let Some(cell) = self.current(name) {
+                    self.actions.push_back(Action::CloseSession {
+                        cell,
+                        code: error.code,
+                    });
+                }
+                return;
+            }
         };
         if self.config.identity.name.as_ref() == Some(&resolved.name) {
             self.know_myself(Ok(resolved), now);
