@@ -1,7 +1,9 @@
 //! The native nectar node.
 
 pub mod chain;
+pub mod cli;
 pub mod config;
+pub mod dial;
 pub mod http;
 pub mod keystore;
 pub mod metrics;

@@ -1,2 +1,7 @@
 //! The nectar command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    node_native::cli::main()
+}

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use check::parse_address;
+pub(crate) use check::{check_rpc, parse_address};
 pub use error::ConfigError;
 pub use layers::{Override, Sources};
 

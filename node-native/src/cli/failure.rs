@@ -1,0 +1,116 @@
+//! How a command ends when it does not succeed.
+
+use crate::{
+    chain::ChainError,
+    config::ConfigError,
+    http::{BindError, PageError},
+    keystore::KeyError,
+    rpc::ClientError,
+};
+use node_core::{
+    Code,
+    registry::{NameParseError, ResolveError},
+};
+
+/// A message for people and an exit code for scripts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The process's exit code; see the module's documentation.
+    pub exit: u8,
+    /// What happened and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// It did not work: exit code 1.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self {
+            exit: 1,
+            message: message.into(),
+        }
+    }
+
+    /// What was asked for makes no sense: exit code 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            exit: 2,
+            message: message.into(),
+        }
+    }
+
+    /// The name is not registered: exit code 3.
+    pub fn unknown(message: impl Into<String>) -> Self {
+        Self {
+            exit: 3,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<NameParseError> for Failure {
+    fn from(error: NameParseError) -> Self {
+        let remedy = match error {
+            NameParseError::TldUnknown(_) => {
+                ": add a [[registry]] to nectar.toml, or give --tld, --chain-id, --contract and --rpc"
+            }
+            _ => "",
+        };
+        Self::usage(format!("{error}{remedy}"))
+    }
+}
+
+impl From<ChainError> for Failure {
+    fn from(error: ChainError) -> Self {
+        match error {
+            ChainError::NameUnknown(_) => Self::unknown(error.to_string()),
+            ChainError::NoRpc
+            | ChainError::NoWallet
+            | ChainError::NameInvalid { .. }
+            | ChainError::Record(_)
+            | ChainError::WrongChain { .. }
+            | ChainError::NoContract { .. }
+            | ChainError::NotARegistry(_)
+            | ChainError::Artifact { .. } => Self::usage(error.to_string()),
+            _ => Self::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<ResolveError> for Failure {
+    fn from(error: ResolveError) -> Self {
+        match error.code {
+            Code::NameUnknown => Self::unknown(error.to_string()),
+            _ => Self::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+impl From<PageError> for Failure {
+    fn from(error: PageError) -> Self {
+        Self::usage(error.to_string())
+    }
+}

@@ -1,0 +1,192 @@
+//! `nectar run`.
+
+use super::{Context, Failure, RunArgs};
+use crate::{
+    config::{Allow, Config},
+    http::Page,
+    keystore::{self, PassphraseSource},
+    resolve::{Clock, probe},
+    tls::ServerTls,
+};
+use node_core::{
+    Limits,
+    registry::{Resolver, ResolverLimits},
+};
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+pub(super) async fn run(context: Context, args: RunArgs) -> Result<(), Failure> {
+    let Context { mut config, out } = context;
+    args.registry.apply(&mut config);
+    if !args.check {
+        return Err(Failure::failed(
+            "this build checks a configuration, but runs no node: use `nectar run --check`",
+        ));
+    }
+    let report = check(&config).await?;
+    out.result(report.text, &report.value);
+    match report.problems {
+        0 => Ok(()),
+        n => Err(Failure::failed(format!("{n} of the checks failed"))),
+    }
+}
+
+struct Report {
+    text: String,
+    value: Value,
+    problems: usize,
+}
+
+/// Opens everything that running would open, except the port.
+async fn check(config: &Config) -> Result<Report, Failure> {
+    let mut text = String::new();
+    let mut problems = 0;
+    // Writing to a String does not fail.
+    macro_rules! line {
+        ($($arg:tt)*) => { let _ = writeln!(text, $($arg)*); };
+    }
+    let key = keystore::load_networking(&config.node.key_file, &PassphraseSource::networking())?;
+    let key = hex::encode(key.verifying_key().as_bytes());
+    let name = config
+        .node
+        .name
+        .as_ref()
+        .map(|name| config.display_name(name));
+    line!("name        {}", name.as_deref().unwrap_or("none, a guest"));
+    line!("key         {key} in {}", config.node.key_file.display());
+    let mut page_hash = None;
+    match &config.listen {
+        None => {
+            line!("listens     no: an indirect node");
+        }
+        Some(listen) => {
+            let scheme = if listen.tls.is_some() { "wss" } else { "ws" };
+            line!("listens     at {scheme}://{}", listen.address);
+            if let Some(files) = &listen.tls {
+                ServerTls::load(files).map_err(|error| Failure::usage(error.to_string()))?;
+            }
+            if let Some(page) = &listen.page {
+                let hash = Page::load(page)?.hash().to_owned();
+                line!("page        {hash}");
+                page_hash = Some(hash);
+            }
+            let hosts = if config.router.host == Allow::Anyone {
+                "whoever lists it"
+            } else {
+                "those on a list"
+            };
+            line!(
+                "routes      for {hosts}; guests may{} call",
+                if config.router.guests { "" } else { " not" }
+            );
+        }
+    }
+    let mut resolver = Resolver::new(
+        config.registries.clone(),
+        config.pinned.clone(),
+        ResolverLimits::default(),
+    )
+    .map_err(|(name, error)| {
+        Failure::usage(format!("the pinned record of {name} is invalid: {error}"))
+    })?;
+    let mut endpoints = Vec::new();
+    for registry in &config.registries {
+        line!(
+            "registry    .{} = {}, {} of {} must agree",
+            registry.tld,
+            registry.id,
+            registry.effective_quorum(),
+            registry.rpcs.len()
+        );
+        for probed in probe(&mut resolver, registry, &Clock::new()).await? {
+            match probed.result {
+                Ok(report) => {
+                    line!(
+                        "  rpc       {}: block {}, {} ms",
+                        probed.url,
+                        report.head,
+                        report.took.as_millis()
+                    );
+                    endpoints.push(json!({ "url": &*probed.url, "head": report.head }));
+                }
+                Err(error) => {
+                    problems += 1;
+                    line!("  rpc       {}: {error}", probed.url);
+                    endpoints.push(json!({ "url": &*probed.url, "error": error.to_string() }));
+                }
+            }
+        }
+    }
+    line!("pinned      {} names", config.pinned.len());
+    let worst = worst_case(&config.limits);
+    line!(
+        "memory      at worst {} MiB for what peers may make us hold:",
+        worst.total() >> 20
+    );
+    line!(
+        "  sessions  {} MiB for {} peers",
+        worst.sessions >> 20,
+        config.limits.inbound_channels
+    );
+    line!(
+        "  circuits  {} MiB for what a router forwards",
+        worst.circuits >> 20
+    );
+    line!(
+        "  handshakes {} MiB for {} unfinished ones",
+        worst.handshakes >> 20,
+        config.limits.half_open
+    );
+    text.truncate(text.trim_end().len());
+    let value = json!({
+        "name": name,
+        "public_key": key,
+        "page": page_hash,
+        "listen": config.listen.as_ref().map(|listen| listen.address.to_string()),
+        "endpoints": endpoints,
+        "pinned": config.pinned.len(),
+        "worst_case_bytes": { "sessions": worst.sessions, "circuits": worst.circuits, "handshakes": worst.handshakes, "total": worst.total() },
+        "problems": problems,
+    });
+    Ok(Report {
+        text,
+        value,
+        problems,
+    })
+}
+
+/// Bytes that peers can make this node hold when all of them do their worst at once.
+struct WorstCase {
+    sessions: u64,
+    circuits: u64,
+    handshakes: u64,
+}
+
+impl WorstCase {
+    const fn total(&self) -> u64 {
+        self.sessions
+            .saturating_add(self.circuits)
+            .saturating_add(self.handshakes)
+    }
+}
+
+fn worst_case(limits: &Limits) -> WorstCase {
+    let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let peers = wide(limits.inbound_channels);
+    // Per peer: one message assembled in each direction, the inbox, what is retained, and every stream's window. What
+    // the application itself queues is not a peer's doing.
+    let session = wide(limits.message_bytes)
+        .saturating_mul(2)
+        .saturating_add(limits.inbox_bytes)
+        .saturating_add(wide(limits.retained_bytes))
+        .saturating_add(wide(limits.streams).saturating_mul(limits.stream_window));
+    let circuits = wide(limits.circuits)
+        .saturating_mul(limits.circuit_window)
+        .saturating_mul(2);
+    WorstCase {
+        sessions: peers.saturating_mul(session),
+        circuits: peers.saturating_mul(circuits),
+        handshakes: wide(limits.half_open)
+            .saturating_mul(wide(limits.held_before_admission) + 4096),
+    }
+}

@@ -1,0 +1,6 @@
+//! The native node from outside: real sockets, a real chain, the real command.
+
+mod chain;
+mod cli;
+mod http;
+mod support;
