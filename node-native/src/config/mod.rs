@@ -9,6 +9,8 @@ mod error;
 mod file;
 mod layers;
 mod limits;
+mod listen;
+mod names;
 mod units;
 
 use node_core::{

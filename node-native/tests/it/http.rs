@@ -303,6 +303,14 @@ async fn a_slow_or_oversized_request_head_is_cut() {
         .unwrap();
     assert!(begun.elapsed() < Duration::from_secs(2));
 
+    let mut silent = TcpStream::connect(node.address).await.unwrap();
+    let mut byte = [0; 1];
+    let closed = tokio::time::timeout(Duration::from_secs(5), silent.read(&mut byte));
+    assert!(
+        matches!(closed.await.unwrap(), Ok(0) | Err(_)),
+        "who says nothing is cut, too"
+    );
+
     let long = format!(
         "GET / HTTP/1.1\r\nhost: x\r\nx-filler: {}\r\n\r\n",
         "a".repeat(64 << 10)
