@@ -138,6 +138,8 @@ pub struct World {
     live: HashSet<usize>,
     next: u64,
     seed: u64,
+    /// Sockets that take nothing more: from whom to whom.
+    pub stalled: HashSet<(NodeId, NodeId)>,
     /// Called for sockets at their creation, to tamper with what they carry: dialler, acceptor, direction.
     pub on_socket: Option<OnSocket>,
 }
@@ -215,6 +217,7 @@ impl World {
             live: HashSet::new(),
             next: 1,
             seed,
+            stalled: HashSet::new(),
             on_socket: None,
         }
     }
@@ -585,6 +588,10 @@ impl World {
                         owner, pipe, peer, ..
                     } = &self.sockets[socket];
                     let (owner, pipe, peer) = (*owner, pipe.clone(), *peer);
+                    let to = peer.map(|peer| self.sockets[peer].owner);
+                    if to.is_some_and(|to| self.stalled.contains(&(owner, to))) {
+                        break;
+                    }
                     let message = self.act(owner, |node, now, out| {
                         node.poll_transmit(&pipe, Waker::noop(), now, out)
                     });

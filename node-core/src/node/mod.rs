@@ -67,6 +67,8 @@ pub struct Counts {
     pub sessions: usize,
     /// Circuits that end or pass here, counted at each of their sessions.
     pub circuits: usize,
+    /// Bytes of circuits that wait here for somebody's socket.
+    pub circuit_bytes: u64,
 }
 
 /// A node. Cloning it gives another handle to the same node.
@@ -173,15 +175,19 @@ impl<T> Node<T> {
     pub fn counts(&self) -> Counts {
         let (half_open, inbound) = lock(&self.inner.control).budgets.counts();
         let sessions: Vec<_> = lock(&self.inner.sessions).values().cloned().collect();
-        let circuits = sessions
-            .iter()
-            .map(|cell| cell.with_pipe(|session| session.circuits()))
-            .sum();
+        let (mut circuits, mut circuit_bytes) = (0, 0);
+        for cell in &sessions {
+            cell.with_pipe(|session| {
+                circuits += session.circuits();
+                circuit_bytes += session.circuit_bytes();
+            });
+        }
         Counts {
             half_open,
             inbound,
             sessions: sessions.len(),
             circuits,
+            circuit_bytes,
         }
     }
 

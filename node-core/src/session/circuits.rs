@@ -217,6 +217,11 @@ impl<T> Session<T> {
         self.open_rate.take(now)
     }
 
+    /// Bytes of circuits that wait to be sent to the peer, with what their bookkeeping is charged.
+    pub fn circuit_bytes(&self) -> u64 {
+        self.circuits.open.values().map(Circuit::queued).sum()
+    }
+
     /// Number of open circuits.
     pub fn circuits(&self) -> usize {
         self.circuits.open.len()
