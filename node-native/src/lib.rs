@@ -1,4 +1,14 @@
-//! The native nectar node.
+//! The native nectar node: everything around node-core that needs a file, a socket or a clock.
+//!
+//! ```text
+//!  cli       what can be typed                     config    nectar.toml, NECTAR_*, flags
+//!  keystore  key files                             chain     transactions
+//!  http      accepts: WebSockets, the page, health, metrics
+//!  dial      opens WebSockets to addresses that the chain names
+//!  stream    the one socket type of both directions, its bounds
+//!  rpc       posts what the core's resolver writes      resolve   drives it for one look-up
+//!  tls       certificates                          metrics   what is counted
+//! ```
 
 pub mod chain;
 pub mod cli;

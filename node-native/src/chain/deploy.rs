@@ -1,6 +1,7 @@
 //! What one needs once: a registry of one's own, and money on a development chain.
 
 use super::{Chain, ChainError, Mined, Progress};
+use crate::http::FaucetFn;
 use alloy::{
     network::TransactionBuilder,
     primitives::{Address, U256},
@@ -10,7 +11,7 @@ use alloy::{
     sol_types::SolValue,
 };
 use serde::Deserialize;
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 /// What a registry asks of whoever registers; fixed for ever when it is deployed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,23 @@ pub async fn fund(
         .to(to)
         .value(wei);
     chain.send("payment", request, None, &mut |_| {}).await
+}
+
+/// Sends `wei` of `wallet` to whoever asks, one after the other: two at once would use the same nonce.
+///
+/// Made for `/faucet` on development chains; the configuration refuses it elsewhere.
+pub fn faucet(rpc: String, wallet: PrivateKeySigner, wei: u128) -> FaucetFn {
+    let turn = Arc::new(tokio::sync::Mutex::new(()));
+    Arc::new(move |address| {
+        let (rpc, wallet, turn) = (rpc.clone(), wallet.clone(), turn.clone());
+        Box::pin(async move {
+            let _turn = turn.lock().await;
+            let mined = fund(&rpc, wallet, Address::from(address), U256::from(wei)).await;
+            mined
+                .map(|mined| mined.transaction.to_string())
+                .map_err(|error| error.to_string())
+        })
+    })
 }
 
 /// For transactions that concern no registry; the chain is whichever the endpoint serves.

@@ -26,7 +26,7 @@ use node_core::{
 };
 
 pub use alloy::primitives::{Address as Account, B256 as Hash};
-pub use deploy::{Terms, deploy, fund};
+pub use deploy::{Terms, deploy, faucet, fund};
 pub use error::ChainError;
 pub use send::Mined;
 
@@ -187,6 +187,12 @@ impl Chain {
     /// The account that pays and owns; zeros without a wallet.
     pub const fn account(&self) -> Address {
         self.account
+    }
+
+    /// What an account has, in wei.
+    pub async fn balance(&self, account: Address) -> Result<U256, ChainError> {
+        let balance = self.provider.get_balance(account).await;
+        balance.map_err(|error| self.failed(error, None))
     }
 
     /// What a registration takes.

@@ -356,9 +356,6 @@ pub struct RunArgs {
     /// Dial private addresses too [setting: node.allow_private]
     #[arg(long)]
     pub allow_private: bool,
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would print it as a heading")]
-    pub registry: RegistryArgs,
 }
 
 impl RunArgs {

@@ -2,7 +2,7 @@
 
 use super::{Context, Failure, RunArgs};
 use crate::{
-    config::{Allow, Config},
+    config::Config,
     http::Page,
     keystore::{self, PassphraseSource},
     resolve::{Clock, probe},
@@ -10,14 +10,14 @@ use crate::{
 };
 use node_core::{
     Limits,
+    node::Access,
     registry::{Resolver, ResolverLimits},
 };
 use serde_json::{Value, json};
 use std::fmt::Write;
 
 pub(super) async fn run(context: Context, args: RunArgs) -> Result<(), Failure> {
-    let Context { mut config, out } = context;
-    args.registry.apply(&mut config);
+    let Context { config, out } = context;
     if !args.check {
         return Err(Failure::failed(
             "this build checks a configuration, but runs no node: use `nectar run --check`",
@@ -70,7 +70,7 @@ async fn check(config: &Config) -> Result<Report, Failure> {
                 line!("page        {hash}");
                 page_hash = Some(hash);
             }
-            let hosts = if config.router.host == Allow::Anyone {
+            let hosts = if config.router.host == Access::Anyone {
                 "whoever lists it"
             } else {
                 "those on a list"

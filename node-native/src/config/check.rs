@@ -7,7 +7,7 @@ use super::{
     listen,
     names::Names,
 };
-use node_core::{RegistryId, registry::RegistryConfig};
+use node_core::{RegistryId, node::RouterPolicy, registry::RegistryConfig};
 
 pub(super) fn check(merged: Merged) -> Result<Config, ConfigError> {
     let Merged {
@@ -35,7 +35,13 @@ pub(super) fn check(merged: Merged) -> Result<Config, ConfigError> {
         .enumerate()
         .map(|(i, pin)| names.pin(i, pin))
         .collect::<Result<Vec<_>, _>>()?;
+    // Checked in any case, but nobody reaches a router that does not listen.
     let router = names.router(router)?;
+    let router = if listen.is_some() {
+        router
+    } else {
+        RouterPolicy::default()
+    };
     let listen = listen
         .map(|section| listen::listen(section, &places))
         .transpose()?;

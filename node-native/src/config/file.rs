@@ -22,6 +22,8 @@ pub(super) struct NodeSection {
     pub(super) name: Option<String>,
     pub(super) key_file: Option<PathBuf>,
     pub(super) user_agent: Option<String>,
+    pub(super) allow: Option<AnyOr>,
+    pub(super) guests: bool,
     pub(super) allow_private: bool,
 }
 

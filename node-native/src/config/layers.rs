@@ -19,6 +19,8 @@ const SETTINGS: &[&str] = &[
     "node.name",
     "node.key_file",
     "node.user_agent",
+    "node.allow",
+    "node.guests",
     "node.allow_private",
     "listen.address",
     "listen.port",

@@ -15,6 +15,8 @@ mod units;
 
 use node_core::{
     Label, Limits, Name, NameError,
+    channel::Identity,
+    node::{Access, NodeConfig, RouterPolicy},
     registry::{NameParseError, Record, RegistryConfig},
 };
 use std::{
@@ -39,7 +41,7 @@ pub struct Config {
     pub registries: Vec<RegistryConfig>,
     /// A hosts file for names: these need no chain.
     pub pinned: Vec<(Name, Record)>,
-    /// What it does for others when it is direct.
+    /// What it does for others when it is direct; nothing without `[listen]`.
     pub router: RouterPolicy,
     /// Bounds of the core.
     pub limits: Limits,
@@ -58,6 +60,10 @@ pub struct Node {
     pub key_file: PathBuf,
     /// Shown to peers, at most 64 bytes.
     pub user_agent: String,
+    /// Which named peers may talk to it.
+    pub allow: Access,
+    /// Whether guests may.
+    pub guests: bool,
     /// Whether addresses of private networks and of this machine may be dialled. Off: the chain is hostile input.
     pub allow_private: bool,
 }
@@ -115,17 +121,6 @@ impl<T: PartialEq> Allow<T> {
     }
 }
 
-/// What a router does for others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouterPolicy {
-    /// Who may be reached through it, of those whose record lists it.
-    pub host: Allow<Name>,
-    /// Who may open circuits to them.
-    pub call: Allow<Name>,
-    /// Whether peers without a name may.
-    pub guests: bool,
-}
-
 /// Gives test money to whoever asks, on development chains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faucet {
@@ -144,6 +139,21 @@ impl Config {
     /// Reads and checks all layers.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         check::check(layers::merge(sources)?)
+    }
+
+    /// What the core is told: everything here that concerns it.
+    pub fn node_config(&self, identity: Identity) -> NodeConfig {
+        NodeConfig {
+            direct: self.listen.is_some(),
+            registries: self.registries.clone(),
+            pinned: self.pinned.clone(),
+            allow: self.node.allow.clone(),
+            guests: self.node.guests,
+            router: self.router.clone(),
+            user_agent: self.node.user_agent.clone(),
+            limits: self.limits.clone(),
+            ..NodeConfig::new(identity)
+        }
     }
 
     /// The name that `text` means, such as `alice.nectar`.

@@ -1,13 +1,14 @@
 //! Sections that hold names, and so need to know the registries.
 
 use super::{
-    Allow, ConfigError, Faucet, Node, RouterPolicy,
+    ConfigError, Faucet, Node,
     file::{AnyOr, FaucetSection, NodeSection, PinSection, RouterSection},
     layers::Places,
     parse_name, relative_to,
 };
 use node_core::{
     Label, Name,
+    node::{Access, RouterPolicy},
     registry::{Host, Record, RegistryConfig, Routing},
 };
 
@@ -57,6 +58,8 @@ impl Names<'_> {
             name,
             key_file: relative_to(self.places.base("node.key_file"), key_file),
             user_agent,
+            allow: self.allowed("node.allow", section.allow)?,
+            guests: section.guests,
             allow_private: section.allow_private,
         })
     }
@@ -163,10 +166,10 @@ impl Names<'_> {
         })
     }
 
-    fn allowed(&self, path: &str, written: Option<AnyOr>) -> Result<Allow<Name>, ConfigError> {
+    fn allowed(&self, path: &str, written: Option<AnyOr>) -> Result<Access, ConfigError> {
         match written {
-            None => Ok(Allow::Anyone),
-            Some(AnyOr::Word(word)) if word == "anyone" => Ok(Allow::Anyone),
+            None => Ok(Access::Anyone),
+            Some(AnyOr::Word(word)) if word == "anyone" => Ok(Access::Anyone),
             Some(AnyOr::Word(word)) => Err(ConfigError::new(
                 self.places.of(path),
                 format!("{word:?} is neither \"anyone\" nor a list"),
@@ -176,8 +179,8 @@ impl Names<'_> {
                 .iter()
                 .enumerate()
                 .map(|(i, name)| self.name(&format!("{path}[{i}]"), name))
-                .collect::<Result<_, _>>()
-                .map(Allow::Only),
+                .collect::<Result<Vec<_>, _>>()
+                .map(|names| Access::Only(names.into())),
         }
     }
 

@@ -38,8 +38,8 @@ fn the_example_is_valid_complete_and_tells_the_true_defaults() {
     assert_eq!(
         config.router,
         RouterPolicy {
-            host: Allow::Anyone,
-            call: Allow::Anyone,
+            host: Access::Anyone,
+            call: Access::Anyone,
             guests: false
         }
     );
@@ -298,10 +298,10 @@ fn flags_win_over_variables_and_variables_over_the_file() {
     assert_eq!(config.limits.keepalive, Duration::from_secs(5));
     assert!(config.node.allow_private);
     let names = [("NECTAR_ROUTER_HOST", "[\"bob.nectar\"]")];
-    let config = load(REGISTRY, &names, &[]).unwrap();
+    let config = load(&format!("{REGISTRY}[listen]"), &names, &[]).unwrap();
     assert_eq!(
         config.router.host,
-        Allow::Only(vec![config.parse_name("bob.nectar").unwrap()])
+        Access::Only([config.parse_name("bob.nectar").unwrap()].into())
     );
 }
 
@@ -365,5 +365,37 @@ fn a_file_that_is_named_must_exist() {
     assert!(
         error.starts_with("/nonexistent/nectar.toml: cannot be read"),
         "{error}"
+    );
+}
+
+#[test]
+fn pages_and_the_core_are_told_what_the_file_says() {
+    let config = load(EXAMPLE, &[], &[]).unwrap();
+    let document = crate::http::WellKnown::of(&config, vec!["alice.nectar".into()]);
+    assert_eq!(document.node.as_deref(), Some("alice.nectar"));
+    let registry = &document.registries[0];
+    assert_eq!(
+        registry.contract,
+        "0x5fbdb2315678afecb367f032d93f642f64180aa3"
+    );
+    assert_eq!(
+        (registry.chain_id, registry.quorum, registry.rpcs.len()),
+        (31337, 1, 1)
+    );
+    let identity = Identity {
+        name: config.node.name.clone(),
+        key: [7; 32],
+    };
+    let core = config.node_config(identity);
+    assert!(core.direct && core.router.host == Access::Anyone && core.pinned.len() == 2);
+
+    let indirect = load(REGISTRY, &[], &[]).unwrap();
+    let core = indirect.node_config(Identity {
+        name: None,
+        key: [7; 32],
+    });
+    assert!(
+        !core.direct && core.router == RouterPolicy::default(),
+        "who does not listen routes for nobody"
     );
 }

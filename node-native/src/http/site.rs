@@ -5,7 +5,7 @@ use super::{
     upgrade::{Refusal, Seat, is_own, upgrade},
 };
 use crate::{
-    config::{Allow, Listen, parse_address},
+    config::{Allow, Config, Listen, parse_address},
     metrics::Metrics,
     stream::PATH,
 };
@@ -65,6 +65,30 @@ pub struct WellKnown {
     pub page: Option<String>,
     /// Whether `/faucet` gives test money.
     pub faucet: bool,
+}
+
+impl WellKnown {
+    /// What the configuration says; `routers` are those that this node offers, itself among them if it is one.
+    pub fn of(config: &Config, routers: Vec<String>) -> Self {
+        let registries = config.registries.iter().map(|registry| PublicRegistry {
+            tld: registry.tld.to_string(),
+            chain_id: registry.id.chain_id,
+            contract: format!("0x{}", hex::encode(registry.id.contract)),
+            rpcs: registry.rpcs.iter().map(ToString::to_string).collect(),
+            quorum: registry.effective_quorum(),
+        });
+        Self {
+            version: 1,
+            node: config
+                .node
+                .name
+                .as_ref()
+                .map(|name| config.display_name(name)),
+            registries: registries.collect(),
+            routers,
+            ..Self::default()
+        }
+    }
 }
 
 /// A registry as pages see it.

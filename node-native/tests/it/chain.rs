@@ -353,3 +353,31 @@ async fn a_file_that_is_no_compiled_registry_is_not_deployed() {
     .unwrap_err();
     assert!(matches!(error, ChainError::Unreachable { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_faucet_pays_everyone_who_asks_at_once() {
+    let anvil = Anvil::start();
+    let registry = deploy(&anvil, 0).await;
+    let faucet = chain::faucet(anvil.url.clone(), wallet(0), 7_000_000);
+    let (first, second, third) = tokio::join!(faucet([1; 20]), faucet([2; 20]), faucet([3; 20]));
+    let hashes = [first.unwrap(), second.unwrap(), third.unwrap()];
+    assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2]);
+    let chain = connect(&registry, 0).await;
+    for account in [[1; 20], [2; 20], [3; 20]] {
+        assert_eq!(
+            chain
+                .balance(Account::from(account))
+                .await
+                .unwrap()
+                .to_string(),
+            "7000000"
+        );
+    }
+    let broken = chain::faucet("http://127.0.0.1:1".into(), wallet(0), 1);
+    assert!(
+        broken([1; 20])
+            .await
+            .unwrap_err()
+            .contains("cannot be reached")
+    );
+}

@@ -3,4 +3,5 @@
 mod chain;
 mod cli;
 mod http;
+mod rpc;
 mod support;
