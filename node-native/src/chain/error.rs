@@ -230,7 +230,7 @@ fn describe(error: &RegistryErrors) -> String {
 }
 
 /// Origin of a URL: the rest may hold an API key.
-pub(super) fn shown(rpc: &str) -> String {
+pub(crate) fn shown(rpc: &str) -> String {
     reqwest::Url::parse(rpc)
         .map(|url| url.origin().ascii_serialization())
         .unwrap_or_else(|_| "<not a URL>".into())

@@ -19,7 +19,8 @@ use alloy::{
     signers::local::PrivateKeySigner,
     sol_types::SolCall,
 };
-use error::{About, classify, shown};
+pub(crate) use error::shown;
+use error::{About, classify};
 use node_core::{
     Label,
     registry::{self, Host, RegistryConfig, Routing},

@@ -63,7 +63,10 @@ async fn show(context: Context, args: NameArgs) -> Result<(), Failure> {
         }
         // Its owner must see it to repair it, and nobody else may take it for usable.
         Err(problem) => out.result(
-            format_args!("{name}: no node will use this record: {problem}\n{onchain:?}"),
+            format_args!(
+                "name        {}\nowner       {}\nunusable    {problem}\nversion     {} of epoch {}",
+                config.display_name(&name), account(&onchain.owner), onchain.version, onchain.epoch
+            ),
             &json!({ "name": config.display_name(&name), "invalid": problem.to_string(), "owner": account(&onchain.owner),
                      "version": onchain.version, "epoch": onchain.epoch, "router_index": router_index }),
         ),
@@ -218,8 +221,11 @@ fn account(bytes: &[u8; 20]) -> String {
 
 /// A record for people.
 pub(super) fn describe(name: &str, tld: &str, record: &Record) -> String {
-    let mut text = format!("name        {name}\nowner       {}", account(&record.owner));
-    // Writing to a String does not fail.
+    let mut text = format!("name        {name}");
+    // Writing to a String does not fail. Pinned records have no owner.
+    if record.owner != [0; 20] {
+        let _ = write!(text, "\nowner       {}", account(&record.owner));
+    }
     if record.manager != [0; 20] {
         let _ = write!(text, "\nmanager     {}", account(&record.manager));
     }

@@ -2,19 +2,20 @@
 
 use super::{Context, Failure, RunArgs};
 use crate::{
+    chain::shown,
     config::Config,
     http::Page,
     keystore::{self, PassphraseSource},
-    resolve::{Clock, probe},
+    resolve::{Clock, lookup, probe},
     tls::ServerTls,
 };
 use node_core::{
-    Limits,
+    Code, Limits, Name,
     node::Access,
-    registry::{Resolver, ResolverLimits},
+    registry::{Freshness, Resolver, ResolverLimits},
 };
 use serde_json::{Value, json};
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 pub(super) async fn run(context: Context, args: RunArgs) -> Result<(), Failure> {
     let Context { config, out } = context;
@@ -45,15 +46,25 @@ async fn check(config: &Config) -> Result<Report, Failure> {
     macro_rules! line {
         ($($arg:tt)*) => { let _ = writeln!(text, $($arg)*); };
     }
-    let key = keystore::load_networking(&config.node.key_file, &PassphraseSource::networking())?;
-    let key = hex::encode(key.verifying_key().as_bytes());
+    // A guest makes a throw-away key for every handshake.
+    let key = match &config.node.name {
+        None => None,
+        Some(_) => {
+            let passphrase = PassphraseSource::networking();
+            let key = keystore::load_networking(&config.node.key_file, &passphrase)?;
+            Some(key.verifying_key().to_bytes())
+        }
+    };
     let name = config
         .node
         .name
         .as_ref()
         .map(|name| config.display_name(name));
     line!("name        {}", name.as_deref().unwrap_or("none, a guest"));
-    line!("key         {key} in {}", config.node.key_file.display());
+    if let Some(key) = key {
+        let file = config.node.key_file.display();
+        line!("key         {} in {file}", hex::encode(key));
+    }
     let mut page_hash = None;
     match &config.listen {
         None => {
@@ -103,21 +114,33 @@ async fn check(config: &Config) -> Result<Report, Failure> {
                 Ok(report) => {
                     line!(
                         "  rpc       {}: block {}, {} ms",
-                        probed.url,
+                        shown(&probed.url),
                         report.head,
                         report.took.as_millis()
                     );
-                    endpoints.push(json!({ "url": &*probed.url, "head": report.head }));
+                    endpoints.push(json!({ "url": shown(&probed.url), "head": report.head }));
                 }
                 Err(error) => {
                     problems += 1;
-                    line!("  rpc       {}: {error}", probed.url);
-                    endpoints.push(json!({ "url": &*probed.url, "error": error.to_string() }));
+                    line!("  rpc       {}: {error}", shown(&probed.url));
+                    endpoints
+                        .push(json!({ "url": shown(&probed.url), "error": error.to_string() }));
                 }
             }
         }
     }
     line!("pinned      {} names", config.pinned.len());
+    if let (Some(own), Some(key)) = (&config.node.name, key) {
+        match own_record(&mut resolver, own, key, config.listen.is_some()).await? {
+            Ok(how) => {
+                line!("record      fits, {how}");
+            }
+            Err(problem) => {
+                problems += 1;
+                line!("record      {problem}");
+            }
+        }
+    }
     let worst = worst_case(&config.limits);
     line!(
         "memory      at worst {} MiB for what peers may make us hold:",
@@ -133,14 +156,14 @@ async fn check(config: &Config) -> Result<Report, Failure> {
         worst.circuits >> 20
     );
     line!(
-        "  handshakes {} MiB for {} unfinished ones",
+        "  openings  {} MiB for {} unfinished handshakes",
         worst.handshakes >> 20,
         config.limits.half_open
     );
     text.truncate(text.trim_end().len());
     let value = json!({
         "name": name,
-        "public_key": key,
+        "public_key": key.map(hex::encode),
         "page": page_hash,
         "listen": config.listen.as_ref().map(|listen| listen.address.to_string()),
         "endpoints": endpoints,
@@ -152,6 +175,31 @@ async fn check(config: &Config) -> Result<Report, Failure> {
         text,
         value,
         problems,
+    })
+}
+
+/// Whether others would recognise this node: how its record is known, or what does not fit.
+async fn own_record(
+    resolver: &mut Resolver,
+    name: &Name,
+    key: [u8; 32],
+    listens: bool,
+) -> Result<Result<String, String>, Failure> {
+    let fresh = Freshness::NewerThan(Duration::ZERO);
+    let shown = resolver.display(name);
+    let found = lookup(resolver, name, fresh, &Clock::new()).await?;
+    Ok(match found {
+        Err(error) if error.code == Code::NameUnknown => Err(format!(
+            "{shown} is not registered: run `nectar register {shown}`"
+        )),
+        Err(error) => Err(format!("of {shown} cannot be read: {error}")),
+        Ok(found) if found.record.key != key => Err(format!(
+            "names another key, so nobody will believe this node: run `nectar record rotate {shown}`"
+        )),
+        Ok(found) if found.record.is_direct() && !listens => Err(format!(
+            "has an address, but this node has no [listen]: add it, or run `nectar record update {shown} --router …`"
+        )),
+        Ok(found) => Ok(found.how.to_string()),
     })
 }
 

@@ -32,6 +32,15 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// A configuration under which `alice.nectar` has this key, without any chain.
+fn pinned(key: &Value) -> String {
+    format!(
+        "[node]\nname = \"alice.nectar\"\n[[registry]]\ntld = \"nectar\"\nchain_id = 1\n\
+         contract = \"0x5FbDB2315678afecb367f032d93F642f64180aa3\"\n\
+         [[pin]]\nname = \"alice.nectar\"\nkey = {key}\n"
+    )
+}
+
 /// The exit code and what was said to whoever looks.
 fn failure(output: &Output) -> (i32, String) {
     assert!(
@@ -68,14 +77,13 @@ fn keys_are_made_once_sealed_or_unencrypted() {
     );
     assert!(!dir.join("b.key").exists());
     let passphrase = [("NECTAR_PASSPHRASE", "correct horse battery")];
-    assert_eq!(
-        json(&nectar_with(
-            dir,
-            &["keygen", "--json", "--out", "b.key"],
-            &passphrase
-        ))["sealed"],
-        true
-    );
+    let made = json(&nectar_with(
+        dir,
+        &["keygen", "--json", "--out", "b.key"],
+        &passphrase,
+    ));
+    assert_eq!(made["sealed"], true);
+    std::fs::write(dir.join("nectar.toml"), pinned(&made["public_key"])).unwrap();
     let check = ["run", "--check", "--key", "b.key"];
     let (exit, text) = failure(&nectar_with(
         dir,
@@ -99,6 +107,7 @@ fn keys_are_made_once_sealed_or_unencrypted() {
 fn mistakes_on_the_command_line_are_answered_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
+    std::fs::write(dir.join("named.toml"), pinned(&"d7".repeat(32).into())).unwrap();
     std::fs::write(dir.join("bad.toml"), "[listen]\nprot = 1\n").unwrap();
     let registry = [
         "--contract",
@@ -160,7 +169,7 @@ fn mistakes_on_the_command_line_are_answered_with_what_to_do() {
             "--set section.key=value",
         ),
         (
-            &["run", "--check"],
+            &["--config", "named.toml", "run", "--check"],
             2,
             "there is no key file nectar.key: create one with `nectar keygen --out nectar.key`",
         ),
@@ -212,6 +221,11 @@ fn a_key_that_others_can_read_is_refused_with_the_remedy() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     json(&nectar(dir.path(), &["keygen", "--json", "--unencrypted"]));
+    std::fs::write(
+        dir.path().join("nectar.toml"),
+        pinned(&"d7".repeat(32).into()),
+    )
+    .unwrap();
     std::fs::set_permissions(
         dir.path().join("nectar.key"),
         std::fs::Permissions::from_mode(0o644),
@@ -332,7 +346,27 @@ async fn a_name_lives_its_whole_life_on_the_command_line() {
         (&other["public_key"], &"router.example".into())
     );
 
-    let report = json(&run(&["run", "--check", "--json"]));
+    let check = run(&["run", "--check"]);
+    let text = String::from_utf8(check.stdout).unwrap();
+    assert!(
+        text.contains("names another key") && check.status.code() == Some(1),
+        "{text}"
+    );
+    let check = run(&["run", "--check", "--key", "other.key"]);
+    let text = String::from_utf8(check.stdout).unwrap();
+    assert!(
+        text.contains("has an address, but this node has no [listen]"),
+        "{text}"
+    );
+    let report = json(&run(&[
+        "run",
+        "--check",
+        "--json",
+        "--key",
+        "other.key",
+        "--port",
+        "0",
+    ]));
     assert_eq!(
         (&report["name"], &report["problems"]),
         (&"alice.nectar".into(), &0.into())
