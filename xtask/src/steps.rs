@@ -62,6 +62,12 @@ pub(crate) const STEPS: &[Step] = &[
     step(Setup, "wasm tools", &["toolchain"], wasm_tools),
     step(Wasm, "wasm module", &["wasm tools"], wasm_module),
     step(Wasm, "wasm tests", &["wasm tools", "browser"], wasm_tests),
+    step(
+        Wasm,
+        "core tests in wasm",
+        &["wasm tools", "browser"],
+        core_tests_in_wasm,
+    ),
     step(Setup, "page packages", &[], page_packages),
     step(Page, "page types", &["page packages"], page_types),
     step(Page, "page tests", &["page packages"], page_tests),
@@ -203,7 +209,17 @@ fn wasm_module(repo: &Repo, log: &Log) -> Result<Outcome> {
 }
 
 fn wasm_tests(repo: &Repo, log: &Log) -> Result<Outcome> {
-    let (succeeded, text) = wasm::test(repo, log, &["--package", "node-wasm"])?;
+    let (succeeded, text) = wasm::test(repo, log, &["--package".into(), "node-wasm".into()], None)?;
+    Outcome::counted(succeeded, Tally::of_cargo(&text))
+}
+
+// Arithmetic is the same wherever a module runs, and these take long: only where a tab's node lives.
+fn core_tests_in_wasm(repo: &Repo, log: &Log) -> Result<Outcome> {
+    let mut selection = vec!["--package".into(), "node-core".into()];
+    for name in wasm::core_tests(repo)? {
+        selection.extend(["--test".into(), name]);
+    }
+    let (succeeded, text) = wasm::test(repo, log, &selection, Some("shared worker"))?;
     Outcome::counted(succeeded, Tally::of_cargo(&text))
 }
 

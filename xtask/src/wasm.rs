@@ -85,33 +85,66 @@ pub(crate) const fn tools_directory() -> &'static str {
     TOOLS
 }
 
-/// Runs the tests of these cargo arguments in Node.js and in the browser. Returns whether cargo was content, and its output.
-pub(crate) fn test(repo: &Repo, log: &Log, selection: &[&str]) -> Result<(bool, String)> {
+/// The integration tests of node-core that also run here: those that say so by naming the test crate of this target.
+///
+/// # Errors
+/// None at all would show nothing.
+pub(crate) fn core_tests(repo: &Repo) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(repo.path("node-core/tests")).context("node-core has no tests")? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs")
+            && fs::read_to_string(&path)?.contains("wasm_bindgen_test")
+        {
+            let name = path.file_stem().unwrap_or_default();
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    if names.is_empty() {
+        bail!("no test of node-core runs in a browser");
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Runs the tests of these cargo arguments, in Node.js, a page and both kinds of worker, or in one `place` of these.
+///
+/// Returns whether cargo was content, and its output.
+pub(crate) fn test(
+    repo: &Repo,
+    log: &Log,
+    selection: &[String],
+    place: Option<&str>,
+) -> Result<(bool, String)> {
     let driver = which("chromedriver").context("chromedriver is not in PATH")?;
     let runner = tool(repo, "test-runner")?;
     let runner = runner
         .to_str()
         .context("the target directory's path is not text")?;
-    let (status, text) = log.run(
-        repo.cargo()
-            .args([
-                "test",
-                "--locked",
-                "--no-fail-fast",
-                "--target",
-                WASM_TARGET,
-            ])
-            .args(selection)
-            // As a list, because cargo splits the variable's text at spaces.
-            .arg("--config")
-            .arg(format!("target.{WASM_TARGET}.runner = [{runner:?}]"))
-            .env("CHROMEDRIVER", driver)
-            .env(
-                "WASM_BINDGEN_TEST_WEBDRIVER_JSON",
-                repo.path(TOOLS).join("webdriver.json"),
-            )
-            .env("WASM_BINDGEN_TEST_TIMEOUT", "120"),
-    )?;
+    let mut cargo = repo.cargo();
+    cargo
+        .args([
+            "test",
+            "--locked",
+            "--no-fail-fast",
+            "--target",
+            WASM_TARGET,
+        ])
+        .args(selection)
+        // As a list, because cargo splits the variable's text at spaces.
+        .arg("--config")
+        .arg(format!("target.{WASM_TARGET}.runner = [{runner:?}]"))
+        .env("CHROMEDRIVER", driver)
+        .env(
+            "WASM_BINDGEN_TEST_WEBDRIVER_JSON",
+            repo.path(TOOLS).join("webdriver.json"),
+        )
+        .env("WASM_BINDGEN_TEST_TIMEOUT", "120")
+        .env("WASM_BINDGEN_TEST_DRIVER_TIMEOUT", "30");
+    if let Some(place) = place {
+        cargo.env("NECTAR_WASM_TEST_PLACE", place);
+    }
+    let (status, text) = log.run(&mut cargo)?;
     Ok((status.success(), text))
 }
 

@@ -3,6 +3,8 @@
 //! A binary that says where it belongs (`wasm_bindgen_test_configure!`) runs there once. Any other runs everywhere that a
 //! node may live: in Node.js, in a page, in a dedicated worker and in a shared worker. Every place is a process of its
 //! own, because the runner reads its settings from the environment, and all of them run even when one fails.
+//!
+//! `NECTAR_WASM_TEST_PLACE` narrows these to one, for tests that compute alike in all of them.
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -22,6 +24,9 @@ const PLACES: [(&str, Option<&str>); 4] = [
     ("shared worker", Some("WASM_BINDGEN_USE_SHARED_WORKER")),
 ];
 
+/// Names the only place that is wanted.
+const ONLY: &str = "NECTAR_WASM_TEST_PLACE";
+
 /// Set for the processes that run one place.
 const PLACED: &str = "NECTAR_WASM_TEST_PLACED";
 
@@ -36,8 +41,14 @@ fn main() -> ExitCode {
             }
         };
     }
+    let only = env::var(ONLY).ok();
+    let wanted = |place: &str| only.as_deref().is_none_or(|only| only == place);
+    if !PLACES.iter().any(|(place, _)| wanted(place)) {
+        eprintln!("test runner: {ONLY} names no place that is known here");
+        return ExitCode::FAILURE;
+    }
     let mut all = ExitCode::SUCCESS;
-    for (place, variable) in PLACES {
+    for (place, variable) in PLACES.into_iter().filter(|(place, _)| wanted(place)) {
         println!("in {place}:");
         if !runs_in(variable, &args) {
             eprintln!("test runner: failed in {place}");
