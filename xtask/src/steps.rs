@@ -1,5 +1,5 @@
 //! What `cargo xtask test` runs, in order.
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::process::Log;
 use crate::repo::Repo;
@@ -71,6 +71,12 @@ pub(crate) const STEPS: &[Step] = &[
     step(Setup, "page packages", &[], page_packages),
     step(Page, "page types", &["page packages"], page_types),
     step(Page, "page tests", &["page packages"], page_tests),
+    step(
+        Page,
+        "page end to end",
+        &["contract packages", "page packages", "browser"],
+        page_end_to_end,
+    ),
     step(Setup, "cargo-deny", &["toolchain"], cargo_deny),
     step(Lint, "dependencies", &["cargo-deny"], dependencies),
 ];
@@ -236,6 +242,16 @@ fn page_types(repo: &Repo, log: &Log) -> Result<Outcome> {
 fn page_tests(repo: &Repo, log: &Log) -> Result<Outcome> {
     let (status, text) = log.run(repo.npm(page::DIRECTORY).arg("test"))?;
     Outcome::counted(status.success(), Tally::of_vitest(&text))
+}
+
+fn page_end_to_end(repo: &Repo, log: &Log) -> Result<Outcome> {
+    let browser = setup::browser_path().context("no browser in PATH")?;
+    let (status, text) = log.run(
+        repo.npm(page::DIRECTORY)
+            .args(["run", "e2e"])
+            .env("CHROMIUM", browser),
+    )?;
+    Outcome::counted(status.success(), Tally::of_node(&text))
 }
 
 fn cargo_deny(repo: &Repo, log: &Log) -> Result<Outcome> {

@@ -74,6 +74,27 @@ impl Tally {
             ))
         }))
     }
+
+    /// Node's own runner: `# pass 3`, `# fail 0`, `# skipped 1`, with `#` or `ℹ` by where it prints to.
+    pub(crate) fn of_node(text: &str) -> Option<Self> {
+        let value = |key: &str| {
+            text.lines().rev().find_map(|line| {
+                let line = line.trim_start_matches(['#', 'ℹ', ' ']);
+                line.strip_prefix(key)?
+                    .strip_prefix(' ')?
+                    .trim()
+                    .parse()
+                    .ok()
+            })
+        };
+        let failed: usize = value("fail")?;
+        let cancelled: usize = value("cancelled").unwrap_or(0);
+        Some(Self {
+            passed: value("pass")?,
+            failed: failed + cancelled,
+            skipped: value("skipped").unwrap_or(0),
+        })
+    }
 }
 
 impl Sum for Tally {
@@ -164,6 +185,7 @@ test result: FAILED. 1 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; 
             Tally::of_vitest("No test files found, exiting with code 1"),
             None
         );
+        assert_eq!(Tally::of_node("SyntaxError"), None);
     }
 
     #[test]
@@ -185,5 +207,14 @@ Ran 2 test suites in 31.60ms (4.05ms CPU time): 12 tests passed, 1 failed, 3 ski
    Start at  12:00:00
 ";
         assert_eq!(Tally::of_vitest(text), tally(9, 2, 1));
+    }
+
+    #[test]
+    fn node_counts_cancelled_as_failed() {
+        assert_eq!(
+            Tally::of_node("# tests 6\n# pass 3\n# fail 1\n# cancelled 1\n# skipped 1\n"),
+            tally(3, 2, 1)
+        );
+        assert_eq!(Tally::of_node("ℹ pass 2\nℹ fail 0\n"), tally(2, 0, 0));
     }
 }
