@@ -17,6 +17,7 @@ pub mod dial;
 pub mod http;
 pub mod keystore;
 pub mod metrics;
+pub mod node;
 pub mod resolve;
 pub mod rpc;
 pub mod stream;

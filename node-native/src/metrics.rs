@@ -61,10 +61,20 @@ struct Metric {
     value: Value,
 }
 
-#[derive(Debug)]
 enum Value {
     Counter(Arc<Counter>),
     Gauge(Arc<Gauge>),
+    Observed(Box<dyn Fn() -> i64 + Send + Sync>),
+}
+
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Counter(counter) => counter.fmt(f),
+            Self::Gauge(gauge) => gauge.fmt(f),
+            Self::Observed(_) => f.write_str("Observed"),
+        }
+    }
 }
 
 impl Metrics {
@@ -104,6 +114,22 @@ impl Metrics {
         })
     }
 
+    /// A gauge that is read when somebody looks. `read` must be quick, and must not come back here.
+    pub fn observe(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> i64 + Send + Sync + 'static,
+    ) {
+        let mut metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        metrics.retain(|metric| metric.name != name);
+        metrics.push(Metric {
+            name,
+            help,
+            value: Value::Observed(Box::new(read)),
+        });
+    }
+
     /// The text exposition format, version 0.0.4.
     pub fn render(&self) -> String {
         let metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,6 +147,11 @@ impl Metrics {
                         out,
                         "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}",
                         n.get()
+                    ),
+                    Value::Observed(read) => writeln!(
+                        out,
+                        "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}",
+                        read()
                     ),
                 };
                 out
@@ -144,6 +175,8 @@ mod tests {
         metrics
             .gauge("nectar_connections", "Connections open.")
             .add(-2);
+        metrics.observe("nectar_sessions", "Sessions.", || 1);
+        metrics.observe("nectar_sessions", "Sessions.", || 7);
         assert_eq!(
             metrics.render(),
             "# HELP nectar_accepted_total Connections accepted.\n\
@@ -151,7 +184,10 @@ mod tests {
              nectar_accepted_total 4\n\
              # HELP nectar_connections Connections open.\n\
              # TYPE nectar_connections gauge\n\
-             nectar_connections -2\n"
+             nectar_connections -2\n\
+             # HELP nectar_sessions Sessions.\n\
+             # TYPE nectar_sessions gauge\n\
+             nectar_sessions 7\n"
         );
     }
 }

@@ -158,6 +158,7 @@ impl<T> Node<T> {
 
     /// Tells every peer that this node goes away, and closes every session once what is queued has left.
     pub fn shut_down(&self, code: Code, delay: Duration) {
+        lock(&self.inner.control).closed = true;
         let cells: Vec<_> = lock(&self.inner.sessions).values().cloned().collect();
         // End-to-end sessions first: their last words travel over the others.
         let (ends, hops): (Vec<_>, Vec<_>) =
@@ -170,5 +171,11 @@ impl<T> Node<T> {
                 session.close(code, (delay > Duration::ZERO).then_some(delay));
             });
         }
+    }
+
+    /// Fails with [`Code::NodeClosed`] whatever waits for a session or a look-up, and begins nothing any more. A driver
+    /// that ends calls it last, after [`closed`](Self::closed) for all of its pipes: then every token has come back.
+    pub fn abandon(&self, now: Now, out: &mut Vec<Output<T>>) {
+        self.control(now, out, Control::abandon);
     }
 }

@@ -157,6 +157,11 @@ impl<T> Node<T> {
         self.inner.timers.watch(waker);
     }
 
+    /// Whether others can reach this node; see [`Event::Reachable`].
+    pub fn is_reachable(&self) -> bool {
+        lock(&self.inner.control).is_reachable()
+    }
+
     /// All peers that are connected or wanted.
     pub fn peers(&self, now: Instant) -> Vec<PeerInfo> {
         let states = lock(&self.inner.control).states(now);

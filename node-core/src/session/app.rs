@@ -26,6 +26,17 @@ pub struct Request {
     pub payload: Bytes,
 }
 
+impl Request {
+    /// A request without metadata.
+    pub fn new(protocol: impl Into<Box<str>>, payload: impl Into<Bytes>) -> Self {
+        Self {
+            protocol: protocol.into(),
+            metadata: None,
+            payload: payload.into(),
+        }
+    }
+}
+
 /// Something an application wants done with a peer, before or after there is a session.
 #[derive(Debug)]
 pub enum Operation<T> {

@@ -20,6 +20,24 @@ const CONNECTIONS_PER_ADDRESS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_BYTES: usize = 16 << 10;
 
+impl Listen {
+    /// Listens at `address` without TLS, with the bounds that hold where nothing is configured.
+    pub const fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            tls: None,
+            page: None,
+            public: None,
+            origins: Allow::Anyone,
+            page_connect: Allow::Anyone,
+            connections: CONNECTIONS,
+            connections_per_address: CONNECTIONS_PER_ADDRESS,
+            header_timeout: HEADER_TIMEOUT,
+            header_bytes: HEADER_BYTES,
+        }
+    }
+}
+
 pub(super) fn listen(section: ListenSection, places: &Places) -> Result<Listen, ConfigError> {
     let fail = |key: &str, problem: String, remedy: &str| {
         Err(ConfigError::new(

@@ -161,6 +161,8 @@ pub(super) struct Control<T> {
     /// Sessions that finish what is under way and then close.
     draining: HashMap<u64, (Arc<SessionCell<T>>, Instant)>,
     superseded: bool,
+    /// The node ends: nothing is begun any more.
+    pub(super) closed: bool,
     reachable: bool,
     next_pipe: u64,
 }
@@ -192,6 +194,7 @@ impl<T> Control<T> {
             timers: BTreeSet::new(),
             draining: HashMap::new(),
             superseded: false,
+            closed: false,
             reachable: false,
             next_pipe: 1,
         }
@@ -205,6 +208,10 @@ impl<T> Control<T> {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    pub(super) const fn is_reachable(&self) -> bool {
+        self.reachable
     }
 
     pub(super) fn take_pipe(&mut self) -> u64 {
@@ -269,6 +276,9 @@ impl<T> Control<T> {
         if self.config.identity.name.as_ref() == Some(&name) {
             return self.fail(operation, Failure::new(Code::Myself));
         }
+        if self.closed {
+            return self.fail(operation, Failure::new(Code::NodeClosed));
+        }
         if let Err(code) = operation.check(self.config.limits.message_bytes) {
             return self.fail(operation, Failure::new(code));
         }
@@ -313,6 +323,10 @@ impl<T> Control<T> {
         } else {
             Freshness::Cached
         };
+        if self.closed {
+            let result = Err(node_closed());
+            return self.out(Output::Resolved { token, result });
+        }
         match self.resolver.lookup(&name, freshness, Cause::Own, now) {
             Lookup::Ready(result) => self.out(Output::Resolved { token, result }),
             Lookup::Pending(id) => {
@@ -405,6 +419,30 @@ impl<T> Control<T> {
         for operation in cancelled {
             self.fail(operation, Failure::new(Code::Cancelled));
         }
+    }
+
+    /// Hands every token back that still waits for a session or a look-up.
+    pub(super) fn abandon(&mut self) {
+        self.closed = true;
+        for (_, purpose) in core::mem::take(&mut self.lookups) {
+            if let Purpose::Application(token) = purpose {
+                let result = Err(node_closed());
+                self.out(Output::Resolved { token, result });
+            }
+        }
+        for (_, peer) in core::mem::take(&mut self.peers) {
+            for operation in peer.waiting {
+                self.fail(operation, Failure::new(Code::NodeClosed));
+            }
+        }
+    }
+}
+
+fn node_closed() -> ResolveError {
+    ResolveError {
+        code: Code::NodeClosed,
+        retry: None,
+        detail: None,
     }
 }
 

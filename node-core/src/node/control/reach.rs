@@ -24,6 +24,9 @@ impl<T> Control<T> {
     }
 
     pub(super) fn begin_dial(&mut self, name: &Name, freshness: Freshness, now: Now) {
+        if self.closed {
+            return;
+        }
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };

@@ -1,0 +1,423 @@
+//! What connects the core to the outside: sockets, one timer, RPC endpoints, the signer, handlers and waiting callers.
+//!
+//! There is no central task. Whichever task hands the core something carries out what the core wants done next.
+
+use super::{
+    NodeError, Token,
+    service::Services,
+    signer::{Signer, Signing},
+    socket::{self, Link},
+};
+use crate::{dial::Dialer, http::Accepted, resolve::Clock, rpc};
+use futures_util::FutureExt;
+use node_core::{
+    Code, Name,
+    node::{Address, Event, Node, Output, Pipe},
+    registry::{FetchFailure, FetchId, Routing},
+};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    net::IpAddr,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, broadcast},
+    task::{AbortHandle, JoinSet},
+};
+
+/// Everything that tasks and handles of one node share.
+pub(super) struct Shared {
+    pub(super) node: Node<Token>,
+    pub(super) clock: Clock,
+    pub(super) services: Arc<Services>,
+    pub(super) events: broadcast::Sender<Event>,
+    pub(super) next_token: AtomicU64,
+    pub(super) closing: AtomicBool,
+    signer: Box<dyn Signer>,
+    dialer: Dialer,
+    http: reqwest::Client,
+    links: Mutex<Links>,
+    /// Told whenever a socket is gone.
+    left: Notify,
+    /// `None` once the node has ended.
+    tasks: Mutex<Option<JoinSet<()>>>,
+}
+
+/// Sockets, open or being dialled, by the number of their pipe.
+type Links = HashMap<u64, (Pipe<Token>, Arc<Link>)>;
+
+impl Shared {
+    pub(super) fn new(
+        node: Node<Token>,
+        services: Arc<Services>,
+        signer: Box<dyn Signer>,
+        dialer: Dialer,
+        http: reqwest::Client,
+        events: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            clock: Clock::new(),
+            services,
+            events: broadcast::Sender::new(events),
+            next_token: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            signer,
+            dialer,
+            http,
+            links: Mutex::default(),
+            left: Notify::new(),
+            tasks: Mutex::new(Some(JoinSet::new())),
+        })
+    }
+
+    /// Begins: the timer runs, and an indirect node connects to its routers.
+    pub(super) fn start(self: &Arc<Self>) {
+        let shared = self.clone();
+        self.spawn(async move { keep_time(&shared).await });
+        let mut out = Vec::new();
+        self.node.start(self.clock.now(), &mut out);
+        self.carry_out(&mut out);
+    }
+
+    /// A WebSocket came in.
+    pub(super) fn accept(self: &Arc<Self>, accepted: Accepted) {
+        let Accepted {
+            socket, peer, slot, ..
+        } = accepted;
+        let shared = self.clone();
+        match self.node.accept(group(peer.ip()), self.clock.now()) {
+            Ok(pipe) => {
+                self.reseed();
+                let link = self.enter(&pipe);
+                self.spawn(async move {
+                    socket::drive(&shared, socket, &pipe, &link).await;
+                    shared.leave(&pipe);
+                    drop(slot);
+                });
+            }
+            Err(code) => {
+                tracing::debug!(%peer, %code, "turned away");
+                self.spawn(async move {
+                    socket::turn_away(&shared, socket, code).await;
+                    drop(slot);
+                });
+            }
+        }
+    }
+
+    /// Does what the core wants done, and what follows from that. Leaves `out` empty.
+    pub(super) fn carry_out(self: &Arc<Self>, out: &mut Vec<Output<Token>>) {
+        let mut more = Vec::new();
+        while !out.is_empty() {
+            for output in out.drain(..) {
+                self.carry_out_one(output, &mut more);
+            }
+            std::mem::swap(out, &mut more);
+        }
+    }
+
+    fn carry_out_one(self: &Arc<Self>, output: Output<Token>, more: &mut Vec<Output<Token>>) {
+        match output {
+            Output::Dial { pipe, address } => self.dial(pipe, address),
+            Output::Close { pipe, code } => {
+                if let Some((_, link)) = self.links().get(&pipe.id()) {
+                    link.close(code);
+                }
+            }
+            Output::Fetch { id, url, body } => self.fetch(id, url, body),
+            Output::Sign { pipe, request } => match self.signer.sign(&request) {
+                Signing::Done(signature) => {
+                    self.node
+                        .signed(&pipe, Some(signature), self.clock.now(), more);
+                }
+                Signing::Refused => self.node.signed(&pipe, None, self.clock.now(), more),
+                Signing::Pending(signing) => {
+                    let shared = self.clone();
+                    self.spawn(async move {
+                        // A signer that panics has not signed, and the handshake must not wait for it.
+                        let signature = AssertUnwindSafe(signing).catch_unwind().await;
+                        let signature = signature.unwrap_or(None);
+                        let mut out = Vec::new();
+                        shared
+                            .node
+                            .signed(&pipe, signature, shared.clock.now(), &mut out);
+                        shared.carry_out(&mut out);
+                    });
+                }
+            },
+            Output::Answered { token, response } => token.answered(response),
+            Output::Delivered { token } | Output::Connected { token } => token.done(),
+            Output::Opened { token, stream } => token.opened(stream),
+            Output::Resolved { token, result } => token.resolved(result),
+            Output::Failed { token, failure } => token.failed(failure),
+            Output::Request(incoming) => self.services.request(self, incoming),
+            Output::Cancelled { session, id } => self.services.cancelled((session, id)),
+            Output::Message(message) => self.services.message(self, message),
+            Output::Stream(stream) => self.services.stream(self, stream),
+            Output::Event(event) => {
+                tracing::debug!(?event);
+                // Nobody has to listen.
+                let _ = self.events.send(event);
+            }
+        }
+    }
+
+    /// The socket of a pipe is gone, or its peer broke the rules of WebSockets.
+    pub(super) fn closed(self: &Arc<Self>, pipe: &Pipe<Token>, code: Code) {
+        let mut out = Vec::new();
+        self.node.closed(pipe, code, self.clock.now(), &mut out);
+        self.carry_out(&mut out);
+    }
+
+    /// Gives up one of our own operations.
+    pub(super) fn cancel(self: &Arc<Self>, name: &Name, id: u64) {
+        let mut out = Vec::new();
+        self.node.cancel(
+            name,
+            |token: &Token| token.id == id,
+            self.clock.now(),
+            &mut out,
+        );
+        self.carry_out(&mut out);
+    }
+
+    /// Runs a task that ends with the node at the latest. `None` when it has ended, and the task with it.
+    pub(super) fn spawn(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<AbortHandle> {
+        let mut guard = lock(&self.tasks);
+        let Some(tasks) = guard.as_mut() else {
+            // What the task owns may come back here when it is dropped.
+            drop(guard);
+            return None;
+        };
+        // Those that have ended leave their places to new ones.
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a task ended abnormally");
+            }
+        }
+        Some(tasks.spawn(task))
+    }
+
+    /// Says goodbye to everybody, and returns when all have been told or `patience` has run out.
+    pub(super) async fn shut_down(self: &Arc<Self>, patience: Duration) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.node.shut_down(Code::GoingAway, Duration::ZERO);
+        let told = async {
+            loop {
+                let left = self.left.notified();
+                if self.links().is_empty() {
+                    return;
+                }
+                left.await;
+            }
+        };
+        if tokio::time::timeout(patience, told).await.is_err() {
+            tracing::debug!(
+                sockets = self.links().len(),
+                "closed without a goodbye from all peers"
+            );
+        }
+        self.abort();
+    }
+
+    /// Ends everything at once: sockets, tasks, whatever waits.
+    pub(super) fn abort(self: &Arc<Self>) {
+        self.closing.store(true, Ordering::SeqCst);
+        // Aborted by being dropped, and outside the lock, because what they own may come back here.
+        let tasks = lock(&self.tasks).take();
+        drop(tasks);
+        let pipes: Vec<_> = self.links().drain().map(|(_, (pipe, _))| pipe).collect();
+        let (now, mut out) = (self.clock.now(), Vec::new());
+        for pipe in pipes {
+            self.node.closed(&pipe, Code::NodeClosed, now, &mut out);
+        }
+        self.node.abandon(now, &mut out);
+        for output in out {
+            match output {
+                Output::Answered { token, response } => token.answered(response),
+                Output::Delivered { token } | Output::Connected { token } => token.done(),
+                Output::Failed { token, failure } => token.failed(failure),
+                Output::Resolved { token, result } => token.resolved(result),
+                // Nothing new begins. What is dropped here is answered or reset by its own destructor.
+                Output::Opened { token, .. } => token.failed(NodeError::new(Code::NodeClosed)),
+                Output::Dial { .. }
+                | Output::Close { .. }
+                | Output::Fetch { .. }
+                | Output::Sign { .. }
+                | Output::Request(_)
+                | Output::Cancelled { .. }
+                | Output::Message(_)
+                | Output::Stream(_)
+                | Output::Event(_) => {}
+            }
+        }
+        self.services.clear();
+    }
+
+    fn dial(self: &Arc<Self>, pipe: Pipe<Token>, address: Address) {
+        self.reseed();
+        let link = self.enter(&pipe);
+        let shared = self.clone();
+        self.spawn(async move {
+            let routing = Routing {
+                host: address.host,
+                port: address.port,
+                ws: !address.secure,
+                wss: address.secure,
+            };
+            // Boxed: what connecting needs must not stay as long as the socket does.
+            let dialled = tokio::select! {
+                biased;
+                _ = link.closed() => None,
+                dialled = Box::pin(shared.dialer.connect(&routing)) => Some(dialled),
+            };
+            match dialled {
+                Some(Ok(socket)) => {
+                    let mut out = Vec::new();
+                    shared.node.opened(&pipe, shared.clock.now(), &mut out);
+                    shared.carry_out(&mut out);
+                    socket::drive(&shared, socket, &pipe, &link).await;
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(%routing, %error, "dial");
+                    shared.closed(&pipe, error.code());
+                }
+                None => {}
+            }
+            shared.leave(&pipe);
+        });
+    }
+
+    fn fetch(self: &Arc<Self>, id: FetchId, url: Arc<str>, body: String) {
+        let limits = &self.node.config().resolver;
+        let (most, timeout) = (limits.answer_bytes, limits.fetch_timeout);
+        let shared = self.clone();
+        self.spawn(async move {
+            let answer = rpc::post(&shared.http, &url, body, most, timeout).await;
+            let answer: Result<&[u8], FetchFailure> = match &answer {
+                Ok(bytes) => Ok(bytes),
+                Err(failure) => Err(*failure),
+            };
+            let mut out = Vec::new();
+            shared
+                .node
+                .answered(id, answer, shared.clock.now(), &mut out);
+            shared.carry_out(&mut out);
+        });
+    }
+
+    /// Entropy of the moment of every new connection: a copied virtual machine must not repeat its keys.
+    fn reseed(&self) {
+        let mut entropy = [0; 32];
+        if getrandom::fill(&mut entropy).is_ok() {
+            self.node.reseed(&entropy);
+        }
+    }
+
+    fn enter(&self, pipe: &Pipe<Token>) -> Arc<Link> {
+        let link = Arc::new(Link::default());
+        self.links().insert(pipe.id(), (pipe.clone(), link.clone()));
+        link
+    }
+
+    fn leave(&self, pipe: &Pipe<Token>) {
+        self.links().remove(&pipe.id());
+        self.left.notify_waiters();
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        lock(&self.links)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.node.fmt(f)
+    }
+}
+
+/// A lock whose holder panicked still guards consistent data: every change is one insertion or removal.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls the core whenever its next deadline has come.
+async fn keep_time(shared: &Arc<Shared>) {
+    let mut out = Vec::new();
+    let mut sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
+    loop {
+        poll_fn(|cx| {
+            // Before looking, so that a deadline which appears in between is not missed.
+            shared.node.watch_deadline(cx.waker());
+            let Some(deadline) = shared.node.deadline() else {
+                return Poll::Pending;
+            };
+            let now = shared.clock.now().mono;
+            if deadline <= now {
+                return Poll::Ready(());
+            }
+            sleep
+                .as_mut()
+                .reset(tokio::time::Instant::now() + deadline.since(now));
+            sleep.as_mut().poll(cx)
+        })
+        .await;
+        shared.node.handle_timeout(shared.clock.now(), &mut out);
+        shared.carry_out(&mut out);
+        // A core that is always late must not keep the thread.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What one operator usually holds, as a number: an IPv4 /24 or an IPv6 /48. The highest bit stays clear.
+fn group(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => u64::from(u32::from(address) >> 8),
+        IpAddr::V6(address) => {
+            let prefix = u128::from(address) >> 80;
+            u64::try_from(prefix).unwrap_or_default() | 1 << 62
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_operator_share_a_group() {
+        let of = |text: &str| group(text.parse().unwrap());
+        assert_eq!(of("192.0.2.1"), of("192.0.2.254"));
+        assert_ne!(of("192.0.2.1"), of("192.0.3.1"));
+        assert_eq!(
+            of("::ffff:192.0.2.1"),
+            of("192.0.2.1"),
+            "a mapped address is an IPv4 address"
+        );
+        assert_eq!(of("2001:db8:1::1"), of("2001:db8:1:ffff::2"));
+        assert_ne!(of("2001:db8:1::1"), of("2001:db8:2::1"));
+        for text in [
+            "255.255.255.255",
+            "ffff:ffff:ffff:ffff::",
+            "::1",
+            "127.0.0.1",
+        ] {
+            assert_eq!(of(text) >> 63, 0, "{text}");
+        }
+        assert_ne!(of("::192.0.2.1"), of("192.0.2.1"));
+    }
+}

@@ -1,0 +1,323 @@
+//! One WebSocket, one task: it reads, writes, and carries out what follows from both.
+//!
+//! A single task for both directions means that an answer which is ready at once leaves without another task's waking,
+//! and that everything which came in together is answered in one write.
+
+use super::{Token, driver::Shared};
+use crate::stream::Socket;
+use bytes::Bytes;
+use futures_util::{Sink, SinkExt, Stream, StreamExt, task::AtomicWaker};
+use node_core::{
+    Code,
+    node::{Output, Pipe},
+};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    protocol::{CloseFrame, frame::coding::CloseCode},
+};
+
+/// Messages read before writing gets its turn, and written before reading does.
+const TURN: usize = 32;
+/// Turns after which other tasks get theirs.
+const TURNS: usize = 16;
+/// Bytes that the kernel holds unsent before it says that the socket is full. Beyond them nothing is sealed, so that
+/// urgent frames overtake bulk up to here.
+const UNSENT: u32 = 128 << 10;
+/// Time for the last messages, the close frame and the peer's answer to it.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Bytes of a peer that goes on talking which are read and dropped, so that our close frame is not lost in a reset.
+const DRAIN: usize = 256 << 10;
+
+/// How the rest of the node ends a socket, or its dialling.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    /// 0 while open, else the code that closes it, plus one.
+    closing: AtomicU32,
+    waker: AtomicWaker,
+}
+
+impl Link {
+    /// Asks the socket's task to close it. The first code stands.
+    pub(super) fn close(&self, code: Code) {
+        let wish = u32::from(code.as_u16()) + 1;
+        let _ = self
+            .closing
+            .compare_exchange(0, wish, Ordering::AcqRel, Ordering::Acquire);
+        self.waker.wake();
+    }
+
+    /// Resolves once [`close`](Self::close) was called.
+    pub(super) async fn closed(&self) -> Code {
+        poll_fn(|cx| self.poll_closed(cx)).await
+    }
+
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Code> {
+        if let Some(code) = self.wish() {
+            return Poll::Ready(code);
+        }
+        self.waker.register(cx.waker());
+        // It may have been closed between the look and the registration.
+        self.wish().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn wish(&self) -> Option<Code> {
+        let wish = self.closing.load(Ordering::Acquire).checked_sub(1)?;
+        let code = u16::try_from(wish).ok().and_then(Code::from_u16);
+        Some(code.unwrap_or(Code::Closed))
+    }
+}
+
+/// Drives an open socket until it is closed from either side.
+pub(super) async fn drive(
+    shared: &Arc<Shared>,
+    mut socket: Socket,
+    pipe: &Pipe<Token>,
+    link: &Link,
+) {
+    limit_unsent(&socket);
+    let mut driven = Driven {
+        shared,
+        pipe,
+        link,
+        out: Vec::new(),
+        unflushed: false,
+        heard: false,
+    };
+    let end = poll_fn(|cx| driven.poll(&mut socket, cx)).await;
+    match end {
+        End::Here(code) => {
+            shared.closed(pipe, code);
+            farewell(shared, socket, Some(pipe), code).await;
+        }
+        End::There(code) => shared.closed(pipe, code),
+    }
+}
+
+/// Closes a socket that never became a pipe.
+pub(super) async fn turn_away(shared: &Arc<Shared>, socket: Socket, code: Code) {
+    farewell(shared, socket, None, code).await;
+}
+
+/// Who ended it, and why.
+enum End {
+    Here(Code),
+    There(Code),
+}
+
+struct Driven<'a> {
+    shared: &'a Arc<Shared>,
+    pipe: &'a Pipe<Token>,
+    link: &'a Link,
+    out: Vec<Output<Token>>,
+    unflushed: bool,
+    /// Whether any message came in. Until then a close frame's code is all that can say why we are turned away;
+    /// afterwards reasons are authenticated, and a close frame, which anybody on the way can forge, is only an end.
+    heard: bool,
+}
+
+impl Driven<'_> {
+    fn poll(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<End> {
+        for _ in 0..TURNS {
+            if let Poll::Ready(code) = self.link.poll_closed(cx) {
+                return Poll::Ready(End::Here(code));
+            }
+            let more_to_read = match self.read(socket, cx) {
+                Ok(more) => more,
+                Err(end) => return Poll::Ready(end),
+            };
+            let more_to_write = match self.write(socket, cx) {
+                Ok(more) => more,
+                Err(end) => return Poll::Ready(end),
+            };
+            if !more_to_read && !more_to_write {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads what has arrived; whether more may have.
+    fn read(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Result<bool, End> {
+        for _ in 0..TURN {
+            let message = match Pin::new(&mut *socket).poll_next(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Some(Ok(message))) => message,
+                Poll::Ready(Some(Err(error))) => return Err(self.broken(&error)),
+                Poll::Ready(None) => return Err(End::There(Code::PipeLost)),
+            };
+            match message {
+                Message::Binary(message) => {
+                    self.heard = true;
+                    let Shared { node, clock, .. } = &**self.shared;
+                    node.handle_message(self.pipe, message, clock.now(), &mut self.out);
+                    self.shared.carry_out(&mut self.out);
+                }
+                Message::Close(frame) => return Err(End::There(self.said(frame.as_ref()))),
+                // Answered beneath us.
+                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Text(_) | Message::Frame(_) => {
+                    return Err(End::Here(Code::FrameUnexpected));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands the socket what the pipe has to say, as long as it takes it; whether there may be more to say.
+    fn write(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut socket = Pin::new(socket);
+        for _ in 0..TURN {
+            match socket.as_mut().poll_ready(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Err(error)) => return Err(self.broken(&error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let Some(message) = self.next_message(cx.waker()) else {
+                self.flush(socket, cx)?;
+                return Ok(false);
+            };
+            if let Err(error) = socket.as_mut().start_send(Message::Binary(message)) {
+                return Err(self.broken(&error));
+            }
+            self.unflushed = true;
+        }
+        Ok(true)
+    }
+
+    fn flush(&mut self, socket: Pin<&mut Socket>, cx: &mut Context<'_>) -> Result<(), End> {
+        if self.unflushed {
+            match socket.poll_flush(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => return Err(self.broken(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn next_message(&mut self, waker: &Waker) -> Option<Bytes> {
+        let Shared { node, clock, .. } = &**self.shared;
+        let message = node.poll_transmit(self.pipe, waker, clock.now(), &mut self.out);
+        if !self.out.is_empty() {
+            self.shared.carry_out(&mut self.out);
+        }
+        message
+    }
+
+    fn broken(&self, error: &Error) -> End {
+        tracing::debug!(pipe = self.pipe.id(), %error, "socket");
+        match error {
+            Error::Capacity(_) => End::Here(Code::RecordTooLarge),
+            Error::Utf8(_) => End::Here(Code::FrameUnexpected),
+            Error::Protocol(_) => End::Here(Code::FrameMalformed),
+            _ => End::There(Code::PipeLost),
+        }
+    }
+
+    fn said(&self, frame: Option<&CloseFrame>) -> Code {
+        frame
+            .filter(|_| !self.heard)
+            .and_then(|frame| u16::from(frame.code).checked_sub(4000))
+            .and_then(Code::from_u16)
+            .unwrap_or(Code::PipeLost)
+    }
+}
+
+/// Says the last words and why, and gives the peer a moment to hear them.
+async fn farewell(shared: &Arc<Shared>, socket: Socket, pipe: Option<&Pipe<Token>>, code: Code) {
+    if tokio::time::timeout(FAREWELL, say_farewell(shared, socket, pipe, code))
+        .await
+        .is_err()
+    {
+        tracing::debug!(%code, "the peer did not close its end in time");
+    }
+}
+
+async fn say_farewell(
+    shared: &Arc<Shared>,
+    mut socket: Socket,
+    pipe: Option<&Pipe<Token>>,
+    code: Code,
+) {
+    if let Some(pipe) = pipe {
+        let mut out = Vec::new();
+        while let Some(message) =
+            shared
+                .node
+                .poll_transmit(pipe, Waker::noop(), shared.clock.now(), &mut out)
+        {
+            shared.carry_out(&mut out);
+            if socket.feed(Message::Binary(message)).await.is_err() {
+                return;
+            }
+        }
+        shared.carry_out(&mut out);
+    }
+    let frame = CloseFrame {
+        code: CloseCode::from(code.close_code()),
+        reason: code.name().into(),
+    };
+    if socket.send(Message::Close(Some(frame))).await.is_err() {
+        return;
+    }
+    while let Some(Ok(_)) = socket.next().await {}
+    // After a message that was too large the rest of it is still on its way.
+    let mut stream = socket.into_inner();
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut dropped = 0;
+    let mut buffer = vec![0; 4 << 10];
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        dropped += read;
+        if dropped > DRAIN {
+            return;
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn limit_unsent(socket: &Socket) {
+    let tcp = socket2::SockRef::from(socket.get_ref().tcp());
+    if let Err(error) = tcp.set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!(%error, "TCP_NOTSENT_LOWAT");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit_unsent(socket: &Socket) {
+    let tcp = socket2::SockRef::from(socket.get_ref().tcp());
+    if let Err(error) = tcp.set_send_buffer_size(UNSENT as usize) {
+        tracing::debug!(%error, "SO_SNDBUF");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_code_closes_a_link() {
+        let link = Link::default();
+        assert!(
+            tokio::time::timeout(Duration::from_millis(5), link.closed())
+                .await
+                .is_err()
+        );
+        link.close(Code::Duplicate);
+        link.close(Code::GoingAway);
+        assert_eq!(link.closed().await, Code::Duplicate);
+    }
+}

@@ -1,0 +1,199 @@
+//! Nodes with pinned records, each at an address of its own.
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use node_core::{
+    Label, RegistryId,
+    registry::{Host, Record, RegistryConfig, Routing},
+};
+use node_native::node::{
+    Access, Event, Name, Node, NodeConfig, NodeError, Request, Response, RouterPolicy,
+};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+/// Longer than anything here takes; shorter than a test run's patience.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) const REGISTRY: RegistryId = RegistryId {
+    chain_id: 31_337,
+    contract: [0xc0; 20],
+};
+
+pub(crate) fn name(label: &str) -> Name {
+    Name {
+        registry: REGISTRY,
+        label: Label::new(label).unwrap(),
+    }
+}
+
+pub(crate) fn key_of(label: &str) -> SigningKey {
+    let mut seed = [0x5e; 32];
+    for (at, byte) in label.bytes().enumerate() {
+        seed[at % 32] ^= byte;
+    }
+    SigningKey::from_bytes(&seed)
+}
+
+/// Who exists, and where.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Network(Vec<(Name, Record)>);
+
+impl Network {
+    /// A direct node, at an address that nobody else has.
+    pub(crate) fn direct(mut self, label: &str) -> Self {
+        let address = free_address();
+        let IpAddr::V4(host) = address.ip() else {
+            panic!("an IPv4 address")
+        };
+        let routing = Routing {
+            host: Host::V4(host),
+            port: address.port(),
+            ws: true,
+            wss: false,
+        };
+        self.0
+            .push((name(label), record(label, Some(routing), &[])));
+        self
+    }
+
+    pub(crate) fn indirect(mut self, label: &str, routers: &[&str]) -> Self {
+        self.0.push((name(label), record(label, None, routers)));
+        self
+    }
+
+    pub(crate) fn record(&self, label: &str) -> Record {
+        let found = self.0.iter().find(|(known, _)| *known == name(label));
+        found.unwrap().1.clone()
+    }
+
+    pub(crate) fn address(&self, label: &str) -> SocketAddr {
+        let routing = self.record(label).routing.unwrap();
+        let Host::V4(host) = routing.host else {
+            panic!("an IPv4 address")
+        };
+        SocketAddr::new(host.into(), routing.port)
+    }
+
+    /// A node that answers `echo.1`; a direct one is a router too.
+    pub(crate) fn config(&self, label: &str) -> NodeConfig {
+        let config = self.know(NodeConfig::named(name(label), key_of(label)));
+        if self.record(label).routing.is_none() {
+            return config;
+        }
+        config.listen(self.address(label)).router(RouterPolicy {
+            host: Access::Anyone,
+            call: Access::Anyone,
+            guests: true,
+        })
+    }
+
+    pub(crate) fn guest(&self) -> NodeConfig {
+        self.know(NodeConfig::guest())
+    }
+
+    pub(crate) async fn start(&self, label: &str) -> Node {
+        Node::start(self.config(label)).await.unwrap()
+    }
+
+    fn know(&self, config: NodeConfig) -> NodeConfig {
+        let config = config
+            .registry(RegistryConfig {
+                id: REGISTRY,
+                tld: "nectar".into(),
+                rpcs: Vec::new(),
+                quorum: None,
+            })
+            .allow_private(true)
+            .serve("echo.1", |request| async move {
+                Response::Success(Some(request.payload))
+            });
+        self.0.iter().fold(config, |config, (name, record)| {
+            config.pin(name.clone(), record.clone())
+        })
+    }
+}
+
+fn record(label: &str, routing: Option<Routing>, routers: &[&str]) -> Record {
+    Record {
+        owner: [1; 20],
+        manager: [0; 20],
+        key: key_of(label).verifying_key().to_bytes(),
+        routing,
+        routers: routers.iter().map(|router| name(router).label).collect(),
+        version: 1,
+        epoch: 1,
+    }
+}
+
+/// Every node has a loopback address of its own, so that no port can be taken in between. Systems that have only one
+/// loopback address choose a port instead.
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    if cfg!(target_os = "linux") {
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let last = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(last < 255, "more nodes than one process has addresses for");
+        return SocketAddr::new(Ipv4Addr::new(127, high % 127 + 1, low, last).into(), 9444);
+    }
+    static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    loop {
+        let address = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let mut taken = TAKEN.lock().unwrap();
+        if !taken.contains(&address.port()) {
+            taken.push(address.port());
+            return address;
+        }
+    }
+}
+
+/// What `future` comes to, if it does so in time.
+pub(crate) async fn soon<R>(what: &str, future: impl Future<Output = R>) -> R {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("too slow: {what}"))
+}
+
+pub(crate) async fn echo(
+    from: &Node,
+    to: &str,
+    payload: &'static [u8],
+) -> Result<Response, NodeError> {
+    let request = Request::new("echo.1", payload);
+    soon("an echo", from.request(&name(to), request)).await
+}
+
+pub(crate) fn ok(payload: &'static [u8]) -> Result<Response, NodeError> {
+    Ok(Response::Success(Some(Bytes::from_static(payload))))
+}
+
+/// Waits until an indirect node has a router.
+pub(crate) async fn reachable(node: &Node) {
+    let mut events = node.events();
+    if node.is_reachable() {
+        return;
+    }
+    soon("reachable", async {
+        while events.next().await != Some(Event::Reachable(true)) {}
+    })
+    .await;
+}
+
+/// Waits until `condition` holds.
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    soon(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
