@@ -2,7 +2,7 @@
 
 use super::{IncomingMessage, IncomingRequest, IncomingStream, service::Services, signer::Signer};
 use crate::{
-    config::{self, Allow, Listen},
+    config::{self, Listen},
     http::Site,
 };
 use node_core::{
@@ -67,18 +67,9 @@ impl NodeConfig {
             Some(name) => Self::named(name.clone(), signer),
             None => Self::guest(),
         };
-        new.core.registries.clone_from(&config.registries);
-        new.core.pinned.clone_from(&config.pinned);
-        new.core.user_agent.clone_from(&config.node.user_agent);
-        new.core.limits = config.limits.clone();
+        new.core = config.node_config(new.core.identity);
         new.allow_private = config.node.allow_private;
-        if let Some(listen) = &config.listen {
-            new = new.listen_with(listen.clone()).router(RouterPolicy {
-                host: access(&config.router.host),
-                call: access(&config.router.call),
-                guests: config.router.guests,
-            });
-        }
+        new.listen.clone_from(&config.listen);
         new
     }
 
@@ -213,14 +204,6 @@ impl std::fmt::Debug for NodeConfig {
             .field("allow_private", &self.allow_private)
             .field("services", &self.services)
             .finish_non_exhaustive()
-    }
-}
-
-fn access(allow: &Allow<Name>) -> Access {
-    match allow {
-        Allow::Anyone => Access::Anyone,
-        Allow::Only(names) if names.is_empty() => Access::Nobody,
-        Allow::Only(names) => Access::Only(names.as_slice().into()),
     }
 }
 

@@ -230,7 +230,12 @@ impl Shared {
                 "closed without a goodbye from all peers"
             );
         }
+        let tasks = lock(&self.tasks).take();
         self.abort();
+        if let Some(mut tasks) = tasks {
+            // So that the port is free and nothing runs any more when the caller goes on.
+            tasks.shutdown().await;
+        }
     }
 
     /// Ends everything at once: sockets, tasks, whatever waits.

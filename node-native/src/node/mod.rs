@@ -44,7 +44,7 @@ use std::{
     time::Duration,
 };
 use token::{Operation, Token, Waiter};
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, task::AbortHandle};
 
 pub use config::NodeConfig;
 pub use node_core::{
@@ -96,7 +96,8 @@ pub struct Node {
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
-    address: Option<SocketAddr>,
+    /// Where it listens, and the task that does.
+    server: Option<(SocketAddr, Option<AbortHandle>)>,
 }
 
 impl Drop for Handle {
@@ -127,14 +128,14 @@ impl Node {
         let core = node_core::node::Node::new(core, seed)?;
         let http = rpc::http_client()?;
         let shared = Shared::new(core, services, signer, dialer, http, events);
-        let mut address = None;
+        let mut listening = None;
         if let Some(listen) = listen {
             observe(&mut site, &Arc::downgrade(&shared));
             let server = Server::bind(listen, site).await?;
-            address = Some(server.local_addr());
-            // Not the socket's task is to keep the node alive, so the server knows it weakly.
+            let address = server.local_addr();
+            // Connections outlive the server; they must not keep the node.
             let accepting = Arc::downgrade(&shared);
-            shared.spawn(server.serve(
+            let task = shared.spawn(server.serve(
                 move |accepted| {
                     if let Some(shared) = accepting.upgrade() {
                         shared.accept(accepted);
@@ -142,10 +143,14 @@ impl Node {
                 },
                 std::future::pending(),
             ));
+            listening = Some((address, task));
         }
         shared.start();
         Ok(Self {
-            handle: Arc::new(Handle { shared, address }),
+            handle: Arc::new(Handle {
+                shared,
+                server: listening,
+            }),
         })
     }
 
@@ -158,7 +163,7 @@ impl Node {
 
     /// Where it listens; `None` for an indirect node.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.handle.address
+        self.handle.server.as_ref().map(|(address, _)| *address)
     }
 
     /// Reads a name as people write it: `alice.nectar`.
@@ -350,6 +355,9 @@ impl Node {
 
     /// Tells all peers, lets what is queued leave, then ends. Whatever still waits fails with [`Code::NodeClosed`].
     pub async fn close(&self) {
+        if let Some((_, Some(server))) = &self.handle.server {
+            server.abort();
+        }
         self.shared().shut_down(PATIENCE).await;
     }
 
