@@ -371,7 +371,19 @@ fn a_file_that_is_named_must_exist() {
 #[test]
 fn pages_and_the_core_are_told_what_the_file_says() {
     let config = load(EXAMPLE, &[], &[]).unwrap();
-    let document = crate::http::WellKnown::of(&config, vec!["alice.nectar".into()]);
+    let offered = crate::http::PublicRouter {
+        name: "alice.nectar".into(),
+        url: "ws://127.0.0.1:9000".into(),
+        index: 1,
+    };
+    let document = crate::http::WellKnown::of(&config, vec![offered]);
+    let shown = serde_json::to_value(&document).unwrap();
+    assert_eq!(shown["registries"][0]["chainId"], 31337);
+    assert_eq!(shown["routers"][0]["index"], 1);
+    assert!(
+        shown.get("faucet").is_none(),
+        "what there is not, is not said"
+    );
     assert_eq!(document.node.as_deref(), Some("alice.nectar"));
     let registry = &document.registries[0];
     assert_eq!(

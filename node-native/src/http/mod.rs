@@ -36,7 +36,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 pub use page::{Page, PageError};
-pub use site::{FaucetFn, PublicRegistry, Site, StatusFn, WellKnown};
+pub use site::{FaucetFn, PublicPage, PublicRegistry, PublicRouter, Site, StatusFn, WellKnown};
 pub use slots::Slot;
 
 /// Longest life of a connection that never becomes a WebSocket: enough for the page over a slow line.

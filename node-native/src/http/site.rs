@@ -18,6 +18,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
     http::{Method, StatusCode},
 };
+use node_core::registry::RegistryConfig;
 use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -52,31 +53,31 @@ pub struct Site {
 
 /// `/.well-known/nectar.json`: what a page pins at its first use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct WellKnown {
     /// Version of this document: 1.
     pub version: u32,
     /// The node's name as people write it, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// Registries whose names are spoken here.
     pub registries: Vec<PublicRegistry>,
-    /// Routers on offer, by name.
-    pub routers: Vec<String>,
-    /// SHA-256 of the page, in hex.
-    pub page: Option<String>,
-    /// Whether `/faucet` gives test money.
-    pub faucet: bool,
+    /// Routers on offer.
+    pub routers: Vec<PublicRouter>,
+    /// The page that is served here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<PublicPage>,
+    /// Path of the faucet, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub faucet: Option<String>,
+    /// A node that answers `echo.1` requests, to try things on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub echo: Option<String>,
 }
 
 impl WellKnown {
     /// What the configuration says; `routers` are those that this node offers, itself among them if it is one.
-    pub fn of(config: &Config, routers: Vec<String>) -> Self {
-        let registries = config.registries.iter().map(|registry| PublicRegistry {
-            tld: registry.tld.to_string(),
-            chain_id: registry.id.chain_id,
-            contract: format!("0x{}", hex::encode(registry.id.contract)),
-            rpcs: registry.rpcs.iter().map(ToString::to_string).collect(),
-            quorum: registry.effective_quorum(),
-        });
+    pub fn of(config: &Config, routers: Vec<PublicRouter>) -> Self {
         Self {
             version: 1,
             node: config
@@ -84,7 +85,7 @@ impl WellKnown {
                 .name
                 .as_ref()
                 .map(|name| config.display_name(name)),
-            registries: registries.collect(),
+            registries: config.registries.iter().map(PublicRegistry::of).collect(),
             routers,
             ..Self::default()
         }
@@ -93,6 +94,7 @@ impl WellKnown {
 
 /// A registry as pages see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PublicRegistry {
     /// Ending of its names.
     pub tld: String,
@@ -106,6 +108,40 @@ pub struct PublicRegistry {
     pub quorum: u8,
 }
 
+impl PublicRegistry {
+    /// As configured.
+    pub fn of(registry: &RegistryConfig) -> Self {
+        Self {
+            tld: registry.tld.to_string(),
+            chain_id: registry.id.chain_id,
+            contract: format!("0x{}", hex::encode(registry.id.contract)),
+            rpcs: registry.rpcs.iter().map(ToString::to_string).collect(),
+            quorum: registry.effective_quorum(),
+        }
+    }
+}
+
+/// A router as pages see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicRouter {
+    /// Its name as people write it.
+    pub name: String,
+    /// Where browsers reach it: `ws://` or `wss://`, host and port.
+    pub url: String,
+    /// Its number in the registry, which records list.
+    pub index: u32,
+}
+
+/// The page, so that whoever cares can compare it with a build of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicPage {
+    /// SHA-256 in hex, as `nectar run` prints it.
+    pub hash: String,
+}
+
+/// Where the faucet is, on nodes that have one.
+const FAUCET: &str = "/faucet";
+
 /// A site, with everything computed that does not depend on a request.
 pub(super) struct Prepared {
     site: Site,
@@ -116,8 +152,10 @@ pub(super) struct Prepared {
 impl Prepared {
     pub(super) fn new(mut site: Site, listen: &Listen) -> Self {
         site.well_known.version = 1;
-        site.well_known.page = site.page.as_ref().map(|page| page.hash().to_owned());
-        site.well_known.faucet = site.faucet.is_some();
+        site.well_known.page = site.page.as_ref().map(|page| PublicPage {
+            hash: page.hash().to_owned(),
+        });
+        site.well_known.faucet = site.faucet.as_ref().map(|_| FAUCET.to_owned());
         let well_known = serde_json::to_vec_pretty(&site.well_known)
             .unwrap_or_default()
             .into();
@@ -166,7 +204,7 @@ impl Prepared {
         if path == PATH {
             return upgrade(request, &listen.origins, seat);
         }
-        if path == "/faucet" {
+        if path == FAUCET {
             return self.faucet(request).await;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
