@@ -1,0 +1,413 @@
+//! `StartOptions`, read field by field: what is wrong is named with its place.
+
+use crate::convert::invalid;
+use js_sys::{Array, Object, Reflect};
+use node_core::{
+    Label, Limits, Name, RegistryId,
+    registry::{Host, NameParseError, Record, RegistryConfig, Resolver, ResolverLimits, Routing},
+    time::Duration,
+};
+use wasm_bindgen::prelude::*;
+
+/// What a node is started with.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Own name; none for a guest.
+    pub(crate) name: Option<Name>,
+    pub(crate) registries: Vec<RegistryConfig>,
+    /// Routers that a guest keeps a connection to.
+    pub(crate) routers: Vec<Name>,
+    pub(crate) pinned: Vec<(Name, Record)>,
+    pub(crate) allow_private: bool,
+    pub(crate) user_agent: Option<String>,
+    pub(crate) limits: Limits,
+}
+
+impl Options {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// `invalid_argument`, as plain data, with the field and what it should be.
+    pub(crate) fn read(options: &JsValue) -> Result<Self, JsValue> {
+        Self::parse(options).map_err(|why| invalid(&why))
+    }
+
+    fn parse(options: &JsValue) -> Result<Self, String> {
+        let root = Fields::new(options, "the options")?;
+        root.only(&[
+            "name",
+            "guest",
+            "registries",
+            "routers",
+            "pinned",
+            "allowPrivate",
+            "userAgent",
+            "limits",
+        ])?;
+        let registries = root
+            .list("registries")?
+            .iter()
+            .map(registry)
+            .collect::<Result<Vec<_>, _>>()?;
+        for (index, registry) in registries.iter().enumerate() {
+            if registries[..index]
+                .iter()
+                .any(|other| other.tld == registry.tld)
+            {
+                return Err(format!("two registries have the ending .{}", registry.tld));
+            }
+        }
+        let names = Names::new(&registries)?;
+        let name = root.optional("name", Fields::text)?;
+        let guest = root.optional("guest", Fields::flag)?.unwrap_or(false);
+        let name = match (name, guest) {
+            (Some(name), false) => Some(names.parse(&name, "name")?),
+            (None, true) => None,
+            (Some(_), true) => return Err("a node has a name or is a guest, not both".into()),
+            (None, false) => return Err("name is missing; a node without one sets guest".into()),
+        };
+        Ok(Self {
+            name,
+            routers: root
+                .list("routers")?
+                .iter()
+                .map(|router| known_router(router, &names))
+                .collect::<Result<_, _>>()?,
+            pinned: root
+                .list("pinned")?
+                .iter()
+                .map(|record| pinned(record, &names))
+                .collect::<Result<_, _>>()?,
+            registries,
+            allow_private: root
+                .optional("allowPrivate", Fields::flag)?
+                .unwrap_or(false),
+            user_agent: root.optional("userAgent", Fields::text)?,
+            limits: match root.optional("limits", |fields, name| fields.inner(name))? {
+                Some(fields) => limits(&fields)?,
+                None => Limits::default(),
+            },
+        })
+    }
+}
+
+fn registry(fields: &Fields) -> Result<RegistryConfig, String> {
+    fields.only(&["tld", "chainId", "contract", "rpcs", "quorum"])?;
+    let tld = fields.text("tld")?;
+    let plain = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    if !tld.split('.').all(plain) {
+        return Err(fields.wrong(
+            "tld",
+            "an ending of names such as \"nectar\", without its dot",
+        ));
+    }
+    let contract = fields.text("contract")?;
+    let contract = contract
+        .strip_prefix("0x")
+        .and_then(unhex)
+        .ok_or_else(|| fields.wrong("contract", "0x and 40 hexadecimal digits"))?;
+    let rpcs = fields.texts("rpcs")?;
+    for (index, rpc) in rpcs.iter().enumerate() {
+        if !has_scheme(rpc, &["https://", "http://"]) {
+            return Err(fields.wrong(&format!("rpcs[{index}]"), "an http or https address"));
+        }
+    }
+    let most = u8::try_from(rpcs.len()).unwrap_or(u8::MAX).max(1);
+    let quorum = match fields.optional("quorum", |fields, name| fields.whole(name))? {
+        None => None,
+        Some(quorum) => Some(
+            u8::try_from(quorum)
+                .ok()
+                .filter(|quorum| (1..=most).contains(quorum))
+                .ok_or_else(|| fields.wrong("quorum", &format!("between 1 and {most}")))?,
+        ),
+    };
+    Ok(RegistryConfig {
+        id: RegistryId {
+            chain_id: fields.whole("chainId")?,
+            contract,
+        },
+        tld: tld.into(),
+        rpcs: rpcs.into_iter().map(Into::into).collect(),
+        quorum,
+    })
+}
+
+/// A router that the serving node offers. Its record says where it is dialled, and only its record can say with which
+/// key it answers, so of the address just the form is checked.
+fn known_router(fields: &Fields, names: &Names) -> Result<Name, String> {
+    fields.only(&["name", "url"])?;
+    if !has_scheme(&fields.text("url")?, &["wss://", "ws://"]) {
+        return Err(fields.wrong("url", "a ws or wss address"));
+    }
+    names.parse(&fields.text("name")?, &fields.path("name"))
+}
+
+fn pinned(fields: &Fields, names: &Names) -> Result<(Name, Record), String> {
+    fields.only(&["name", "key", "routing", "routers"])?;
+    let name = names.parse(&fields.text("name")?, &fields.path("name"))?;
+    let key =
+        unhex(&fields.text("key")?).ok_or_else(|| fields.wrong("key", "64 hexadecimal digits"))?;
+    let routing = match fields.optional("routing", |fields, name| fields.inner(name))? {
+        Some(fields) => Some(routing(&fields)?),
+        None => None,
+    };
+    let routers = fields
+        .texts("routers")?
+        .iter()
+        .enumerate()
+        .map(|(index, router)| {
+            let path = fields.path(&format!("routers[{index}]"));
+            names.router(router, &name, &path)
+        })
+        .collect::<Result<_, _>>()?;
+    let record = Record {
+        owner: [0; 20],
+        manager: [0; 20],
+        key,
+        routing,
+        routers,
+        version: 1,
+        epoch: 1,
+    };
+    match record.check() {
+        Ok(()) => Ok((name, record)),
+        Err(why) => Err(format!("{}: {why}", fields.path)),
+    }
+}
+
+fn routing(fields: &Fields) -> Result<Routing, String> {
+    fields.only(&["host", "port", "schemes"])?;
+    let host = Host::parse(&fields.text("host")?)
+        .map_err(|why| format!("{}: {why}", fields.path("host")))?;
+    let port = u16::try_from(fields.whole("port")?)
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| fields.wrong("port", "between 1 and 65535"))?;
+    let schemes = fields.texts("schemes")?;
+    if schemes.is_empty()
+        || schemes
+            .iter()
+            .any(|scheme| scheme != "ws" && scheme != "wss")
+    {
+        return Err(fields.wrong("schemes", "\"ws\", \"wss\" or both"));
+    }
+    let has = |wanted| schemes.iter().any(|scheme| scheme == wanted);
+    Ok(Routing {
+        host,
+        port,
+        ws: has("ws"),
+        wss: has("wss"),
+    })
+}
+
+/// Fields of [`Limits`] by the names that JavaScript gives them; times are in milliseconds.
+macro_rules! limits {
+    ($fields:expr, $limits:ident: $($name:literal $field:ident $kind:ident;)*) => {
+        $fields.only(&[$($name,)*])?;
+        $(if let Some(value) = $fields.optional($name, |fields, name| fields.whole(name))? {
+            $limits.$field = limits!($kind value)
+                .ok_or_else(|| $fields.wrong($name, "a smaller number"))?;
+        })*
+    };
+    (millis $value:ident) => { ($value <= DURATION_MAX_MS).then(|| Duration::from_millis($value)) };
+    (number $value:ident) => { $value.try_into().ok() };
+}
+
+/// A year; every sum of times stays far from the end of the clock.
+const DURATION_MAX_MS: u64 = 366 * 24 * 3600 * 1000;
+
+fn limits(fields: &Fields) -> Result<Limits, String> {
+    let mut limits = Limits::default();
+    limits! { fields, limits:
+        "handshakeTimeoutMs" handshake_timeout millis;
+        "clockWindowMs" clock_window millis;
+        "messageBytes" message_bytes number;
+        "inboxBytes" inbox_bytes number;
+        "retainedBytes" retained_bytes number;
+        "outboxBytes" outbox_bytes number;
+        "streamWindow" stream_window number;
+        "streams" streams number;
+        "requests" requests number;
+        "requestDeadlineMs" request_deadline millis;
+        "keepaliveMs" keepalive millis;
+        "keepaliveMisses" keepalive_misses number;
+        "circuits" circuits number;
+        "circuitWindow" circuit_window number;
+        "routers" routers number;
+        "backoffMinMs" backoff_min millis;
+        "backoffMaxMs" backoff_max millis;
+        "waiting" waiting number;
+        "raceStaggerMs" race_stagger millis;
+    }
+    Ok(limits)
+}
+
+/// Reads names before there is a node.
+struct Names(Resolver);
+
+impl Names {
+    fn new(registries: &[RegistryConfig]) -> Result<Self, String> {
+        Resolver::new(registries.to_vec(), Vec::new(), ResolverLimits::default())
+            .map(Self)
+            .map_err(|(name, why)| format!("{name}: {why}"))
+    }
+
+    fn parse(&self, text: &str, path: &str) -> Result<Name, String> {
+        self.0
+            .parse(text)
+            .map_err(|why| format!("{path} {text:?}: {why}"))
+    }
+
+    /// A router, with its ending or without: records list labels of their own registry.
+    fn router(&self, text: &str, of: &Name, path: &str) -> Result<Label, String> {
+        match self.0.parse(text) {
+            Ok(name) if name.registry == of.registry => Ok(name.label),
+            Ok(_) => Err(format!(
+                "{path} {text:?}: a router has the ending of the name it serves"
+            )),
+            Err(NameParseError::NoTld(_)) => {
+                Label::new(text).map_err(|why| format!("{path} {text:?}: {why}"))
+            }
+            Err(why) => Err(format!("{path} {text:?}: {why}")),
+        }
+    }
+}
+
+/// The fields of an object and where it stands in the options.
+struct Fields {
+    object: JsValue,
+    path: String,
+}
+
+impl Fields {
+    fn new(value: &JsValue, path: &str) -> Result<Self, String> {
+        if !value.is_object() || Array::is_array(value) {
+            return Err(format!("{path}: an object is needed"));
+        }
+        Ok(Self {
+            object: value.clone(),
+            path: path.into(),
+        })
+    }
+
+    /// A field's full name.
+    fn path(&self, name: &str) -> String {
+        if self.path.starts_with("the ") {
+            name.into()
+        } else {
+            format!("{}.{name}", self.path)
+        }
+    }
+
+    fn wrong(&self, name: &str, needed: &str) -> String {
+        format!("{}: {needed} is needed", self.path(name))
+    }
+
+    /// Refuses misspelt fields, which would otherwise be ignored in silence.
+    fn only(&self, known: &[&str]) -> Result<(), String> {
+        let keys = Object::keys(self.object.unchecked_ref::<Object>());
+        for key in keys.iter().filter_map(|key| key.as_string()) {
+            if !known.contains(&key.as_str()) {
+                return Err(format!(
+                    "{} is unknown; there are {}",
+                    self.path(&key),
+                    known.join(", ")
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Option<JsValue> {
+        crate::scope::field(&self.object, name)
+    }
+
+    fn optional<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&Self, &str) -> Result<T, String>,
+    ) -> Result<Option<T>, String> {
+        self.get(name).map(|_| read(self, name)).transpose()
+    }
+
+    fn text(&self, name: &str) -> Result<String, String> {
+        self.get(name)
+            .and_then(|value| value.as_string())
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| self.wrong(name, "a text"))
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, String> {
+        self.get(name)
+            .and_then(|value| value.as_bool())
+            .ok_or_else(|| self.wrong(name, "true or false"))
+    }
+
+    /// A whole number that is not negative and that JavaScript represents exactly.
+    fn whole(&self, name: &str) -> Result<u64, String> {
+        self.get(name)
+            .and_then(|value| value.as_f64())
+            .filter(|number| {
+                number.fract() == 0.0 && (0.0..=9_007_199_254_740_991.0).contains(number)
+            })
+            .map(|number| number as u64)
+            .ok_or_else(|| self.wrong(name, "a whole number"))
+    }
+
+    fn inner(&self, name: &str) -> Result<Self, String> {
+        Self::new(&self.value(name), &self.path(name))
+    }
+
+    /// Objects in a list; none where there is no list.
+    fn list(&self, name: &str) -> Result<Vec<Self>, String> {
+        self.items(name)?
+            .iter()
+            .enumerate()
+            .map(|(index, item)| Self::new(item, &self.path(&format!("{name}[{index}]"))))
+            .collect()
+    }
+
+    fn texts(&self, name: &str) -> Result<Vec<String>, String> {
+        self.items(name)?
+            .iter()
+            .enumerate()
+            .map(|(index, item)| {
+                item.as_string()
+                    .ok_or_else(|| self.wrong(&format!("{name}[{index}]"), "a text"))
+            })
+            .collect()
+    }
+
+    fn items(&self, name: &str) -> Result<Vec<JsValue>, String> {
+        match self.get(name) {
+            None => Ok(Vec::new()),
+            Some(list) if Array::is_array(&list) => {
+                Ok(list.unchecked_into::<Array>().iter().collect())
+            }
+            Some(_) => Err(self.wrong(name, "a list")),
+        }
+    }
+
+    fn value(&self, name: &str) -> JsValue {
+        Reflect::get(&self.object, &name.into()).unwrap_or(JsValue::UNDEFINED)
+    }
+}
+
+fn has_scheme(address: &str, schemes: &[&str]) -> bool {
+    schemes.iter().any(|scheme| {
+        address
+            .strip_prefix(scheme)
+            .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+    })
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes).ok().map(|()| bytes)
+}
