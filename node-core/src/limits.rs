@@ -31,7 +31,8 @@ pub struct Limits {
     pub stream_initial: u64,
     /// Streams that one peer may hold open. 64; worst case times `stream_window`.
     pub streams: usize,
-    /// Requests of one peer that are being handled. 256; their bytes count towards `inbox_bytes`.
+    /// Requests of one peer that the application handles at once. 256; their bytes count towards `inbox_bytes`, and one
+    /// more is answered with `queue_full`.
     pub requests: usize,
     /// Default deadline of a request. 30 s.
     pub request_deadline: Duration,

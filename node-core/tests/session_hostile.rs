@@ -46,7 +46,7 @@ fn attach(channel: &Channel) -> Attach {
 }
 
 impl Duel {
-    /// The attacker dialled: its items have even numbers, its circuits too.
+    /// The attacker dialled: its items are 4, 8, 12 …, its streams 6, 10, 14 …, its circuits 0, 2, 4 ….
     fn new() -> Self {
         Self::with(Limits::default())
     }
@@ -141,23 +141,23 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
         ),
         (
             "an item of our numbering",
-            vec![Duel::request(1, b"x")],
+            vec![Duel::request(5, b"x")],
             Code::FrameUnexpected,
         ),
         (
-            "a number left out",
-            vec![Duel::request(4, b"x")],
+            "a number of no class",
+            vec![Duel::request(99, b"x")],
             Code::FrameUnexpected,
         ),
         (
             "a number used twice",
-            vec![Duel::request(2, b"x"), Duel::request(2, b"x")],
+            vec![Duel::request(4, b"x"), Duel::request(4, b"x")],
             Code::FrameUnexpected,
         ),
         (
             "an answer to what was never asked",
             vec![Frame::Response {
-                id: 1,
+                id: 5,
                 kind: ResponseKind::Data,
                 code: 0,
                 total: 4,
@@ -168,7 +168,7 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
         (
             "more of what was never announced",
             vec![Frame::More {
-                id: 2,
+                id: 4,
                 data: data.clone(),
             }],
             Code::FrameUnexpected,
@@ -176,7 +176,7 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
         (
             "bytes of no stream",
             vec![Frame::Data {
-                id: 2,
+                id: 4,
                 data: data.clone(),
             }],
             Code::FrameUnexpected,
@@ -193,18 +193,18 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
         ),
         (
             "delivery of nothing",
-            vec![Frame::Delivered(3)],
+            vec![Frame::Delivered(9)],
             Code::FrameUnexpected,
         ),
         (
             "cancelling nothing",
-            vec![Frame::Cancel(2)],
+            vec![Frame::Cancel(4)],
             Code::FrameUnexpected,
         ),
         (
             "a payload longer than announced",
             vec![Frame::Message {
-                id: 2,
+                id: 4,
                 total: 3,
                 protocol: "p".into(),
                 data: data.clone(),
@@ -214,7 +214,7 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
         (
             "a payload shorter than announced",
             vec![Frame::Message {
-                id: 2,
+                id: 4,
                 total: 5,
                 protocol: "p".into(),
                 data: data.clone(),
@@ -224,7 +224,7 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
         (
             "a long payload in one frame",
             vec![Frame::Message {
-                id: 2,
+                id: 4,
                 total: long.len() as u32,
                 protocol: "p".into(),
                 data: long,
@@ -234,7 +234,7 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
         (
             "a message above the limit",
             vec![Frame::Message {
-                id: 2,
+                id: 4,
                 total: (16 << 20) + 1,
                 protocol: "p".into(),
                 data: Bytes::new(),
@@ -244,7 +244,7 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
         (
             "1 GiB claimed",
             vec![Frame::Message {
-                id: 2,
+                id: 4,
                 total: 1 << 30,
                 protocol: "p".into(),
                 data: Bytes::new(),
@@ -255,19 +255,19 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
             "bytes of a long message before credit",
             vec![
                 Frame::Message {
-                    id: 2,
+                    id: 4,
                     total: 1 << 20,
                     protocol: "p".into(),
                     data: Bytes::new(),
                 },
                 Frame::Message {
-                    id: 4,
+                    id: 8,
                     total: 16 << 20,
                     protocol: "p".into(),
                     data: Bytes::new(),
                 },
                 Frame::More {
-                    id: 4,
+                    id: 8,
                     data: data.clone(),
                 },
             ],
@@ -277,13 +277,13 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
             "more bytes of a stream than its window",
             vec![
                 Frame::Stream {
-                    id: 2,
+                    id: 6,
                     window: 0,
                     protocol: "p".into(),
                     metadata: Bytes::new(),
                 },
                 Frame::Data {
-                    id: 2,
+                    id: 6,
                     data: Bytes::from(vec![0; (16 << 10) + 1]),
                 },
             ],
@@ -293,14 +293,14 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
             "bytes after a stream's end",
             vec![
                 Frame::Stream {
-                    id: 2,
+                    id: 6,
                     window: 0,
                     protocol: "p".into(),
                     metadata: Bytes::new(),
                 },
-                Frame::Fin(2),
+                Frame::Fin(6),
                 Frame::Data {
-                    id: 2,
+                    id: 6,
                     data: data.clone(),
                 },
             ],
@@ -309,7 +309,7 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
         (
             "a circuit's number left out",
             vec![Frame::Open {
-                cid: 2,
+                cid: 4,
                 window: 0,
                 hide: false,
                 to: name_of_bob.clone(),
@@ -353,7 +353,7 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
 
 #[test]
 fn a_first_record_without_attach_is_refused() {
-    for frames in [vec![], vec![Frame::Ping(1)], vec![Duel::request(2, b"x")]] {
+    for frames in [vec![], vec![Frame::Ping(1)], vec![Duel::request(4, b"x")]] {
         let (_, mut peer, ours) = connect(&Actor::named("mallory", 1), &Actor::named("bob", 2), 7);
         let config = SessionConfig {
             limits: Arc::default(),
@@ -471,17 +471,17 @@ fn an_inbox_takes_no_more_than_it_announced_until_the_application_answers() {
         ..Limits::default()
     });
     let payload = vec![0; 1000];
-    let cost = Duel::request(2, &payload).encode().len() as u64 + CHARGE;
+    let cost = Duel::request(4, &payload).encode().len() as u64 + CHARGE;
     let fit = (128 << 10) / cost;
     for n in 0..fit {
         assert_eq!(
-            duel.say(&[Duel::request(2 + 2 * n, &payload)]),
+            duel.say(&[Duel::request(4 + 4 * n, &payload)]),
             Ok(()),
             "{n} of {fit}"
         );
     }
     assert_eq!(
-        duel.say(&[Duel::request(2 + 2 * fit, &payload)]),
+        duel.say(&[Duel::request(4 + 4 * fit, &payload)]),
         Err(Code::FlowViolated)
     );
 
@@ -496,9 +496,9 @@ fn an_inbox_takes_no_more_than_it_announced_until_the_application_answers() {
             spent + cost <= limit,
             "credit returns as requests are answered: {n}"
         );
-        polite.say(&[Duel::request(2 + 2 * n, &payload)]).unwrap();
+        polite.say(&[Duel::request(4 + 4 * n, &payload)]).unwrap();
         spent += cost;
-        assert!(polite.session.respond(2 + 2 * n, Response::Success(None)));
+        assert!(polite.session.respond(4 + 4 * n, Response::Success(None)));
         for frame in polite.hear() {
             if let Frame::Credit {
                 id: 0,
@@ -524,7 +524,7 @@ fn long_messages_get_memory_one_budget_at_a_time() {
         protocol: "p".into(),
         data: Bytes::new(),
     };
-    duel.say(&[announce(2), announce(4)]).unwrap();
+    duel.say(&[announce(4), announce(8)]).unwrap();
     let granted = |frames: Vec<Frame>| {
         let ids = frames.into_iter().filter_map(|frame| match frame {
             Frame::Credit { id, limit } if id != 0 => Some((id, limit)),
@@ -534,14 +534,14 @@ fn long_messages_get_memory_one_budget_at_a_time() {
     };
     assert_eq!(
         granted(duel.hear()),
-        [(2, 600 << 10)],
+        [(4, 600 << 10)],
         "two do not fit the budget of one"
     );
     let mut left = 600 << 10;
     while left > 0 {
         let piece = left.min(60_000);
         duel.say(&[Frame::More {
-            id: 2,
+            id: 4,
             data: Bytes::from(vec![1; piece]),
         }])
         .unwrap();
@@ -549,7 +549,7 @@ fn long_messages_get_memory_one_budget_at_a_time() {
     }
     assert_eq!(
         granted(duel.hear()),
-        [(4, 600 << 10)],
+        [(8, 600 << 10)],
         "the second has its turn when the first is complete"
     );
     assert_eq!(
@@ -560,15 +560,15 @@ fn long_messages_get_memory_one_budget_at_a_time() {
         1
     );
     // Cancelled while it is put together: the memory is free again.
-    duel.say(&[Frame::Cancel(4), announce(6)]).unwrap();
-    assert_eq!(granted(duel.hear()), [(6, 600 << 10)]);
+    duel.say(&[Frame::Cancel(8), announce(12)]).unwrap();
+    assert_eq!(granted(duel.hear()), [(12, 600 << 10)]);
 }
 
 #[test]
 fn the_peers_streams_are_bounded_in_number() {
     let mut duel = Duel::new();
     let open = |n: u64| Frame::Stream {
-        id: 2 + 2 * n,
+        id: 6 + 4 * n,
         window: 0,
         protocol: "p".into(),
         metadata: Bytes::new(),
@@ -580,10 +580,10 @@ fn the_peers_streams_are_bounded_in_number() {
     duel.say(&[open(64)]).unwrap();
     let heard = duel.hear();
     assert!(
-        heard.contains(&Frame::Stop(2 + 2 * 64, Code::QueueFull.as_u16())),
+        heard.contains(&Frame::Stop(6 + 4 * 64, Code::QueueFull.as_u16())),
         "{heard:?}"
     );
-    assert!(heard.contains(&Frame::Reset(2 + 2 * 64, Code::QueueFull.as_u16())));
+    assert!(heard.contains(&Frame::Reset(6 + 4 * 64, Code::QueueFull.as_u16())));
 }
 
 #[test]
@@ -693,7 +693,7 @@ fn silence_is_noticed_by_the_listening_side_and_then_by_the_other() {
 fn one_byte_frames_of_a_stream_cost_no_more_memory_than_their_window() {
     let mut duel = Duel::new();
     duel.say(&[Frame::Stream {
-        id: 2,
+        id: 6,
         window: 0,
         protocol: "p".into(),
         metadata: Bytes::new(),
@@ -702,14 +702,14 @@ fn one_byte_frames_of_a_stream_cost_no_more_memory_than_their_window() {
     // 16 KiB of credit in single bytes, each in a record beside much else that is read at once.
     for byte in 0..16_384u32 {
         duel.say(&[Frame::Data {
-            id: 2,
+            id: 6,
             data: Bytes::from(vec![byte as u8]),
         }])
         .unwrap();
     }
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     let (mut chunks, mut bytes) = (0, 0);
-    while let std::task::Poll::Ready(Ok(Some(chunk))) = duel.session.read(2, &mut cx) {
+    while let std::task::Poll::Ready(Ok(Some(chunk))) = duel.session.read(6, &mut cx) {
         chunks += 1;
         bytes += chunk.len();
     }

@@ -3,6 +3,7 @@
 use super::{
     Event, Session,
     items::{Asked, LongBody},
+    numbers::Class,
     sender::Outgoing,
 };
 use crate::{
@@ -158,7 +159,7 @@ impl<T> Session<T> {
             metadata,
             payload,
         } = request;
-        let id = self.take_id();
+        let id = self.numbers.take(Class::Item);
         let deadline_ms = u32::try_from(deadline.since(now).as_millis()).unwrap_or(u32::MAX);
         let (total, inline, body) = cut(payload);
         let frame = Frame::Request {
@@ -195,7 +196,7 @@ impl<T> Session<T> {
         if let Err(code) = self.check_outbox(payload.len()) {
             return Err((token, code));
         }
-        let id = self.take_id();
+        let id = self.numbers.take(Class::Item);
         let (total, inline, body) = cut(payload);
         let frame = Frame::Message {
             id,
@@ -222,6 +223,7 @@ impl<T> Session<T> {
         if let Some(deadline) = asked.deadline {
             self.items.deadlines.insert((deadline, id));
         }
+        self.items.long_bytes += asked.body.as_ref().map_or(0, |body| body.rest.len());
         self.items.asked.insert(id, asked);
         let mut outgoing = Outgoing::with_payload(frame, inline);
         outgoing.charge = outgoing.len() as u64 + CHARGE;
@@ -258,6 +260,7 @@ impl<T> Session<T> {
             return false;
         }
         served.answered = true;
+        self.items.handling -= 1;
         let (kind, code, payload) = match answer {
             Response::Success(Some(data)) => (ResponseKind::Data, 0, data),
             Response::Success(None) => (ResponseKind::Empty, 0, Bytes::new()),
@@ -274,19 +277,27 @@ impl<T> Session<T> {
                 )
             }
         };
-        let (kind, code, payload) = if payload.len() > self.config.limits.message_bytes {
-            let text = Code::TooLarge.meaning().as_bytes();
-            (
-                ResponseKind::Error,
-                Code::TooLarge.as_u16(),
-                Bytes::from_static(text),
-            )
+        let refused = if payload.len() > self.config.limits.message_bytes {
+            Some(Code::TooLarge)
+        } else if self.sender.queued + self.items.long_bytes + payload.len()
+            > self.config.limits.outbox_bytes
+        {
+            // Whoever asks without reading the answers cannot make us keep them all.
+            Some(Code::QueueFull)
         } else {
-            (kind, code, payload)
+            None
+        };
+        let (kind, code, payload) = match refused {
+            Some(code) => {
+                let text = Bytes::from_static(code.meaning().as_bytes());
+                (ResponseKind::Error, code.as_u16(), text)
+            }
+            None => (kind, code, payload),
         };
         let (total, inline, body) = cut(payload);
+        self.items.long_bytes += body.as_ref().map_or(0, |body| body.rest.len());
         served.body = body;
-        self.release_charge(id);
+        let released = core::mem::take(&mut served.charge);
         let frame = Frame::Response {
             id,
             kind,
@@ -294,8 +305,9 @@ impl<T> Session<T> {
             total,
             data: Bytes::new(),
         };
-        self.sender
-            .push_urgent(Outgoing::with_payload(&frame, inline));
+        let mut outgoing = Outgoing::with_payload(&frame, inline);
+        outgoing.releases = released;
+        self.sender.push_urgent(outgoing);
         self.settle_answered(id);
         self.dirty = true;
         true
@@ -309,10 +321,10 @@ impl<T> Session<T> {
             .get(&id)
             .is_some_and(|served| !served.is_request && served.head.is_none())
         {
-            self.release_charge(id);
-            self.items.served.remove(&id);
-            self.sender
-                .push_urgent(Outgoing::new(&Frame::Delivered(id)));
+            let served = self.items.served.remove(&id);
+            let mut outgoing = Outgoing::new(&Frame::Delivered(id));
+            outgoing.releases = served.map_or(0, |served| served.charge);
+            self.sender.push_urgent(outgoing);
             self.dirty = true;
         }
     }
@@ -395,7 +407,10 @@ impl<T> Session<T> {
         let Some(asked) = self.items.forget_asked(id) else {
             return;
         };
-        self.sender.push_urgent(Outgoing::new(&Frame::Cancel(id)));
+        // What never left needs no word; its number is skipped.
+        if !self.sender.forget_inbox(id) {
+            self.sender.push_urgent(Outgoing::new(&Frame::Cancel(id)));
+        }
         self.promise();
         self.dirty = true;
         out.push(Event::Failed {
@@ -404,15 +419,18 @@ impl<T> Session<T> {
         });
     }
 
-    /// Forgets an item of the peer's that was still being put together.
+    /// Forgets an item of the peer's with whatever it holds: its place in the inbox, what came of it, what is left of
+    /// its answer.
     pub(super) fn drop_served(&mut self, id: u64) {
-        self.release_charge(id);
-        if let Some(served) = self.items.served.remove(&id)
-            && let Some(assembly) = served.assembly
-        {
+        let Some(served) = self.items.served.remove(&id) else {
+            return;
+        };
+        self.items.long_bytes -= served.body.as_ref().map_or(0, |body| body.rest.len());
+        if let Some(assembly) = served.assembly {
             self.items.release(id, assembly.granted, assembly.total);
             self.promise();
         }
+        self.release_charge(served.charge);
     }
 
     /// Removes a request once its answer has left completely.
@@ -435,18 +453,22 @@ impl<T> Session<T> {
         }
     }
 
-    fn release_charge(&mut self, id: u64) {
-        if let Some(served) = self.items.served.get_mut(&id) {
-            self.items.inbox_released += core::mem::take(&mut served.charge);
-            let limit = self.items.inbox_released + self.config.limits.inbox_bytes;
-            if limit >= self.items.inbox_limit + self.config.limits.inbox_bytes / 4 {
-                self.announce_inbox();
-            }
+    /// Returns room in the inbox.
+    pub(super) fn release_charge(&mut self, charge: u64) {
+        self.items.inbox_released += charge;
+        self.announce_inbox_if_due();
+    }
+
+    /// Says that there is room in the inbox once a quarter of it has come together.
+    pub(super) fn announce_inbox_if_due(&mut self) {
+        let limit = self.items.inbox_released + self.config.limits.inbox_bytes;
+        if limit >= self.items.inbox_limit + self.config.limits.inbox_bytes / 4 {
+            self.announce_inbox();
         }
     }
 
     fn check_outbox(&self, length: usize) -> Result<(), Code> {
-        let queued = self.sender.queued + length;
+        let queued = self.sender.queued + self.items.long_bytes + length;
         if self.ended {
             Err(Code::Closed)
         } else if queued > self.config.limits.outbox_bytes {
@@ -454,12 +476,6 @@ impl<T> Session<T> {
         } else {
             Ok(())
         }
-    }
-
-    pub(super) fn take_id(&mut self) -> u64 {
-        let id = self.next_id;
-        self.next_id += 2;
-        id
     }
 }
 

@@ -1,7 +1,7 @@
 //! Circuits over one channel: numbered pipes to or from others, each bounded by the credit it was given.
 
 use super::{
-    Event, Session, Violation,
+    CIRCUIT_MTU, Event, Session, Violation,
     sender::{Bulk, write_circuit},
 };
 use crate::{
@@ -248,10 +248,12 @@ impl<T> Session<T> {
         out: &mut Vec<Event<T>>,
     ) -> Result<(), Violation> {
         let granted = self.config.limits.circuit_window;
+        let theirs = !self.circuits.is_own(cid);
         let Some(circuit) = self.circuits.open.get_mut(&cid) else {
             return self.known_circuit(cid);
         };
-        if circuit.answered {
+        // Whoever asked for a circuit does not answer for it.
+        if circuit.answered || theirs {
             return Err(Code::FrameUnexpected.into());
         }
         circuit.answered = true;
@@ -275,6 +277,10 @@ impl<T> Session<T> {
         let Some(circuit) = self.circuits.open.get_mut(&cid) else {
             return self.known_circuit(cid);
         };
+        // A longer message would fit no record on its way on.
+        if data.len() > CIRCUIT_MTU {
+            return Err(Code::FrameMalformed.into());
+        }
         circuit.received += cost(&data);
         if circuit.received > circuit.recv_limit {
             return Err(Code::FlowViolated.into());
@@ -513,6 +519,11 @@ impl Circuits {
         self.next_theirs = next;
         self.open.insert(cid, circuit);
         true
+    }
+
+    /// Whether we numbered it.
+    pub(super) fn is_own(&self, cid: u32) -> bool {
+        cid % 2 == self.next_own % 2
     }
 
     /// Whether the number was in use at some time: frames for it may still be under way after it closed.

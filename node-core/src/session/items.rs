@@ -106,10 +106,14 @@ pub(super) struct Items<T> {
     pub(super) asked: HashMap<u64, Asked<T>>,
     pub(super) served: HashMap<u64, Served>,
     pub(super) deadlines: BTreeSet<(Instant, u64)>,
+    /// Requests that the application is handling.
+    pub(super) handling: usize,
     /// Long items that wait for memory, in order.
     pub(super) waiting: VecDeque<u64>,
     /// Bytes promised to long items that are being put together.
     pub(super) promised: usize,
+    /// Bytes of our own long payloads and answers that wait to be sent.
+    pub(super) long_bytes: usize,
     /// Inbox: charges received, charges released, limit announced.
     pub(super) inbox_received: u64,
     pub(super) inbox_released: u64,
@@ -122,8 +126,10 @@ impl<T> Items<T> {
             asked: HashMap::new(),
             served: HashMap::new(),
             deadlines: BTreeSet::new(),
+            handling: 0,
             waiting: VecDeque::new(),
             promised: 0,
+            long_bytes: 0,
             inbox_received: 0,
             inbox_released: 0,
             inbox_limit,
@@ -136,6 +142,7 @@ impl<T> Items<T> {
         if let Some(deadline) = asked.deadline {
             self.deadlines.remove(&(deadline, id));
         }
+        self.long_bytes -= asked.body.as_ref().map_or(0, |body| body.rest.len());
         if let Some((assembly, ..)) = &asked.answer {
             self.release(id, assembly.granted, assembly.total);
         }

@@ -8,6 +8,7 @@ mod app;
 mod circuits;
 mod items;
 mod keepalive;
+mod numbers;
 mod receive;
 mod sender;
 mod streams;
@@ -31,6 +32,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use circuits::Circuits;
 use items::Items;
 use keepalive::{CONTROL_BURST, CONTROL_PER_SECOND, Check, Keepalive, Rate};
+use numbers::Numbers;
 use sender::{Bulk, Sender, data_room};
 use std::collections::HashMap;
 use streams::Stream;
@@ -172,8 +174,7 @@ pub struct Session<T> {
     ack_at: Option<Instant>,
     items: Items<T>,
     streams: HashMap<u64, Stream>,
-    next_id: u64,
-    next_theirs: u64,
+    numbers: Numbers,
     circuits: Circuits,
     keepalive: Keepalive,
     control_rate: Rate,
@@ -220,8 +221,7 @@ impl<T> Session<T> {
             ack_at: None,
             items: Items::new(INBOX_INITIAL),
             streams: HashMap::new(),
-            next_id: if initiator { 2 } else { 1 },
-            next_theirs: if initiator { 1 } else { 2 },
+            numbers: Numbers::new(initiator),
             circuits: Circuits::new(initiator),
             keepalive: Keepalive::new(now),
             control_rate: Rate::new(CONTROL_PER_SECOND, CONTROL_BURST, now),

@@ -3,6 +3,7 @@
 use super::{
     Event, Request, Session, Signal,
     items::{Assembly, ItemHead, Served},
+    numbers::Class,
     sender::{Bulk, Outgoing},
     streams::{Stream, StreamOpened},
 };
@@ -84,6 +85,10 @@ impl<T> Session<T> {
                 return Ok(());
             }
         }
+        // A peer that makes us answer and never reads would otherwise fill our memory with answers.
+        if self.sender.is_overfull() {
+            return Err(Code::FrameRate.into());
+        }
         if self.received > self.acknowledged {
             let due = now + self.config.limits.ack_delay;
             self.ack_at = Some(self.ack_at.map_or(due, |at| at.min(due)));
@@ -140,6 +145,7 @@ impl<T> Session<T> {
                 to,
                 first,
             } => {
+                self.bound_rate(now)?;
                 self.enter_circuit(cid, window)?;
                 out.push(Event::CircuitOpen {
                     cid,
@@ -155,6 +161,7 @@ impl<T> Session<T> {
                 from,
                 first,
             } => {
+                self.bound_rate(now)?;
                 self.enter_circuit(cid, window)?;
                 out.push(Event::CircuitIncoming { cid, from, first });
             }
@@ -227,29 +234,25 @@ impl<T> Session<T> {
                             .map(|a| Event::Delivered { token: a.token }),
                     );
                 } else {
-                    self.known_own(id)?;
+                    self.numbers.check_own(id)?;
                 }
             }
-            Frame::Cancel(id) => {
-                if let Some(served) = self.items.served.get(&id) {
-                    if served.head.is_some() {
-                        self.drop_served(id);
-                    } else {
-                        out.push(Event::Cancelled { id });
-                    }
-                } else {
-                    self.known_theirs(id)?;
-                }
-            }
+            Frame::Cancel(id) => match self.items.served.get(&id) {
+                // Still on its way in, or its answer on the way out: nobody needs the rest.
+                Some(served) if served.head.is_some() || served.answered => self.drop_served(id),
+                Some(_) => out.push(Event::Cancelled { id }),
+                None => self.numbers.check_theirs(id)?,
+            },
             Frame::Stream {
                 id,
                 window,
                 protocol,
                 metadata,
             } => {
-                self.claim_id(id)?;
+                self.numbers.claim(id, Class::Stream)?;
                 if self.streams.values().filter(|s| s.theirs).count() >= self.config.limits.streams
                 {
+                    self.bound_rate(now)?;
                     self.sender
                         .push_urgent(Outgoing::new(&Frame::Stop(id, Code::QueueFull.as_u16())));
                     self.sender
@@ -269,28 +272,33 @@ impl<T> Session<T> {
             }
             Frame::Data { id, data } => match self.streams.get_mut(&id) {
                 Some(stream) => stream.recv.receive(data, record)?,
-                None => self.known(id)?,
+                None => self.numbers.check_used(id)?,
             },
             Frame::Fin(id) => match self.streams.get_mut(&id) {
                 Some(stream) => {
                     stream.recv.finish()?;
                     self.settle_stream(id);
                 }
-                None => self.known(id)?,
+                None => self.numbers.check_used(id)?,
             },
             Frame::Reset(id, code) => match self.streams.get_mut(&id) {
                 Some(stream) => {
                     stream.recv.fail(code);
                     self.settle_stream(id);
                 }
-                None => self.known(id)?,
+                None => self.numbers.check_used(id)?,
             },
             Frame::Stop(id, code) => match self.streams.get_mut(&id) {
                 Some(stream) => {
-                    stream.send.stop(code);
+                    // The answer tells the other side that nothing more comes: it may forget the stream.
+                    if stream.send.stop(code) {
+                        self.sender
+                            .push_urgent(Outgoing::new(&Frame::Reset(id, code)));
+                        self.dirty = true;
+                    }
                     self.settle_stream(id);
                 }
-                None => self.known(id)?,
+                None => self.numbers.check_used(id)?,
             },
         }
         Ok(())
@@ -341,7 +349,7 @@ impl<T> Session<T> {
             self.sender.push_bulk(Bulk::Item(id));
         } else {
             self.bound_rate(now)?;
-            self.known(id)?;
+            self.numbers.check_used(id)?;
         }
         Ok(())
     }
@@ -359,7 +367,7 @@ impl<T> Session<T> {
         length: usize,
         out: &mut Vec<Event<T>>,
     ) -> Result<(), Violation> {
-        self.claim_id(id)?;
+        self.numbers.claim(id, Class::Item)?;
         let total = self.check_total(total, &data)?;
         let charge = length as u64 + CHARGE;
         self.items.inbox_received += charge;
@@ -403,6 +411,14 @@ impl<T> Session<T> {
         let Some(head) = served.head.take() else {
             return;
         };
+        if served.is_request {
+            self.items.handling += 1;
+            if self.items.handling > self.config.limits.requests {
+                self.items.served.insert(id, served);
+                self.respond(id, Response::refuse(Code::QueueFull));
+                return;
+            }
+        }
         out.push(if served.is_request {
             Event::Request {
                 id,
@@ -434,7 +450,7 @@ impl<T> Session<T> {
     ) -> Result<(), Violation> {
         let total = self.check_total(total, &data)?;
         let Some(asked) = self.items.asked.get_mut(&id) else {
-            return self.known_own(id);
+            return Ok(self.numbers.check_own(id)?);
         };
         if !asked.is_request || asked.answer.is_some() {
             return Err(Code::FrameUnexpected.into());
@@ -460,7 +476,7 @@ impl<T> Session<T> {
         out: &mut Vec<Event<T>>,
     ) -> Result<(), Violation> {
         let Some(assembly) = self.items.assembly(id) else {
-            return self.known(id);
+            return Ok(self.numbers.check_used(id)?);
         };
         let total = assembly.total;
         let Some(whole) = assembly.receive(data) else {
@@ -511,38 +527,6 @@ impl<T> Session<T> {
             }
             self.items.waiting.pop_front();
         }
-    }
-
-    // Numbers: the peer's come in order, and what was closed here may still be spoken of by the peer.
-
-    fn claim_id(&mut self, id: u64) -> Result<(), Violation> {
-        if id != self.next_theirs {
-            return Err(Code::FrameUnexpected.into());
-        }
-        self.next_theirs += 2;
-        Ok(())
-    }
-
-    fn known_own(&self, id: u64) -> Result<(), Violation> {
-        let used = id % 2 == self.next_id % 2 && id < self.next_id;
-        if used {
-            Ok(())
-        } else {
-            Err(Code::FrameUnexpected.into())
-        }
-    }
-
-    fn known_theirs(&self, id: u64) -> Result<(), Violation> {
-        let used = id % 2 == self.next_theirs % 2 && id < self.next_theirs;
-        if used {
-            Ok(())
-        } else {
-            Err(Code::FrameUnexpected.into())
-        }
-    }
-
-    fn known(&self, id: u64) -> Result<(), Violation> {
-        self.known_own(id).or_else(|_| self.known_theirs(id))
     }
 }
 

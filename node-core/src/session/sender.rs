@@ -7,6 +7,11 @@ use crate::{
 use alloc::{collections::VecDeque, vec::Vec};
 use bytes::{BufMut, Bytes, BytesMut};
 
+/// Channel frames that may wait. 4,096; worst case 100 KiB per session, circuit openings aside.
+const CONTROL_QUEUED: usize = 4_096;
+/// Session frames without credit that may wait. 65,536, of which all but a few are answers within the outbox.
+const URGENT_QUEUED: usize = 65_536;
+
 /// A session frame in two parts, so that a payload is copied once: into the record that is sealed in place.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -14,6 +19,8 @@ pub(super) struct Outgoing {
     pub(super) body: Bytes,
     /// What it costs of the peer's inbox credit; 0 for frames that need none.
     pub(super) charge: u64,
+    /// What its leaving returns to the peer's credit in our inbox: an answer that nobody reads returns nothing.
+    pub(super) releases: u64,
 }
 
 impl Outgoing {
@@ -22,6 +29,7 @@ impl Outgoing {
             head: frame.encode(),
             body: Bytes::new(),
             charge: 0,
+            releases: 0,
         }
     }
 
@@ -31,6 +39,7 @@ impl Outgoing {
             head: frame.encode_head(body.len()),
             body,
             charge: 0,
+            releases: 0,
         }
     }
 
@@ -68,6 +77,8 @@ pub(super) struct Sender {
     pub(super) bulk: VecDeque<Bulk>,
     /// Bytes in `urgent` and `inbox`.
     pub(super) queued: usize,
+    /// What has left since the session last looked returns so much to the peer's credit in our inbox.
+    pub(super) released: u64,
     inbox_limit: u64,
     inbox_sent: u64,
     offset: u64,
@@ -106,6 +117,25 @@ impl Sender {
         if !self.bulk.contains(&source) {
             self.bulk.push_back(source);
         }
+    }
+
+    /// Takes item `id` back if it has not left.
+    pub(super) fn forget_inbox(&mut self, id: u64) -> bool {
+        let number = id.to_be_bytes();
+        let at = self
+            .inbox
+            .iter()
+            .position(|frame| frame.head.get(FRAME_HEADER..FRAME_HEADER + 8) == Some(&number[..]));
+        let Some(frame) = at.and_then(|at| self.inbox.remove(at)) else {
+            return false;
+        };
+        self.queued -= frame.len();
+        true
+    }
+
+    /// Whether so many answers wait that the peer cannot be reading them.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.control.len() > CONTROL_QUEUED || self.urgent.len() > URGENT_QUEUED
     }
 
     /// Raises the inbox limit; credit never shrinks.
@@ -213,13 +243,16 @@ impl Sender {
                 head,
                 body: data,
                 charge: 0,
+                releases: 0,
             },
         );
     }
 
-    fn write(&mut self, record: &mut BytesMut, frame: Outgoing) {
+    /// Writes a frame, numbers it and keeps it.
+    pub(super) fn write(&mut self, record: &mut BytesMut, frame: Outgoing) {
         record.put_slice(&frame.head);
         record.put_slice(&frame.body);
+        self.released += frame.releases;
         self.offset += frame.len() as u64;
         self.retained_bytes += frame.len() + size_of::<Retained>();
         self.retained.push_back(Retained {

@@ -2,6 +2,7 @@
 
 use super::{
     Session,
+    numbers::Class,
     sender::{Bulk, Outgoing},
 };
 use crate::{code::Code, limits::Limits, wire::frame::Frame};
@@ -35,7 +36,7 @@ pub enum StreamError {
 impl<T> Session<T> {
     /// Opens a stream. The peer may send up to a window's worth at once.
     pub fn open_stream(&mut self, protocol: Box<str>, metadata: Bytes) -> u64 {
-        let id = self.take_id();
+        let id = self.numbers.take(Class::Stream);
         let window = self.config.limits.stream_window;
         self.streams.insert(
             id,
@@ -272,13 +273,16 @@ impl SendHalf {
         self.wake();
     }
 
-    pub(super) fn stop(&mut self, code: u16) {
-        if !self.finished {
+    /// The peer wants no more. Whether it has to be told that nothing more comes.
+    pub(super) fn stop(&mut self, code: u16) -> bool {
+        let open = !self.closed();
+        if open {
             self.queue.clear();
             self.queued = 0;
-            self.stopped.get_or_insert(StreamError::Stopped(code));
+            self.stopped = Some(StreamError::Stopped(code));
         }
         self.wake();
+        open
     }
 
     /// Whether bytes or the end can go out now.

@@ -1,6 +1,6 @@
 //! What goes out: records, filled by priority and sealed when the pipe has room.
 
-use super::*;
+use super::{sender::Outgoing, *};
 
 impl<T> Session<T> {
     /// The next record for the pipe, sealed now; `None` when there is nothing to send. `shared` bounds its length to
@@ -36,8 +36,16 @@ impl<T> Session<T> {
         if self.attached {
             self.sender
                 .fill_short(&mut record, max, alone, &self.config.limits);
+            let released = core::mem::take(&mut self.sender.released);
+            if released > 0 {
+                self.release_charge(released);
+            }
+            if self.ack_due_by_bytes() {
+                // Before bulk, which may leave no room for it: the peer cannot send on without.
+                self.fill_ack(&mut record, max);
+            }
             self.fill_bulk(&mut record, max, alone, out);
-            self.fill_ack(&mut record, max, now);
+            self.fill_ack(&mut record, max);
         }
         let mut last = false;
         if self.closing.is_some()
@@ -97,7 +105,7 @@ impl<T> Session<T> {
     }
 
     /// An acknowledgement rides along whenever a record leaves anyway.
-    fn fill_ack(&mut self, record: &mut BytesMut, max: usize, _now: Instant) {
+    fn fill_ack(&mut self, record: &mut BytesMut, max: usize) {
         if self.received == self.acknowledged || record.len() + 11 > max {
             return;
         }
@@ -116,6 +124,8 @@ impl<T> Session<T> {
         alone: usize,
         out: &mut Vec<Event<T>>,
     ) {
+        // A stream's bytes must not overtake its opening, which may wait for the next record because it is long.
+        let overtakes = !self.sender.urgent.is_empty();
         let mut fruitless = 0;
         while fruitless < self.sender.bulk.len() {
             let Some(source) = self.sender.bulk.pop_front() else {
@@ -123,6 +133,7 @@ impl<T> Session<T> {
             };
             let before = record.len();
             let more = match source {
+                Bulk::Stream(_) | Bulk::Item(_) if overtakes => true,
                 Bulk::Stream(id) => self.fill_stream(record, max, id),
                 Bulk::Item(id) => self.fill_item(record, max, id),
                 Bulk::Circuit(cid) => {
@@ -151,10 +162,7 @@ impl<T> Session<T> {
                 self.sender.write_data(record, DataKind::Stream, id, data);
             }
             if max - record.len() >= 11 && stream.send.take_fin() {
-                self.sender
-                    .write_data(record, DataKind::Stream, id, Bytes::new());
-                let at = record.len() - 11;
-                record[at] = 0x4a;
+                self.sender.write(record, Outgoing::new(&Frame::Fin(id)));
             }
         }
         let more = stream.send.ready();
@@ -169,13 +177,16 @@ impl<T> Session<T> {
         let Some(body) = self.items.body(id) else {
             return false;
         };
+        let mut taken = 0;
         if room > 0
             && self.sender.retention_room(&self.config.limits)
             && let Some(data) = body.take(room)
         {
+            taken = data.len();
             self.sender.write_data(record, DataKind::Item, id, data);
         }
         let more = body.ready();
+        self.items.long_bytes -= taken;
         self.settle_answered(id);
         more
     }
