@@ -53,6 +53,12 @@ pub(super) enum Command {
     Resolve(ResolveArgs),
     /// Run a node
     Run(RunArgs),
+    /// Send a peer a message and wait until its application has taken it
+    Send(MessageArgs),
+    /// Ask a peer and print its answer
+    Request(MessageArgs),
+    /// Measure the round trip to a peer
+    Ping(PingArgs),
     /// Show what a node on this machine does
     Status(StatusArgs),
     /// Deploy a registry of your own
@@ -356,6 +362,9 @@ pub struct RunArgs {
     /// Dial private addresses too [setting: node.allow_private]
     #[arg(long)]
     pub allow_private: bool,
+    /// Answer whoever writes: echo.1 requests, chat.1 messages, file.1 streams
+    #[arg(long)]
+    pub echo: bool,
 }
 
 impl RunArgs {
@@ -391,14 +400,28 @@ impl RunArgs {
 pub struct MessageArgs {
     /// The peer, such as bob.nectar
     pub name: String,
-    /// What to send; `-` reads standard input
-    pub payload: String,
-    /// Application protocol
-    #[arg(long, default_value = "text")]
+    /// Application protocol, such as echo.1
     pub protocol: String,
+    /// What to send; `-` reads standard input
+    #[arg(default_value = "")]
+    pub payload: String,
     /// How long to wait for the answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as a heading")]
+    pub caller: CallerArgs,
+}
+
+/// As whom a command talks.
+#[derive(Clone, Debug, Default, Args)]
+pub struct CallerArgs {
+    /// Call as a guest, without the configured name
+    #[arg(long)]
+    pub guest: bool,
+    /// Dial private addresses too [setting: node.allow_private]
+    #[arg(long)]
+    pub allow_private: bool,
 }
 
 /// What `nectar ping` takes.
@@ -412,6 +435,9 @@ pub struct PingArgs {
     /// How many round trips to measure
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub count: u32,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as a heading")]
+    pub caller: CallerArgs,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use crate::{
     config::ConfigError,
     http::{BindError, PageError},
     keystore::KeyError,
+    node::{NodeError, StartError},
     rpc::ClientError,
 };
 use node_core::{
@@ -106,6 +107,33 @@ impl From<ClientError> for Failure {
 impl From<BindError> for Failure {
     fn from(error: BindError) -> Self {
         Self::failed(error.to_string())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Bind(error) => error.into(),
+            StartError::Client(error) => error.into(),
+            StartError::Config(_) | StartError::Tls(_) => Self::usage(error.to_string()),
+            StartError::Entropy(_) => Self::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        let retry = error.retry.map_or_else(String::new, |retry| {
+            format!("; try again in {} s", retry.as_secs() + 1)
+        });
+        let message = format!("{error}{retry}");
+        match error.reason() {
+            Code::NameUnknown => Self::unknown(message),
+            Code::AddressRefused => Self::failed(format!(
+                "{message}: if it is a node of your own network, give --allow-private"
+            )),
+            _ => Self::failed(message),
+        }
     }
 }
 

@@ -7,15 +7,19 @@
 //! not registered.
 
 mod args;
+mod echo;
 mod failure;
 mod keygen;
 mod output;
+mod ping;
 mod record;
 mod register;
 mod resolve;
 mod run;
+mod serve;
 mod setup;
 mod status;
+mod talk;
 
 use crate::config::{Config, Override, Sources};
 use args::{Cli, Command, Global};
@@ -24,7 +28,7 @@ use output::Output;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-pub use args::{Address, MessageArgs, PingArgs, RegistryArgs, RunArgs};
+pub use args::{Address, CallerArgs, MessageArgs, PingArgs, RegistryArgs, RunArgs};
 pub use failure::Failure;
 
 /// Everything that a command works with.
@@ -78,6 +82,9 @@ async fn dispatch(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Record(command) => record::record(context, command).await,
         Command::Resolve(args) => resolve::resolve(context, args).await,
         Command::Run(args) => run::run(context, args).await,
+        Command::Send(args) => talk::send(context, args).await,
+        Command::Request(args) => talk::request(context, args).await,
+        Command::Ping(args) => ping::ping(context, args).await,
         Command::Status(args) => status::status(context, args).await,
     }
 }

@@ -18,6 +18,11 @@ impl Output {
         Self { json }
     }
 
+    /// Whether programs read it.
+    pub(super) const fn is_json(self) -> bool {
+        self.json
+    }
+
     /// The command's result, in one of its two forms.
     pub(super) fn result(self, text: impl Display, value: &Value) {
         let _ = match self.json {

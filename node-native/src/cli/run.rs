@@ -1,6 +1,6 @@
 //! `nectar run`.
 
-use super::{Context, Failure, RunArgs};
+use super::{Context, Failure, RunArgs, serve};
 use crate::{
     chain::shown,
     config::Config,
@@ -18,12 +18,10 @@ use serde_json::{Value, json};
 use std::{fmt::Write, time::Duration};
 
 pub(super) async fn run(context: Context, args: RunArgs) -> Result<(), Failure> {
-    let Context { config, out } = context;
     if !args.check {
-        return Err(Failure::failed(
-            "this build checks a configuration, but runs no node: use `nectar run --check`",
-        ));
+        return serve::serve(context, args.echo).await;
     }
+    let Context { config, out } = context;
     let report = check(&config).await?;
     out.result(report.text, &report.value);
     match report.problems {

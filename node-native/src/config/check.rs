@@ -23,6 +23,7 @@ pub(super) fn check(merged: Merged) -> Result<Config, ConfigError> {
         router,
         limits,
         faucet,
+        offer,
     } = file;
     let registries = registries(registry, &places)?;
     let names = Names {
@@ -45,6 +46,7 @@ pub(super) fn check(merged: Merged) -> Result<Config, ConfigError> {
     let listen = listen
         .map(|section| listen::listen(section, &places))
         .transpose()?;
+    let offer = names.offer(offer, &node, &router)?;
     let faucet = faucet.map(|section| names.faucet(section)).transpose()?;
     let limits = limits.apply().map_err(|name| {
         let path = format!("limits.{name}");
@@ -62,6 +64,7 @@ pub(super) fn check(merged: Merged) -> Result<Config, ConfigError> {
         router,
         limits,
         faucet,
+        offer,
         warnings,
     })
 }

@@ -14,6 +14,7 @@ pub(super) struct File {
     pub(super) router: RouterSection,
     pub(super) limits: super::limits::LimitsSection,
     pub(super) faucet: Option<FaucetSection>,
+    pub(super) offer: OfferSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -74,6 +75,13 @@ pub(super) struct RouterSection {
     pub(super) host: Option<AnyOr>,
     pub(super) call: Option<AnyOr>,
     pub(super) guests: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct OfferSection {
+    pub(super) routers: Option<Vec<String>>,
+    pub(super) echo: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

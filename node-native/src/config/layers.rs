@@ -38,6 +38,8 @@ const SETTINGS: &[&str] = &[
     "router.host",
     "router.call",
     "router.guests",
+    "offer.routers",
+    "offer.echo",
     "faucet.tld",
     "faucet.wallet_file",
     "faucet.amount",
@@ -330,7 +332,7 @@ mod tests {
     fn every_setting_that_a_variable_can_set_exists_in_the_file() {
         for path in known().filter(|path| !path.starts_with("faucet.")) {
             let (section, key) = path.split_once('.').expect("sections");
-            let samples = ["7", "\"30s\"", "true", "\"::1\"", "\"any\""];
+            let samples = ["7", "\"30s\"", "true", "\"::1\"", "\"any\"", "[\"a.b\"]"];
             let problems: Vec<_> = samples
                 .iter()
                 .filter_map(|text| typed(section, key, text).err())

@@ -47,6 +47,8 @@ pub struct Config {
     pub limits: Limits,
     /// Gives test money away; refused on chains other than development ones.
     pub faucet: Option<Faucet>,
+    /// What it offers to those who open its page.
+    pub offer: Offer,
     /// What is odd, but no error.
     pub warnings: Vec<String>,
 }
@@ -130,6 +132,15 @@ pub struct Faucet {
     pub wallet_file: PathBuf,
     /// Wei per request.
     pub amount: u128,
+}
+
+/// What a page is told to propose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// Routers to choose from. Only those that are enlisted onchain can be chosen.
+    pub routers: Vec<Name>,
+    /// Somebody to talk to who answers: a node that serves `echo.1`.
+    pub echo: Option<Name>,
 }
 
 impl Config {

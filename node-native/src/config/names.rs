@@ -1,8 +1,8 @@
 //! Sections that hold names, and so need to know the registries.
 
 use super::{
-    ConfigError, Faucet, Node,
-    file::{AnyOr, FaucetSection, NodeSection, PinSection, RouterSection},
+    ConfigError, Faucet, Node, Offer,
+    file::{AnyOr, FaucetSection, NodeSection, OfferSection, PinSection, RouterSection},
     layers::Places,
     parse_name, relative_to,
 };
@@ -156,6 +156,29 @@ impl Names<'_> {
             ));
         }
         Ok(router.label)
+    }
+
+    /// What pages are offered: the node itself if it is a router, unless the section says otherwise.
+    pub(super) fn offer(
+        &self,
+        section: OfferSection,
+        node: &Node,
+        router: &RouterPolicy,
+    ) -> Result<Offer, ConfigError> {
+        let routers = match section.routers {
+            Some(written) => written
+                .iter()
+                .enumerate()
+                .map(|(i, name)| self.name(&format!("offer.routers[{i}]"), name))
+                .collect::<Result<_, _>>()?,
+            None if router.host == Access::Nobody => Vec::new(),
+            None => node.name.iter().cloned().collect(),
+        };
+        let echo = section
+            .echo
+            .map(|name| self.name("offer.echo", &name))
+            .transpose()?;
+        Ok(Offer { routers, echo })
     }
 
     pub(super) fn router(&self, section: RouterSection) -> Result<RouterPolicy, ConfigError> {

@@ -384,6 +384,11 @@ fn pages_and_the_core_are_told_what_the_file_says() {
         shown.get("faucet").is_none(),
         "what there is not, is not said"
     );
+    assert_eq!(shown["echo"], "carol.nectar");
+    assert_eq!(
+        config.offer.routers,
+        [config.parse_name("bob.nectar").unwrap()]
+    );
     assert_eq!(document.node.as_deref(), Some("alice.nectar"));
     let registry = &document.registries[0];
     assert_eq!(

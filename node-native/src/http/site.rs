@@ -87,6 +87,11 @@ impl WellKnown {
                 .map(|name| config.display_name(name)),
             registries: config.registries.iter().map(PublicRegistry::of).collect(),
             routers,
+            echo: config
+                .offer
+                .echo
+                .as_ref()
+                .map(|name| config.display_name(name)),
             ..Self::default()
         }
     }

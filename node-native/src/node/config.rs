@@ -61,16 +61,32 @@ impl NodeConfig {
         }
     }
 
-    /// What an operator wrote in `nectar.toml`. The page and what else is served over HTTP is [`site`](Self::site).
+    /// What an operator wrote in `nectar.toml`, under the name that stands there. The page and what else is served over
+    /// HTTP is [`site`](Self::site).
     pub fn from_file(config: &config::Config, signer: impl Signer) -> Self {
-        let mut new = match &config.node.name {
-            Some(name) => Self::named(name.clone(), signer),
-            None => Self::guest(),
-        };
+        Self::configured(config, config.node.name.clone(), Box::new(signer))
+    }
+
+    /// What an operator wrote in `nectar.toml`, as a guest.
+    pub fn guest_from_file(config: &config::Config) -> Self {
+        Self::configured(config, None, Box::new(Nobody))
+    }
+
+    fn configured(config: &config::Config, name: Option<Name>, signer: Box<dyn Signer>) -> Self {
+        let mut new = Self::new(name, signer);
         new.core = config.node_config(new.core.identity);
         new.allow_private = config.node.allow_private;
         new.listen.clone_from(&config.listen);
         new
+    }
+
+    /// It calls others, and is not to be called: no routers of its own are connected.
+    #[must_use]
+    pub fn calls_only(mut self) -> Self {
+        self.listen = None;
+        // What listens needs no routers; that nothing does is nobody else's business.
+        self.core.direct = true;
+        self
     }
 
     /// A registry whose names are understood. May be repeated.

@@ -1,6 +1,10 @@
 //! Whole nodes over real sockets of this machine.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod direct;
+mod command;
+mod hostile;
+mod lifecycle;
 mod routed;
+mod scenarios;
+mod services;
 mod support;

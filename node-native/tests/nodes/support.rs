@@ -68,6 +68,10 @@ impl Network {
         self
     }
 
+    pub(crate) fn records(&self) -> &[(Name, Record)] {
+        &self.0
+    }
+
     pub(crate) fn record(&self, label: &str) -> Record {
         let found = self.0.iter().find(|(known, _)| *known == name(label));
         found.unwrap().1.clone()

@@ -1,0 +1,213 @@
+//! `nectar run` itself: a node until it is told to stop.
+
+use super::{Context, Failure, echo};
+use crate::{
+    chain::{self, Chain, ChainError},
+    config::Config,
+    http::{Page, PublicRouter, Site, WellKnown},
+    keystore::{self, PassphraseSource},
+    node::{Code, Event, Node, NodeConfig, PeerState, Route},
+    stream::PATH,
+};
+use ed25519_dalek::SigningKey;
+use node_core::Name;
+use serde_json::json;
+use std::fs::File;
+
+pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
+    let Context { config, out } = context;
+    let site = site(&config).await?;
+    let page = site.page.as_ref().map(|page| page.hash().to_owned());
+    // Held until the end: two processes with one key would take each other's place at every router.
+    let (identity, _lock) = match &config.node.name {
+        Some(_) => {
+            let (key, lock) = own_key(&config)?;
+            (NodeConfig::from_file(&config, key), Some(lock))
+        }
+        None => (NodeConfig::guest_from_file(&config), None),
+    };
+    let mut node_config = identity.site(site);
+    if echo {
+        node_config = echo::serve(node_config);
+    }
+    let node = Node::start(node_config).await?;
+    if echo {
+        echo::chat(&node);
+    }
+    let mut events = node.events();
+    let name = node
+        .name()
+        .map_or_else(|| "a guest".into(), |name| node.display_name(name));
+    let tls = config
+        .listen
+        .as_ref()
+        .is_some_and(|listen| listen.tls.is_some());
+    let listens = node.local_addr().map(|address| address.to_string());
+    let at = listens.as_ref().map_or_else(String::new, |address| {
+        format!(" at {}://{address}", if tls { "wss" } else { "ws" })
+    });
+    out.result(
+        match &page {
+            Some(hash) => format!("{name} runs{at}, page {hash}"),
+            None => format!("{name} runs{at}"),
+        },
+        &json!({ "name": node.name().map(|_| name.as_str()), "listen": listens, "tls": tls, "page": page }),
+    );
+    let ended = ended();
+    tokio::pin!(ended);
+    loop {
+        tokio::select! {
+            result = &mut ended => {
+                result.map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))?;
+                break;
+            }
+            Some(event) = events.next() => tell(&node, &event),
+        }
+    }
+    tracing::info!("saying goodbye");
+    node.close().await;
+    Ok(())
+}
+
+/// The key of the configured name, and a lock that keeps other processes from using it at the same time.
+pub(super) fn own_key(config: &Config) -> Result<(SigningKey, File), Failure> {
+    let path = &config.node.key_file;
+    let key = keystore::load_networking(path, &PassphraseSource::networking())?;
+    let file = File::open(path)
+        .map_err(|error| Failure::usage(format!("cannot open {}: {error}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok((key, file)),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Failure::failed(format!(
+            "{} is in use by a running node: a second one would take its place; stop it, or call as a guest with --guest",
+            path.display()
+        ))),
+        Err(std::fs::TryLockError::Error(error)) => {
+            // Some file systems know no locks. The network itself settles who is the newer one.
+            tracing::warn!(%error, "the key file cannot be locked");
+            Ok((key, file))
+        }
+    }
+}
+
+/// What the port serves beside WebSockets.
+pub(super) async fn site(config: &Config) -> Result<Site, Failure> {
+    let Some(listen) = &config.listen else {
+        return Ok(Site::default());
+    };
+    let mut routers = Vec::new();
+    for name in &config.offer.routers {
+        match offered(config, name).await {
+            Ok(Some(router)) => routers.push(router),
+            Ok(None) => tracing::warn!(
+                "{} is not offered to pages: it has no address, or is not enlisted (`nectar record enlist`)",
+                config.display_name(name)
+            ),
+            Err(error) => tracing::warn!(
+                "{} is not offered to pages: {error}",
+                config.display_name(name)
+            ),
+        }
+    }
+    let faucet = match &config.faucet {
+        None => None,
+        Some(faucet) => {
+            let rpc = config
+                .registry(&faucet.tld)
+                .and_then(|registry| registry.rpcs.first())
+                .ok_or(ChainError::NoRpc)?;
+            let wallet = keystore::load_wallet(&faucet.wallet_file, &PassphraseSource::wallet())?;
+            Some(chain::faucet(rpc.to_string(), wallet, faucet.amount))
+        }
+    };
+    Ok(Site {
+        page: listen.page.as_deref().map(Page::load).transpose()?,
+        well_known: WellKnown::of(config, routers),
+        faucet,
+        ..Site::default()
+    })
+}
+
+async fn offered(config: &Config, name: &Name) -> Result<Option<PublicRouter>, ChainError> {
+    let registry = config
+        .registries
+        .iter()
+        .find(|registry| registry.id == name.registry)
+        .ok_or(ChainError::NoRpc)?;
+    let chain = Chain::connect(registry, None).await?;
+    let Some(index) = chain.router_index(&name.label).await? else {
+        return Ok(None);
+    };
+    let record = chain.record(&name.label).await?.check();
+    let Some(routing) = record.map_err(ChainError::Record)?.routing else {
+        return Ok(None);
+    };
+    let scheme = if routing.wss { "wss" } else { "ws" };
+    Ok(Some(PublicRouter {
+        name: config.display_name(name),
+        url: format!("{scheme}://{}:{}{PATH}", routing.host, routing.port),
+        index,
+    }))
+}
+
+/// Tells the operator what happens, with the remedy where there is one.
+fn tell(node: &Node, event: &Event) {
+    let shown = |name: &Name| node.display_name(name);
+    match event {
+        Event::Peer {
+            name,
+            router,
+            state,
+        } => {
+            let who = shown(name);
+            match state {
+                PeerState::Connecting => tracing::debug!("{who}: connecting"),
+                PeerState::Online {
+                    route: Route::Direct,
+                    ..
+                } => tracing::info!(router, "{who} is online"),
+                PeerState::Online {
+                    route: Route::Via(hop),
+                    ..
+                } => tracing::info!("{who} is online, through {}", shown(hop)),
+                PeerState::Offline { reason, .. } if *router => {
+                    tracing::warn!("the router {who} is offline: {reason}");
+                }
+                PeerState::Offline { reason, .. } => tracing::info!("{who} is offline: {reason}"),
+            }
+        }
+        Event::Reachable(true) => tracing::info!("others can reach this node"),
+        Event::Reachable(false) => tracing::warn!("nobody can reach this node at the moment"),
+        Event::Identity(code) => {
+            let remedy = match code {
+                Code::NameUnknown => ": run `nectar register`",
+                Code::KeyMismatch => ": run `nectar record rotate` with this node's key",
+                Code::Superseded => ": one name, one node; stop the other one and start this again",
+                _ => "",
+            };
+            tracing::error!("this node's own name cannot be used: {code}{remedy}");
+        }
+        Event::Misbehaved { name, code } => {
+            let who = name.as_ref().map_or_else(|| "a stranger".into(), shown);
+            tracing::warn!("{who} broke the protocol: {code}");
+        }
+        Event::RecordChanged(resolved) => {
+            tracing::info!("the record of {} changed", shown(&resolved.name));
+        }
+        Event::Latency { .. } | Event::Attempt { .. } => {}
+    }
+}
+
+#[cfg(unix)]
+async fn ended() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn ended() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await
+}

@@ -1,0 +1,84 @@
+//! Peers that break the rules beneath the protocol: messages that are no records at all.
+
+use crate::support::{Network, echo, ok, soon};
+use futures_util::{SinkExt, StreamExt};
+use node_core::Code;
+use std::net::SocketAddr;
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::ClientRequestBuilder},
+};
+
+async fn dial(address: SocketAddr) -> WebSocketStream<TcpStream> {
+    let uri = format!("ws://{address}/nectar").parse().unwrap();
+    let request = ClientRequestBuilder::new(uri).with_sub_protocol("nectar.1");
+    let stream = TcpStream::connect(address).await.unwrap();
+    client_async(request, stream).await.unwrap().0
+}
+
+/// What the node answers before it closes, and the close code.
+async fn outcome(mut socket: WebSocketStream<TcpStream>, said: Message) -> (Vec<Message>, u16) {
+    soon("closed", async {
+        // A message that is refused while it is being written breaks the connection under our hands.
+        let _ = socket.send(said).await;
+        let mut answers = Vec::new();
+        while let Some(message) = socket.next().await {
+            match message.unwrap() {
+                Message::Close(frame) => return (answers, frame.unwrap().code.into()),
+                other => answers.push(other),
+            }
+        }
+        panic!("ended without a close frame");
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_no_record_is_refused_with_the_reason_and_nobody_else_notices() {
+    let network = Network::default().direct("alice").direct("bob");
+    let (alice, bob) = (network.start("alice").await, network.start("bob").await);
+    assert_eq!(echo(&alice, "bob", b"before").await, ok(b"before"));
+    let address = network.address("bob");
+
+    let (answers, code) = outcome(dial(address).await, Message::text("hello")).await;
+    assert_eq!(code, Code::FrameUnexpected.close_code());
+    assert!(answers.is_empty());
+
+    let large = Message::binary(vec![1; 200 << 10]);
+    let (answers, code) = outcome(dial(address).await, large).await;
+    assert_eq!(code, Code::RecordTooLarge.close_code());
+    assert!(answers.is_empty());
+
+    for garbage in [vec![], vec![0xff], vec![2; 1218], vec![0x10; 65_000]] {
+        let length = garbage.len();
+        let (_, code) = outcome(dial(address).await, Message::binary(garbage)).await;
+        let code = Code::from_u16(code - 4000).unwrap();
+        assert!(
+            matches!(code, Code::Malformed | Code::VersionUnknown),
+            "{length} bytes: {code:?}"
+        );
+    }
+
+    assert_eq!(echo(&alice, "bob", b"after").await, ok(b"after"));
+    assert_eq!(bob.counts().half_open, 0);
+    assert_eq!(bob.counts().sessions, 1);
+}
+
+#[tokio::test]
+async fn a_node_whose_places_are_taken_says_so_before_any_handshake() {
+    let network = Network::default().direct("bob");
+    let config = network.config("bob").with_core(|core| {
+        core.limits.half_open = 1;
+    });
+    let bob = node_native::node::Node::start(config).await.unwrap();
+    let _first = dial(network.address("bob")).await;
+    crate::support::until("the first is in", || bob.counts().half_open == 1).await;
+    let mut second = dial(network.address("bob")).await;
+    let message = soon("a refusal", second.next()).await.unwrap().unwrap();
+    let Message::Close(Some(frame)) = message else {
+        panic!("expected a close frame, got {message:?}")
+    };
+    let code = Code::from_u16(u16::from(frame.code) - 4000).unwrap();
+    assert_eq!(code.fault(), node_core::code::Fault::Limit, "{code:?}");
+}
