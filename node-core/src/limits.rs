@@ -17,7 +17,8 @@ pub struct Limits {
     pub inbound_channels: usize,
     /// Inbound channels from one address group (IPv4 /24, IPv6 /48). 32.
     pub channels_per_group: usize,
-    /// Whole message or request, in bytes. 16 MiB; per session one is assembled in each direction.
+    /// Whole message or request, in bytes. 16 MiB. Long ones that are put together or wait for the application take no
+    /// more than this per session, and long answers to us as much again.
     pub message_bytes: usize,
     /// Requests and messages that wait for the application, in bytes per session. 1 MiB.
     pub inbox_bytes: u64,

@@ -547,10 +547,12 @@ fn long_messages_get_memory_one_budget_at_a_time() {
         .unwrap();
         left -= piece;
     }
+    assert_eq!(granted(duel.hear()), [], "the first still waits");
+    duel.session.delivered(4);
     assert_eq!(
         granted(duel.hear()),
         [(8, 600 << 10)],
-        "the second has its turn when the first is complete"
+        "the second has its turn when the application has taken the first"
     );
     assert_eq!(
         duel.events

@@ -261,6 +261,11 @@ impl<T> Session<T> {
         }
         served.answered = true;
         self.items.handling -= 1;
+        self.items.theirs.promised -= core::mem::take(&mut served.promised);
+        if served.cancelled {
+            self.drop_served(id);
+            return false;
+        }
         let (kind, code, payload) = match answer {
             Response::Success(Some(data)) => (ResponseKind::Data, 0, data),
             Response::Success(None) => (ResponseKind::Empty, 0, Bytes::new()),
@@ -309,6 +314,7 @@ impl<T> Session<T> {
         outgoing.releases = released;
         self.sender.push_urgent(outgoing);
         self.settle_answered(id);
+        self.promise();
         self.dirty = true;
         true
     }
@@ -320,11 +326,13 @@ impl<T> Session<T> {
             .served
             .get(&id)
             .is_some_and(|served| !served.is_request && served.head.is_none())
+            && let Some(served) = self.items.served.remove(&id)
         {
-            let served = self.items.served.remove(&id);
             let mut outgoing = Outgoing::new(&Frame::Delivered(id));
-            outgoing.releases = served.map_or(0, |served| served.charge);
+            outgoing.releases = served.charge;
             self.sender.push_urgent(outgoing);
+            self.items.theirs.promised -= served.promised;
+            self.promise();
             self.dirty = true;
         }
     }
@@ -426,10 +434,11 @@ impl<T> Session<T> {
             return;
         };
         self.items.long_bytes -= served.body.as_ref().map_or(0, |body| body.rest.len());
-        if let Some(assembly) = served.assembly {
-            self.items.release(id, assembly.granted, assembly.total);
-            self.promise();
+        self.items.theirs.promised -= served.promised;
+        if served.assembly.is_some_and(|assembly| !assembly.granted) {
+            self.items.theirs.waiting.retain(|waiting| *waiting != id);
         }
+        self.promise();
         self.release_charge(served.charge);
     }
 
@@ -468,8 +477,8 @@ impl<T> Session<T> {
     }
 
     fn check_outbox(&self, length: usize) -> Result<(), Code> {
-        let queued = self.sender.queued + self.items.long_bytes + length;
-        if self.ended {
+        let queued = self.waiting_bytes() + length;
+        if self.is_closing() {
             Err(Code::Closed)
         } else if queued > self.config.limits.outbox_bytes {
             Err(Code::QueueFull)

@@ -26,12 +26,16 @@ pub(super) struct Asked<T> {
 pub(super) struct Served {
     /// Inbox credit that returns when the application is done with it.
     pub(super) charge: u64,
+    /// Memory promised to its long payload, which returns then too.
+    pub(super) promised: usize,
     pub(super) is_request: bool,
     pub(super) head: Option<ItemHead>,
     pub(super) assembly: Option<Assembly>,
     /// What is left of our long response.
     pub(super) body: Option<LongBody>,
     pub(super) answered: bool,
+    /// The peer no longer waits for the answer.
+    pub(super) cancelled: bool,
 }
 
 /// What came in an item's first frame beside its payload.
@@ -100,6 +104,13 @@ impl Assembly {
     }
 }
 
+/// Memory for long payloads: what is promised, and who waits for some, in order.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub(super) promised: usize,
+    pub(super) waiting: VecDeque<u64>,
+}
+
 /// All items of a session.
 #[derive(Debug)]
 pub(super) struct Items<T> {
@@ -108,10 +119,10 @@ pub(super) struct Items<T> {
     pub(super) deadlines: BTreeSet<(Instant, u64)>,
     /// Requests that the application is handling.
     pub(super) handling: usize,
-    /// Long items that wait for memory, in order.
-    pub(super) waiting: VecDeque<u64>,
-    /// Bytes promised to long items that are being put together.
-    pub(super) promised: usize,
+    /// For the peer's long items, until the application is done with them.
+    pub(super) theirs: Memory,
+    /// For long answers to us, until they are whole. Apart, because whoever handles a long request may ask back.
+    pub(super) answers: Memory,
     /// Bytes of our own long payloads and answers that wait to be sent.
     pub(super) long_bytes: usize,
     /// Inbox: charges received, charges released, limit announced.
@@ -127,8 +138,8 @@ impl<T> Items<T> {
             served: HashMap::new(),
             deadlines: BTreeSet::new(),
             handling: 0,
-            waiting: VecDeque::new(),
-            promised: 0,
+            theirs: Memory::default(),
+            answers: Memory::default(),
             long_bytes: 0,
             inbox_received: 0,
             inbox_released: 0,
@@ -143,19 +154,12 @@ impl<T> Items<T> {
             self.deadlines.remove(&(deadline, id));
         }
         self.long_bytes -= asked.body.as_ref().map_or(0, |body| body.rest.len());
-        if let Some((assembly, ..)) = &asked.answer {
-            self.release(id, assembly.granted, assembly.total);
+        match &asked.answer {
+            Some((assembly, ..)) if assembly.granted => self.answers.promised -= assembly.total,
+            Some(_) => self.answers.waiting.retain(|waiting| *waiting != id),
+            None => {}
         }
         Some(asked)
-    }
-
-    /// Returns what was promised to an assembly, complete or not.
-    pub(super) fn release(&mut self, id: u64, granted: bool, total: usize) {
-        if granted {
-            self.promised -= total;
-        } else {
-            self.waiting.retain(|waiting| *waiting != id);
-        }
     }
 
     /// The assembly of item `id`, whichever side asked.

@@ -61,6 +61,11 @@ impl Keepalive {
             + limits.keepalive
     }
 
+    /// How long a peer may take or acknowledge nothing of what is there for it, however much it talks itself.
+    pub(super) fn patience(&self, limits: &Limits) -> Duration {
+        limits.keepalive * (limits.keepalive_misses + 2)
+    }
+
     pub(super) fn check(&self, now: Instant, limits: &Limits, initiator: bool) -> Check {
         if now < self.deadline(limits, initiator) {
             Check::Fine

@@ -43,6 +43,12 @@ pub const SHARED_RECORD: usize = 16 << 10;
 /// Longest message that fits a circuit: a record that carries it stays within [`MAX_RECORD`].
 pub const CIRCUIT_MTU: usize = 65_472;
 
+/// Longest handshake message 1 that a circuit's opening may carry, in bytes; ours has 1,218.
+pub const FIRST_MAX: usize = 2 << 10;
+
+/// Time that a closing session has to send what is queued.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+
 /// What a session tells its node and, through it, the application.
 #[derive(Debug)]
 pub enum Event<T> {
@@ -172,6 +178,11 @@ pub struct Session<T> {
     received: u64,
     acknowledged: u64,
     ack_at: Option<Instant>,
+    ack_due: bool,
+    /// Since when the pipe takes nothing although there is something to send.
+    blocked_since: Option<Instant>,
+    /// Since when the peer acknowledges nothing although there is something to acknowledge.
+    unacknowledged_since: Option<Instant>,
     items: Items<T>,
     streams: HashMap<u64, Stream>,
     numbers: Numbers,
@@ -180,6 +191,7 @@ pub struct Session<T> {
     control_rate: Rate,
     open_rate: Rate,
     closing: Option<(Code, Option<Duration>)>,
+    closing_until: Option<Instant>,
     ended: bool,
     dirty: bool,
     /// When the circuits that the peer has not answered were opened, oldest first.
@@ -219,6 +231,9 @@ impl<T> Session<T> {
             received: 0,
             acknowledged: 0,
             ack_at: None,
+            ack_due: false,
+            blocked_since: None,
+            unacknowledged_since: None,
             items: Items::new(INBOX_INITIAL),
             streams: HashMap::new(),
             numbers: Numbers::new(initiator),
@@ -231,6 +246,7 @@ impl<T> Session<T> {
                 now,
             ),
             closing: None,
+            closing_until: None,
             ended: false,
             dirty: true,
             unanswered: alloc::collections::VecDeque::new(),
@@ -251,6 +267,11 @@ impl<T> Session<T> {
         self.attached
     }
 
+    /// Whether nothing can be begun on it any more: it is over, or says its last words.
+    pub fn is_closing(&self) -> bool {
+        self.ended || self.closing.is_some()
+    }
+
     /// Whether it is over.
     pub fn is_ended(&self) -> bool {
         self.ended
@@ -263,6 +284,11 @@ impl<T> Session<T> {
             && self.streams.is_empty()
             && self.circuits.open.is_empty()
             && self.sender.all_acknowledged()
+    }
+
+    /// Bytes of requests, messages and answers that wait to be sent.
+    pub fn waiting_bytes(&self) -> usize {
+        self.sender.queued + self.items.long_bytes
     }
 
     /// The last measured round trip.
@@ -284,8 +310,7 @@ impl<T> Session<T> {
         !self.ended
             && (self.attach_due
                 || self.closing.is_some()
-                || (self.attached
-                    && (self.sender.has_work(&self.config.limits) || self.ack_due_by_bytes())))
+                || (self.attached && (self.sender.has_work(&self.config.limits) || self.ack_due)))
     }
 
     // Outputs.
@@ -299,7 +324,15 @@ impl<T> Session<T> {
             .unanswered
             .front()
             .map(|(at, _)| *at + self.config.limits.circuit_timeout);
+        let patience = self.keepalive.patience(&self.config.limits);
+        let closing = self
+            .closing
+            .is_some()
+            .then(|| self.closing_until.unwrap_or_default());
         [
+            closing,
+            self.blocked_since.map(|since| since + patience),
+            self.unacknowledged_since.map(|since| since + patience),
             self.ack_at,
             self.items.deadlines.first().map(|(at, _)| *at),
             Some(self.keepalive.deadline(&self.config.limits, self.initiator)),
@@ -317,9 +350,19 @@ impl<T> Session<T> {
         }
         if self.ack_at.is_some_and(|at| at <= now) {
             self.ack_at = None;
-            self.sender.push_control(&Frame::Ack(self.received));
-            self.acknowledged = self.received;
+            self.ack_due = true;
             self.dirty = true;
+        }
+        if let Some((code, retry)) = self.closing {
+            let until = *self.closing_until.get_or_insert(now + CLOSE_WITHIN);
+            if until <= now {
+                return self.end(code, retry, out);
+            }
+        }
+        let patience = self.keepalive.patience(&self.config.limits);
+        let stuck = |since: Option<Instant>| since.is_some_and(|since| since + patience <= now);
+        if stuck(self.blocked_since) || stuck(self.unacknowledged_since) {
+            return self.end(Code::KeepaliveTimeout, None, out);
         }
         while let Some(&(at, id)) = self.items.deadlines.first() {
             if at > now {
@@ -348,14 +391,24 @@ impl<T> Session<T> {
         {
             Check::Fine => {}
             Check::Ping => self.ping(now),
-            Check::Dead => {
-                self.ended = true;
-                out.push(Event::Ended {
-                    code: Code::KeepaliveTimeout,
-                    retry: None,
-                    by_peer: false,
-                });
-            }
+            Check::Dead => return self.end(Code::KeepaliveTimeout, None, out),
+        }
+        self.note_blocked(now);
+    }
+
+    fn end(&mut self, code: Code, retry: Option<Duration>, out: &mut Vec<Event<T>>) {
+        self.ended = true;
+        out.push(Event::Ended {
+            code,
+            retry,
+            by_peer: false,
+        });
+    }
+
+    /// Remembers since when there is something to send that the pipe does not ask for.
+    fn note_blocked(&mut self, now: Instant) {
+        if self.blocked_since.is_none() && self.wants_transmit() {
+            self.blocked_since = Some(now);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What comes in: one record, frame by frame.
 
 use super::{
-    Event, Request, Session, Signal,
+    Event, FIRST_MAX, Request, Session, Signal,
     items::{Assembly, ItemHead, Served},
     numbers::Class,
     sender::{Bulk, Outgoing},
@@ -68,6 +68,9 @@ impl<T> Session<T> {
         self.keepalive.heard(now);
         let size = frames.len();
         while let Some((kind, length, frame)) = next(&mut frames)? {
+            if self.closing.is_some() && !frame.as_ref().is_some_and(heard_while_closing) {
+                continue;
+            }
             if is_session(kind) {
                 if !self.attached {
                     return Err(Code::FrameUnexpected.into());
@@ -92,8 +95,10 @@ impl<T> Session<T> {
         if self.received > self.acknowledged {
             let due = now + self.config.limits.ack_delay;
             self.ack_at = Some(self.ack_at.map_or(due, |at| at.min(due)));
-            self.dirty |= self.ack_due_by_bytes();
+            self.ack_due |= self.received - self.acknowledged >= self.config.limits.ack_bytes;
+            self.dirty |= self.ack_due;
         }
+        self.note_blocked(now);
         Ok(())
     }
 
@@ -111,8 +116,12 @@ impl<T> Session<T> {
         match frame {
             Frame::Attach(attach) => self.handle_attach(&attach, out)?,
             Frame::Ack(offset) => {
+                let before = self.sender.acknowledged();
                 if !self.sender.acknowledge(offset) {
                     return Err(Code::FrameUnexpected.into());
+                }
+                if self.sender.acknowledged() > before {
+                    self.unacknowledged_since = (!self.sender.all_acknowledged()).then_some(now);
                 }
                 self.dirty = true;
             }
@@ -146,6 +155,7 @@ impl<T> Session<T> {
                 first,
             } => {
                 self.bound_rate(now)?;
+                check_first(&first)?;
                 self.enter_circuit(cid, window)?;
                 out.push(Event::CircuitOpen {
                     cid,
@@ -162,6 +172,7 @@ impl<T> Session<T> {
                 first,
             } => {
                 self.bound_rate(now)?;
+                check_first(&first)?;
                 self.enter_circuit(cid, window)?;
                 out.push(Event::CircuitIncoming { cid, from, first });
             }
@@ -237,10 +248,14 @@ impl<T> Session<T> {
                     self.numbers.check_own(id)?;
                 }
             }
-            Frame::Cancel(id) => match self.items.served.get(&id) {
+            Frame::Cancel(id) => match self.items.served.get_mut(&id) {
                 // Still on its way in, or its answer on the way out: nobody needs the rest.
                 Some(served) if served.head.is_some() || served.answered => self.drop_served(id),
-                Some(_) => out.push(Event::Cancelled { id }),
+                Some(served) => {
+                    if !core::mem::replace(&mut served.cancelled, true) {
+                        out.push(Event::Cancelled { id });
+                    }
+                }
                 None => self.numbers.check_theirs(id)?,
             },
             Frame::Stream {
@@ -376,18 +391,20 @@ impl<T> Session<T> {
         }
         let mut served = Served {
             charge,
+            promised: 0,
             is_request,
             head: Some(head),
             assembly: None,
             body: None,
             answered: false,
+            cancelled: false,
         };
         if data.len() == total {
             self.hand_over(id, served, compact(&data), out);
         } else {
             served.assembly = Some(Assembly::new(total));
             self.items.served.insert(id, served);
-            self.items.waiting.push_back(id);
+            self.items.theirs.waiting.push_back(id);
             self.promise();
         }
         Ok(())
@@ -463,7 +480,7 @@ impl<T> Session<T> {
             }));
         } else {
             asked.answer = Some((Assembly::new(total), kind, code));
-            self.items.waiting.push_back(id);
+            self.items.answers.waiting.push_back(id);
             self.promise();
         }
         Ok(())
@@ -478,7 +495,6 @@ impl<T> Session<T> {
         let Some(assembly) = self.items.assembly(id) else {
             return Ok(self.numbers.check_used(id)?);
         };
-        let total = assembly.total;
         let Some(whole) = assembly.receive(data) else {
             return Err(Code::FlowViolated.into());
         };
@@ -495,7 +511,7 @@ impl<T> Session<T> {
                 response,
             }));
         } else if let Some(mut served) = self.items.served.remove(&id) {
-            self.items.release(id, true, total);
+            // What was promised stays so until the application is done with it.
             served.assembly = None;
             self.hand_over(id, served, payload, out);
         }
@@ -505,28 +521,62 @@ impl<T> Session<T> {
 
     /// Promises memory to long items, in order, as long as there is some.
     pub(super) fn promise(&mut self) {
-        while let Some(&id) = self.items.waiting.front() {
-            let budget = self
-                .config
-                .limits
-                .message_bytes
-                .saturating_sub(self.items.promised);
-            match self.items.assembly(id) {
-                Some(assembly) if assembly.total <= budget => {
-                    assembly.granted = true;
-                    let total = assembly.total;
-                    self.items.promised += total;
-                    self.sender.push_urgent(Outgoing::new(&Frame::Credit {
-                        id,
-                        limit: total as u64,
-                    }));
-                    self.dirty = true;
-                }
-                Some(_) => break,
-                None => {}
+        while let Some(&id) = self.items.theirs.waiting.front() {
+            let Some(total) = self.grant_assembly(id, self.items.theirs.promised) else {
+                break;
+            };
+            if let Some(served) = self.items.served.get_mut(&id) {
+                served.promised = total;
             }
-            self.items.waiting.pop_front();
+            self.items.theirs.promised += total;
+            self.items.theirs.waiting.pop_front();
         }
+        while let Some(&id) = self.items.answers.waiting.front() {
+            let Some(total) = self.grant_assembly(id, self.items.answers.promised) else {
+                break;
+            };
+            self.items.answers.promised += total;
+            self.items.answers.waiting.pop_front();
+        }
+    }
+
+    /// Lets the peer send a long payload if there is memory for it beside what is promised: its length, or `None`.
+    fn grant_assembly(&mut self, id: u64, promised: usize) -> Option<usize> {
+        let Some(assembly) = self.items.assembly(id) else {
+            return Some(0);
+        };
+        let total = assembly.total;
+        if total > self.config.limits.message_bytes.saturating_sub(promised) {
+            return None;
+        }
+        assembly.granted = true;
+        self.sender.push_urgent(Outgoing::new(&Frame::Credit {
+            id,
+            limit: total as u64,
+        }));
+        self.dirty = true;
+        Some(total)
+    }
+}
+
+/// What a session that is being closed still does for its peer: it says what is queued, and begins nothing.
+fn heard_while_closing(frame: &Frame) -> bool {
+    matches!(
+        frame,
+        Frame::Ack(_)
+            | Frame::Rekey
+            | Frame::Close(..)
+            | Frame::Credit { .. }
+            | Frame::CircuitCredit { .. }
+    )
+}
+
+/// What opens a circuit is passed on in a frame that may be longer than the one it came in.
+fn check_first(first: &Bytes) -> Result<(), Violation> {
+    if first.len() <= FIRST_MAX {
+        Ok(())
+    } else {
+        Err(Code::TooLarge.into())
     }
 }
 

@@ -182,6 +182,11 @@ impl Sender {
         true
     }
 
+    /// Session bytes that the peer has acknowledged.
+    pub(super) const fn acknowledged(&self) -> u64 {
+        self.acked
+    }
+
     /// Whether every session byte sent so far has been acknowledged.
     pub(super) const fn all_acknowledged(&self) -> bool {
         self.acked == self.offset

@@ -42,6 +42,12 @@ impl<T> Session<T> {
             id,
             Stream::new(self.config.limits.stream_initial, window, false),
         );
+        if self.is_closing() {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.lose(Code::Closed);
+            }
+            return id;
+        }
         let frame = Frame::Stream {
             id,
             window,

@@ -2,6 +2,9 @@
 
 use super::{sender::Outgoing, *};
 
+/// Most bytes of a frame that ends a record: CLOSE, which is longer than REKEY.
+const LAST_FRAME: usize = FRAME_HEADER + 2 + 4;
+
 impl<T> Session<T> {
     /// The next record for the pipe, sealed now; `None` when there is nothing to send. `shared` bounds its length to
     /// [`SHARED_RECORD`] because others wait for the same pipe.
@@ -20,8 +23,9 @@ impl<T> Session<T> {
         } else {
             self.config.mtu
         };
-        // Room for the tag and for a REKEY that may have to come last.
-        let spare = RECORD_OVERHEAD - 1 + FRAME_HEADER;
+        // Room for the tag and for a REKEY or CLOSE that may have to come last.
+        let spare = RECORD_OVERHEAD - 1 + LAST_FRAME;
+        self.blocked_since = None;
         let (max, alone) = (mtu - spare, self.config.mtu - spare);
         let mut record = BytesMut::with_capacity(if self.sender.bulk.is_empty() {
             512
@@ -40,12 +44,15 @@ impl<T> Session<T> {
             if released > 0 {
                 self.release_charge(released);
             }
-            if self.ack_due_by_bytes() {
+            if self.ack_due {
                 // Before bulk, which may leave no room for it: the peer cannot send on without.
                 self.fill_ack(&mut record, max);
             }
             self.fill_bulk(&mut record, max, alone, out);
             self.fill_ack(&mut record, max);
+            if self.unacknowledged_since.is_none() && !self.sender.all_acknowledged() {
+                self.unacknowledged_since = Some(now);
+            }
         }
         let mut last = false;
         if self.closing.is_some()
@@ -100,19 +107,16 @@ impl<T> Session<T> {
         }
     }
 
-    pub(super) fn ack_due_by_bytes(&self) -> bool {
-        self.received - self.acknowledged >= self.config.limits.ack_bytes
-    }
-
     /// An acknowledgement rides along whenever a record leaves anyway.
     fn fill_ack(&mut self, record: &mut BytesMut, max: usize) {
         if self.received == self.acknowledged || record.len() + 11 > max {
             return;
         }
-        if record.len() > 1 || self.ack_due_by_bytes() {
+        if record.len() > 1 || self.ack_due {
             record.put_slice(&Frame::Ack(self.received).encode());
             self.acknowledged = self.received;
             self.ack_at = None;
+            self.ack_due = false;
         }
     }
 
