@@ -65,6 +65,8 @@ pub(super) enum Command {
     Deploy(DeployArgs),
     /// Send money from the wallet to an account
     Fund(FundArgs),
+    /// Run everything on this machine: a chain, two routers, a node to talk to, and the page
+    Demo(DemoArgs),
 }
 
 #[derive(Debug, Args)]
@@ -472,6 +474,25 @@ pub(super) struct DeployArgs {
     pub(super) treasury: Option<Address>,
     #[command(flatten)]
     pub(super) wallet: WalletArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Directory of the built page
+    #[arg(long, value_name = "DIR")]
+    pub(super) page: PathBuf,
+    /// The anvil program
+    #[arg(long, value_name = "PROGRAM")]
+    pub(super) anvil: PathBuf,
+    /// The compiled contract, contracts/artifacts/NectarRegistry.json
+    #[arg(long, value_name = "FILE")]
+    pub(super) contract: PathBuf,
+    /// Port of the page; otherwise 7700 if it is free
+    #[arg(long)]
+    pub(super) port: Option<u16>,
+    /// Write a JSON object with the page's address here once everything runs
+    #[arg(long, value_name = "FILE")]
+    pub(super) ready: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@
 //! not registered.
 
 mod args;
+mod demo;
 mod echo;
 mod failure;
 mod keygen;
@@ -22,7 +23,7 @@ mod status;
 mod talk;
 
 use crate::config::{Config, Override, Sources};
-use args::{Cli, Command, Global};
+use args::{Cli, Command, DemoArgs, Global};
 use clap::Parser;
 use output::Output;
 use std::process::ExitCode;
@@ -63,6 +64,7 @@ async fn dispatch(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Keygen(args) => return keygen::keygen(args, out),
         Command::Deploy(args) => return setup::deploy(args, out).await,
         Command::Fund(args) => return setup::fund(args, out).await,
+        Command::Demo(args) => return demo::demo(args, out).await,
         _ => {}
     }
     let flags = match &command {
@@ -77,7 +79,7 @@ async fn dispatch(cli: Cli, out: Output) -> Result<(), Failure> {
         out.note(format_args!("warning: {warning}"));
     }
     match command {
-        Command::Keygen(_) | Command::Deploy(_) | Command::Fund(_) => Ok(()),
+        Command::Keygen(_) | Command::Deploy(_) | Command::Fund(_) | Command::Demo(_) => Ok(()),
         Command::Register(args) => register::register(context, args).await,
         Command::Record(command) => record::record(context, command).await,
         Command::Resolve(args) => resolve::resolve(context, args).await,

@@ -198,7 +198,7 @@ fn tell(node: &Node, event: &Event) {
 }
 
 #[cfg(unix)]
-async fn ended() -> std::io::Result<()> {
+pub(super) async fn ended() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -208,6 +208,6 @@ async fn ended() -> std::io::Result<()> {
 }
 
 #[cfg(not(unix))]
-async fn ended() -> std::io::Result<()> {
+pub(super) async fn ended() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
 }
