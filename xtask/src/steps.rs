@@ -73,6 +73,12 @@ pub(crate) const STEPS: &[Step] = &[
     step(Page, "page tests", &["page packages"], page_tests),
     step(
         Page,
+        "page build",
+        &["page packages", "wasm module"],
+        page_build,
+    ),
+    step(
+        Page,
         "page end to end",
         &["contract packages", "page packages", "browser"],
         page_end_to_end,
@@ -242,6 +248,15 @@ fn page_types(repo: &Repo, log: &Log) -> Result<Outcome> {
 fn page_tests(repo: &Repo, log: &Log) -> Result<Outcome> {
     let (status, text) = log.run(repo.npm(page::DIRECTORY).arg("test"))?;
     Outcome::counted(status.success(), Tally::of_vitest(&text))
+}
+
+fn page_build(repo: &Repo, log: &Log) -> Result<Outcome> {
+    let sizes = page::build(repo, log)?;
+    Ok(Outcome::noted(sizes::within(
+        "page",
+        &sizes,
+        sizes::PAGE_BUDGET,
+    )?))
 }
 
 fn page_end_to_end(repo: &Repo, log: &Log) -> Result<Outcome> {
