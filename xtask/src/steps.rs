@@ -83,6 +83,12 @@ pub(crate) const STEPS: &[Step] = &[
         &["contract packages", "page packages", "browser"],
         page_end_to_end,
     ),
+    step(
+        Page,
+        "demonstration",
+        &["page build", "contract packages", "browser"],
+        demonstration,
+    ),
     step(Setup, "cargo-deny", &["toolchain"], cargo_deny),
     step(Lint, "dependencies", &["cargo-deny"], dependencies),
 ];
@@ -267,6 +273,13 @@ fn page_end_to_end(repo: &Repo, log: &Log) -> Result<Outcome> {
             .env("CHROMIUM", browser),
     )?;
     Outcome::counted(status.success(), Tally::of_node(&text))
+}
+
+/// Two people, two tabs, a chain, two routers and a native node, as `cargo xtask demo --check` shows them.
+fn demonstration(repo: &Repo, log: &Log) -> Result<Outcome> {
+    let itself = std::env::current_exe().context("this program's own path is unknown")?;
+    log.require(repo.command(itself).args(["demo", "--check"]))?;
+    Ok(Outcome::held())
 }
 
 fn cargo_deny(repo: &Repo, log: &Log) -> Result<Outcome> {
