@@ -189,16 +189,20 @@ impl Shared {
         self.carry_out(&mut out);
     }
 
-    /// Runs a task that ends with the node at the latest. `None` when it has ended, and the task with it.
-    pub(super) fn spawn(
-        &self,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) -> Option<AbortHandle> {
-        let mut guard = lock(&self.tasks);
-        let Some(tasks) = guard.as_mut() else {
-            // What the task owns may come back here when it is dropped.
-            drop(guard);
-            return None;
+    /// Runs a task that ends with the node at the latest.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        // When the node has ended, so has the task: what it owns may come back here, and no lock is held.
+        drop(self.try_spawn(task));
+    }
+
+    /// [`spawn`](Self::spawn), with the means to end the task; the task itself when the node has ended.
+    pub(super) fn try_spawn<F>(&self, task: F) -> Result<AbortHandle, F>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut tasks = lock(&self.tasks);
+        let Some(tasks) = tasks.as_mut() else {
+            return Err(task);
         };
         // Those that have ended leave their places to new ones.
         while let Some(ended) = tasks.try_join_next() {
@@ -208,7 +212,7 @@ impl Shared {
                 tracing::error!(%error, "a task ended abnormally");
             }
         }
-        Some(tasks.spawn(task))
+        Ok(tasks.spawn(task))
     }
 
     /// Says goodbye to everybody, and returns when all have been told or `patience` has run out.

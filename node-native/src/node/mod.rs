@@ -135,7 +135,7 @@ impl Node {
             let address = server.local_addr();
             // Connections outlive the server; they must not keep the node.
             let accepting = Arc::downgrade(&shared);
-            let task = shared.spawn(server.serve(
+            let task = shared.try_spawn(server.serve(
                 move |accepted| {
                     if let Some(shared) = accepting.upgrade() {
                         shared.accept(accepted);
@@ -143,7 +143,7 @@ impl Node {
                 },
                 std::future::pending(),
             ));
-            listening = Some((address, task));
+            listening = Some((address, task.ok()));
         }
         shared.start();
         Ok(Self {
@@ -333,7 +333,8 @@ impl Node {
     }
 
     /// Takes messages of `protocol` from now on. A message counts as delivered once the handler's future is done; until
-    /// then it occupies the sender's inbox here, which is how a slow application slows senders down.
+    /// then it occupies the sender's inbox here, which is how a slow application slows senders down. Handlers begin in
+    /// the order in which a peer's messages came; those that wait for something run side by side.
     pub fn on_message<F, R>(&self, protocol: &str, handler: F)
     where
         F: Fn(IncomingMessage) -> R + Send + Sync + 'static,

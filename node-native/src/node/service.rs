@@ -165,15 +165,21 @@ impl Services {
                 let services = self.clone();
                 // Held until the entry is in, so that a handler which is done at once finds it.
                 let mut running = lock(&self.running);
-                let task = shared.spawn(async move {
+                let task = shared.try_spawn(async move {
                     let done = AssertUnwindSafe(&mut answer).catch_unwind().await;
                     lock(&services.running).remove(&key);
                     if let Ok(response) = done {
                         incoming.respond(response);
                     }
                 });
-                if let Some(task) = task {
-                    running.insert(key, task);
+                match task {
+                    Ok(task) => {
+                        running.insert(key, task);
+                    }
+                    Err(late) => {
+                        drop(running);
+                        drop(late);
+                    }
                 }
             }
         }

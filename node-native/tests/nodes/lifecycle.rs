@@ -1,13 +1,18 @@
 //! How nodes begin and end.
 
 use crate::support::{Network, echo, key_of, name, ok, soon, until};
+use ed25519_dalek::SigningKey;
+use node_core::channel::SignRequest;
 use node_native::{
     http::BindError,
-    node::{Code, Node, NodeConfig, PeerState, Request, Response, StartError},
+    node::{Code, Node, NodeConfig, PeerState, Request, Response, Signer, Signing, StartError},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -116,16 +121,8 @@ async fn a_stream_ends_with_its_node() {
 async fn a_key_that_is_not_in_the_record_is_refused() {
     let network = network();
     let _bob = network.start("bob").await;
-    let impostor = NodeConfig::named(name("alice"), key_of("mallory")).allow_private(true);
-    let impostor = impostor.pin(name("bob"), network.record("bob"));
-    let impostor = Node::start(impostor.registry(node_core::registry::RegistryConfig {
-        id: crate::support::REGISTRY,
-        tld: "nectar".into(),
-        rpcs: Vec::new(),
-        quorum: None,
-    }))
-    .await
-    .unwrap();
+    let impostor = NodeConfig::named(name("alice"), key_of("mallory"));
+    let impostor = Node::start(network.know(impostor)).await.unwrap();
     let error = echo(&impostor, "bob", b"?").await.unwrap_err();
     assert_eq!(error.reason(), Code::KeyMismatch);
 }
@@ -155,4 +152,48 @@ async fn metrics_and_status_tell_what_the_node_does() {
     assert_eq!(status["name"], "bob.nectar");
     assert_eq!(status["peers"][0]["name"], "alice.nectar");
     assert_eq!(status["peers"][0]["state"], "online");
+}
+
+/// Signs on another thread, after a while; or not at all.
+struct Agent {
+    key: SigningKey,
+    willing: bool,
+}
+
+impl Signer for Agent {
+    fn public_key(&self) -> [u8; 32] {
+        self.key.verifying_key().to_bytes()
+    }
+
+    fn sign(&self, request: &SignRequest) -> Signing {
+        let (key, willing) = (self.key.clone(), self.willing);
+        let message = request.message();
+        Signing::Pending(Box::pin(async move {
+            let signing = tokio::task::spawn_blocking(move || {
+                std::thread::sleep(Duration::from_millis(20));
+                ed25519_dalek::Signer::sign(&key, &message).to_bytes()
+            });
+            let signature = signing.await.ok()?;
+            willing.then_some(signature)
+        }))
+    }
+}
+
+#[tokio::test]
+async fn a_signer_outside_the_process_may_take_its_time_or_refuse() {
+    let network = network();
+    let _bob = network.start("bob").await;
+    for willing in [true, false] {
+        let key = key_of("alice");
+        let config = NodeConfig::named(name("alice"), Agent { key, willing });
+        let alice = Node::start(network.know(config)).await.unwrap();
+        let answer = echo(&alice, "bob", b"signed").await;
+        match answer {
+            Ok(_) => assert!(willing),
+            Err(error) => {
+                assert!(!willing, "{error}");
+                assert_eq!(error.reason(), Code::SignerFailed);
+            }
+        }
+    }
 }

@@ -45,7 +45,7 @@ async fn a_request_between_two_direct_nodes_is_answered() {
 async fn long_requests_and_answers_arrive_whole() {
     let direct = two_direct().await;
     let routed = two_routed().await;
-    for (alice, longest) in [(&direct[0], 16 << 20), (&routed[0], 1 << 20)] {
+    for (alice, longest) in [(&direct[0], 4 << 20), (&routed[0], 1 << 20)] {
         for length in [0, 1, 32 << 10, (32 << 10) + 1, longest] {
             let payload = pattern(length);
             let request = Request::new("echo.1", payload.clone());
@@ -175,4 +175,69 @@ async fn two_nodes_that_dial_each_other_at_once_keep_one_session() {
         .await;
         assert_eq!(echo(&alice, "bob", b"again").await, ok(b"again"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_does_not_grow_its_router_while_another_circuit_runs_at_full_speed() {
+    let network = Network::default()
+        .direct("rho")
+        .indirect("alice", &["rho"])
+        .indirect("bob", &["rho"])
+        .indirect("carol", &["rho"])
+        .indirect("dave", &["rho"]);
+    let rho = network.start("rho").await;
+    let mut nodes = Vec::new();
+    for label in ["alice", "bob", "carol", "dave"] {
+        let node = network.start(label).await;
+        reachable(&node).await;
+        nodes.push(node);
+    }
+    let [alice, bob, carol, dave] = &nodes[..] else {
+        panic!("four nodes")
+    };
+    bob.serve_stream("file.1", |incoming| async move {
+        let stream = incoming.accept();
+        std::future::pending::<()>().await;
+        drop(stream);
+    });
+    let (sender, mut done) = mpsc::channel(1);
+    dave.serve_stream("file.1", move |incoming| {
+        let sender = sender.clone();
+        async move {
+            let (mut stream, mut length) = (incoming.accept(), 0);
+            while let Some(chunk) = stream.read_chunk().await.unwrap() {
+                length += chunk.len();
+            }
+            sender.send(length).await.unwrap();
+        }
+    });
+    let piece = Bytes::from(vec![7; 64 << 10]);
+    let mut stuck = alice.open_stream(&name("bob"), "file.1", "").await.unwrap();
+    let mut to_bob = 0;
+    let pause = std::time::Duration::from_millis(500);
+    while let Ok(written) = tokio::time::timeout(pause, stuck.write_chunk(piece.clone())).await {
+        written.unwrap();
+        to_bob += piece.len();
+        assert!(to_bob < 4 << 20, "alice is never told to wait");
+    }
+    let mut free = carol
+        .open_stream(&name("dave"), "file.1", "")
+        .await
+        .unwrap();
+    let mut peak = rho.counts().circuit_bytes;
+    let length = soon("the other circuit", async {
+        for _ in 0..128 {
+            free.write_chunk(piece.clone()).await.unwrap();
+            peak = peak.max(rho.counts().circuit_bytes);
+        }
+        free.finish();
+        done.recv().await.unwrap()
+    })
+    .await;
+    assert_eq!(length, 8 << 20);
+    let window = node_core::Limits::default().circuit_window;
+    assert!(
+        peak <= 4 * window + (128 << 10),
+        "the router held {peak} bytes for two circuits"
+    );
 }

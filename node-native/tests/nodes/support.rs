@@ -19,7 +19,7 @@ use std::{
 };
 
 /// Longer than anything here takes; shorter than a test run's patience.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const REGISTRY: RegistryId = RegistryId {
     chain_id: 31_337,
@@ -106,7 +106,8 @@ impl Network {
         Node::start(self.config(label)).await.unwrap()
     }
 
-    fn know(&self, config: NodeConfig) -> NodeConfig {
+    /// A node that knows everybody, and answers `echo.1`.
+    pub(crate) fn know(&self, config: NodeConfig) -> NodeConfig {
         let config = config
             .registry(RegistryConfig {
                 id: REGISTRY,
