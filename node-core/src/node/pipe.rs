@@ -80,6 +80,12 @@ impl<T> Node<T> {
         match (cid, &pipe.kind) {
             (Some(number), PipeKind::Circuit { cid, .. }) => {
                 let _ = cid.set(number);
+                // The circuit's answer may have come on another thread before its number stood here; what that left to
+                // be sent has woken nobody, and what ended the pipe could not end the circuit.
+                pipe.wake();
+                if self.pipe(id).is_none() {
+                    hop.with(|session| session.close_circuit(number, Code::Closed, None));
+                }
             }
             _ => self.end_pipe(&pipe, Code::PipeLost, None, now, out),
         }

@@ -71,3 +71,36 @@ async fn a_guest_calls_where_guests_are_served_and_nowhere_else() {
     let refused = echo(&guest, "bob", b"who?").await.unwrap_err();
     assert_eq!(refused.reason(), Code::GuestRefused);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn everybody_behind_one_router_talks_with_everybody_at_once() {
+    let labels = ["aaa", "bbb", "ccc", "ddd", "eee", "fff", "ggg", "hhh"];
+    let network = labels
+        .iter()
+        .fold(Network::default().direct("rho"), |network, label| {
+            network.indirect(label, &["rho"])
+        });
+    let rho = network.start("rho").await;
+    let mut nodes = Vec::new();
+    for label in labels {
+        let node = network.start(label).await;
+        reachable(&node).await;
+        nodes.push(node);
+    }
+    let pairs = nodes.iter().zip(labels).flat_map(|(from, own)| {
+        let others = labels.into_iter().filter(move |to| *to != own);
+        others.map(move |to| echo(from, to, b"hello"))
+    });
+    let answers = futures_util::future::join_all(pairs).await;
+    assert_eq!(answers.len(), 56);
+    assert!(
+        answers.iter().all(|answer| *answer == ok(b"hello")),
+        "{answers:?}"
+    );
+    // Of two circuits between one pair, opened at once from both ends, one is kept.
+    until("one session per pair", || {
+        nodes.iter().all(|node| node.counts().sessions == 8)
+    })
+    .await;
+    assert_eq!(rho.counts().sessions, 8);
+}

@@ -103,6 +103,7 @@ impl Network {
     }
 
     pub(crate) async fn start(&self, label: &str) -> Node {
+        log();
         Node::start(self.config(label)).await.unwrap()
     }
 
@@ -123,6 +124,15 @@ impl Network {
             config.pin(name.clone(), record.clone())
         })
     }
+}
+
+/// What nodes have to say, for whoever sets `NECTAR_LOG`.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::from_env("NECTAR_LOG");
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_test_writer()
+        .try_init();
 }
 
 fn record(label: &str, routing: Option<Routing>, routers: &[&str]) -> Record {
