@@ -53,7 +53,11 @@ pub(crate) fn build(repo: &Repo, log: &Log) -> Result<Size> {
     log.require(
         repo.npx(TOOLS, "wasm-opt")
             .args([
-                "-O3",
+                "-Oz",
+                // Functions that are put into their only caller save bytes here and cost more after compression.
+                "--one-caller-inline-max-function-size=1",
+                "--always-inline-max-function-size=2",
+                "--flexible-inline-max-function-size=1",
                 "--strip-debug",
                 "--strip-producers",
                 "--strip-target-features",

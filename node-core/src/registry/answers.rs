@@ -5,6 +5,7 @@ use super::{
     cache::Fact,
     drive::{Fetch, Purpose},
     endpoint::EndpointState,
+    json::Json,
     probe::ProbeReport,
     read::blame,
     resolver::{Resolver, ResolverOutput},
@@ -19,11 +20,10 @@ use alloc::{
     string::{String, ToString},
     sync::Arc,
 };
-use serde_json::Value;
 
 impl Resolver {
     /// Hands an answer, or the endpoint's reasons for none, to whoever wants it.
-    pub(super) fn answered(&mut self, fetch: Fetch, result: Result<Value, Refusal>, now: Now) {
+    pub(super) fn answered(&mut self, fetch: Fetch, result: Result<Json, Refusal>, now: Now) {
         match fetch.purpose {
             Purpose::Chain(_) => self.chain_answered(fetch, result, now.mono),
             Purpose::ReadHead { .. } | Purpose::ProbeHead(_) | Purpose::WatchHead => {
@@ -35,7 +35,7 @@ impl Resolver {
         }
     }
 
-    fn chain_answered(&mut self, fetch: Fetch, result: Result<Value, Refusal>, now: Instant) {
+    fn chain_answered(&mut self, fetch: Fetch, result: Result<Json, Refusal>, now: Instant) {
         let expected = self.registries[fetch.registry].config.id.chain_id;
         match result.as_ref().map(rpc::quantity) {
             Ok(Some(chain)) if chain == expected => {
@@ -60,7 +60,7 @@ impl Resolver {
         }
     }
 
-    fn head_answered(&mut self, fetch: Fetch, result: Result<Value, Refusal>, now: Now) {
+    fn head_answered(&mut self, fetch: Fetch, result: Result<Json, Refusal>, now: Now) {
         let Ok(Some(head)) = result.as_ref().map(rpc::head) else {
             return self.senseless(fetch, &result, "a block", now.mono);
         };
@@ -100,7 +100,7 @@ impl Resolver {
         }
     }
 
-    fn record_answered(&mut self, fetch: Fetch, result: Result<Value, Refusal>, now: Instant) {
+    fn record_answered(&mut self, fetch: Fetch, result: Result<Json, Refusal>, now: Instant) {
         let Purpose::ReadRecord {
             read: id,
             ref label,
@@ -153,7 +153,7 @@ impl Resolver {
         self.drive_read(id, now);
     }
 
-    fn version_answered(&mut self, fetch: Fetch, result: Result<Value, Refusal>, now: Instant) {
+    fn version_answered(&mut self, fetch: Fetch, result: Result<Json, Refusal>, now: Instant) {
         let Purpose::ProbeVersion(id, _) = fetch.purpose else {
             return;
         };
@@ -209,7 +209,7 @@ impl Resolver {
         }
     }
 
-    fn logs_answered(&mut self, fetch: Fetch, result: Result<Value, Refusal>, now: Instant) {
+    fn logs_answered(&mut self, fetch: Fetch, result: Result<Json, Refusal>, now: Instant) {
         let Purpose::WatchLogs { from, to, .. } = fetch.purpose else {
             return;
         };
@@ -249,7 +249,7 @@ impl Resolver {
     fn senseless(
         &mut self,
         fetch: Fetch,
-        result: &Result<Value, Refusal>,
+        result: &Result<Json, Refusal>,
         wanted: &str,
         now: Instant,
     ) {

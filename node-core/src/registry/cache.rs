@@ -9,7 +9,8 @@ use crate::{
     name::Name,
     time::{Duration, Instant},
 };
-use alloc::{collections::BTreeMap, format, sync::Arc};
+use alloc::{format, sync::Arc};
+use std::collections::HashMap;
 
 /// What the chain says about a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +82,7 @@ impl Entry {
 /// A map from names to facts with a bound; the least recently used goes first.
 #[derive(Debug)]
 pub(super) struct Cache {
-    entries: BTreeMap<Name, Entry>,
-    order: BTreeMap<u64, Name>,
+    entries: HashMap<Name, Entry>,
     capacity: usize,
     clock: u64,
 }
@@ -90,8 +90,7 @@ pub(super) struct Cache {
 impl Cache {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
-            entries: BTreeMap::new(),
-            order: BTreeMap::new(),
+            entries: HashMap::new(),
             capacity: capacity.max(1),
             clock: 0,
         }
@@ -109,9 +108,7 @@ impl Cache {
     pub(super) fn touch(&mut self, name: &Name) {
         if let Some(entry) = self.entries.get_mut(name) {
             self.clock += 1;
-            self.order.remove(&entry.used);
             entry.used = self.clock;
-            self.order.insert(self.clock, name.clone());
         }
     }
 
@@ -134,16 +131,13 @@ impl Cache {
             invalidated: false,
             used: self.clock,
         };
-        self.order.insert(self.clock, name.clone());
         let before = self.entries.insert(name.clone(), entry);
-        if let Some(before) = &before {
-            self.order.remove(&before.used);
-        }
-        while self.entries.len() > self.capacity {
-            let Some((_, oldest)) = self.order.pop_first() else {
-                break;
-            };
-            self.entries.remove(&oldest);
+        if self.entries.len() > self.capacity {
+            // Looked for only when something new was read, which takes a thousand times as long.
+            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used);
+            if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
+                self.entries.remove(&oldest);
+            }
         }
         before
     }
@@ -192,7 +186,7 @@ mod tests {
             .filter(|index| cache.get(&name(*index)).is_some())
             .collect();
         assert_eq!(held, [0, 3, 4]);
-        assert_eq!((cache.entries.len(), cache.order.len()), (3, 3));
+        assert_eq!(cache.entries.len(), 3);
         cache.insert(
             &name(3),
             Fact::Unknown,
@@ -200,6 +194,6 @@ mod tests {
             block,
             Instant::default(),
         );
-        assert_eq!((cache.entries.len(), cache.order.len()), (3, 3));
+        assert_eq!(cache.entries.len(), 3);
     }
 }

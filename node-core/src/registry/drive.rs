@@ -125,7 +125,7 @@ impl Resolver {
     pub fn handle_timeout(&mut self, now: Now) {
         let now = now.mono;
         let mut expired = Vec::new();
-        for (id, fetch) in &mut self.fetches {
+        for (id, fetch) in self.fetches.iter_mut() {
             let age = now.since(fetch.sent);
             if age >= self.limits.fetch_timeout {
                 expired.push(*id);

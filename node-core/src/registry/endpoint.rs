@@ -3,6 +3,7 @@
 use super::{config::ResolverLimits, resolver::FetchId};
 use crate::{
     name::RegistryId,
+    sorted::Set,
     time::{Duration, Instant},
 };
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
@@ -214,13 +215,12 @@ impl Endpoint {
 
 /// Indices of `endpoints`, best first; equals in configured order.
 pub(super) fn by_health(endpoints: &[Endpoint], now: Instant) -> Vec<usize> {
-    let mut order: Vec<(usize, (u8, Duration))> = endpoints
+    let order: Set<((u8, Duration), usize)> = endpoints
         .iter()
-        .map(|endpoint| endpoint.rank(now))
         .enumerate()
+        .map(|(index, endpoint)| (endpoint.rank(now), index))
         .collect();
-    order.sort_by_key(|(_, rank)| *rank);
-    order.into_iter().map(|(index, _)| index).collect()
+    order.into_iter().map(|(_, index)| index).collect()
 }
 
 fn host(url: &str) -> &str {

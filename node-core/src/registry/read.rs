@@ -12,14 +12,10 @@ use super::{
 use crate::{
     code::Code,
     name::Name,
+    sorted::{Map, Set},
     time::{Duration, Instant},
 };
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    format,
-    string::String,
-    vec::Vec,
-};
+use alloc::{format, string::String, vec::Vec};
 
 #[derive(Debug)]
 pub(super) struct Read {
@@ -40,8 +36,8 @@ pub(super) struct Read {
     phase: Phase,
     hedge_at: Option<Instant>,
     /// Endpoints whose newest block too few others knew.
-    distrusted: BTreeSet<usize>,
-    failures: BTreeMap<usize, ResolveError>,
+    distrusted: Set<usize>,
+    failures: Map<usize, ResolveError>,
 }
 
 /// A look-up that waits for a read.
@@ -58,9 +54,9 @@ enum Phase {
         until: Instant,
     },
     Heads {
-        asked: BTreeSet<usize>,
-        waiting: BTreeSet<usize>,
-        heads: BTreeMap<usize, Head>,
+        asked: Set<usize>,
+        waiting: Set<usize>,
+        heads: Map<usize, Head>,
     },
     Votes(Votes),
 }
@@ -70,10 +66,10 @@ struct Votes {
     block: Block,
     proposer: usize,
     /// Endpoints that told their newest block: they are reachable and should have this one.
-    heads: BTreeSet<usize>,
-    asked: BTreeSet<usize>,
-    waiting: BTreeSet<usize>,
-    votes: BTreeMap<usize, Fact>,
+    heads: Set<usize>,
+    asked: Set<usize>,
+    waiting: Set<usize>,
+    votes: Map<usize, Fact>,
     /// Somebody does not know the block.
     unknown_to_some: bool,
 }
@@ -127,8 +123,8 @@ impl Read {
             need,
             phase: Phase::Pause { until: now },
             hedge_at: None,
-            distrusted: BTreeSet::new(),
-            failures: BTreeMap::new(),
+            distrusted: Set::default(),
+            failures: Map::default(),
         }
     }
 
@@ -223,9 +219,9 @@ impl Read {
                     self.hedge_at = None;
                     self.failures.clear();
                     self.phase = Phase::Heads {
-                        asked: BTreeSet::new(),
-                        waiting: BTreeSet::new(),
-                        heads: BTreeMap::new(),
+                        asked: Set::default(),
+                        waiting: Set::default(),
+                        heads: Map::default(),
                     };
                 }
                 Phase::Heads { heads, .. } if heads.len() >= self.need => self.begin_votes(),
@@ -266,8 +262,8 @@ impl Read {
         if heads.len() + waiting.len() + chosen.len() < self.need {
             return Step::Failed(self.failure());
         }
-        asked.extend(&chosen);
-        waiting.extend(&chosen);
+        asked.extend(chosen.iter().copied());
+        waiting.extend(chosen.iter().copied());
         asks(&chosen, Ask::Head)
     }
 
@@ -282,9 +278,9 @@ impl Read {
             block: head.block,
             proposer: *proposer,
             heads: heads.keys().copied().collect(),
-            asked: BTreeSet::new(),
-            waiting: BTreeSet::new(),
-            votes: BTreeMap::new(),
+            asked: Set::default(),
+            waiting: Set::default(),
+            votes: Map::default(),
             unknown_to_some: false,
         });
         self.hedge_at = None;
@@ -340,8 +336,8 @@ impl Read {
             now,
         );
         if count + votes.waiting.len() + chosen.len() >= self.need {
-            votes.asked.extend(&chosen);
-            votes.waiting.extend(&chosen);
+            votes.asked.extend(chosen.iter().copied());
+            votes.waiting.extend(chosen.iter().copied());
             return Some(asks(&chosen, Ask::Record(votes.block)));
         }
         if votes.unknown_to_some && self.round < limits.read_rounds {
@@ -408,7 +404,7 @@ impl Votes {
 fn choose(
     mut candidates: impl Iterator<Item = usize>,
     missing: usize,
-    waiting: &BTreeSet<usize>,
+    waiting: &Set<usize>,
     hedge_at: &mut Option<Instant>,
     limits: &ResolverLimits,
     now: Instant,

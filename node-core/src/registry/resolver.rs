@@ -16,14 +16,11 @@ use super::{
 use crate::{
     code::Code,
     name::{Name, RegistryId},
+    sorted::Map,
     time::{Duration, Instant, Now},
 };
-use alloc::{
-    collections::{BTreeMap, VecDeque},
-    string::String,
-    sync::Arc,
-    vec::Vec,
-};
+use alloc::{collections::VecDeque, string::String, sync::Arc, vec::Vec};
+use std::collections::HashMap;
 
 /// One look-up that waits for an answer. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,15 +106,15 @@ pub enum ResolverOutput {
 pub struct Resolver {
     pub(super) limits: ResolverLimits,
     pub(super) registries: Vec<Registry>,
-    pinned: BTreeMap<Name, Arc<Record>>,
+    pinned: HashMap<Name, Arc<Record>>,
     pub(super) cache: Cache,
     budget: ReadBudget,
-    pub(super) reads: BTreeMap<u64, Read>,
-    reading: BTreeMap<Name, u64>,
+    pub(super) reads: Map<u64, Read>,
+    reading: Map<Name, u64>,
     /// Look-ups that wait for a read.
     waiting: usize,
-    pub(super) fetches: BTreeMap<FetchId, Fetch>,
-    pub(super) probes: BTreeMap<ProbeId, Probe>,
+    pub(super) fetches: Map<FetchId, Fetch>,
+    pub(super) probes: Map<ProbeId, Probe>,
     pub(super) outputs: VecDeque<ResolverOutput>,
     next_id: u64,
 }
@@ -144,14 +141,14 @@ impl Resolver {
         });
         let mut resolver = Self {
             registries: registries.collect(),
-            pinned: BTreeMap::new(),
+            pinned: HashMap::new(),
             cache: Cache::new(limits.cache_entries),
             budget: ReadBudget::default(),
-            reads: BTreeMap::new(),
-            reading: BTreeMap::new(),
+            reads: Map::default(),
+            reading: Map::default(),
             waiting: 0,
-            fetches: BTreeMap::new(),
-            probes: BTreeMap::new(),
+            fetches: Map::default(),
+            probes: Map::default(),
             outputs: VecDeque::new(),
             next_id: 0,
             limits,

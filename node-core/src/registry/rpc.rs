@@ -1,6 +1,6 @@
 //! JSON-RPC bodies and answers. Every answer is hostile input.
 
-use super::{error::foreign, record::Block};
+use super::{error::foreign, json::Json, record::Block};
 use crate::time::Timestamp;
 use alloc::{
     boxed::Box,
@@ -8,36 +8,34 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use serde_json::{Value, json};
 
 /// Body of `eth_chainId`.
 pub(super) fn chain_id_body(id: u64) -> String {
-    body(id, "eth_chainId", json!([]))
+    body(id, "eth_chainId", "")
 }
 
 /// Body that asks for the newest block's header.
 pub(super) fn head_body(id: u64) -> String {
-    body(id, "eth_getBlockByNumber", json!(["latest", false]))
+    body(id, "eth_getBlockByNumber", r#""latest",false"#)
 }
 
 /// Body of a call at one block and no other: the endpoint refuses if the block is not in its chain (EIP-1898).
 pub(super) fn call_at_body(id: u64, contract: &[u8; 20], data: &[u8], block: &Block) -> String {
-    let at = json!({ "blockHash": encode(&block.hash), "requireCanonical": true });
-    body(
-        id,
-        "eth_call",
-        json!([{ "to": encode(contract), "data": encode(data) }, at]),
-    )
+    let (call, hash) = (call(contract, data), encode(&block.hash));
+    let params = format!(r#"{call},{{"blockHash":"{hash}","requireCanonical":true}}"#);
+    body(id, "eth_call", &params)
 }
 
 /// Body of an `eth_call` at the newest block, for reads on which nothing depends but what a person sees next, such as
 /// [`available_call`](super::available_call).
 pub fn call_body(id: u64, contract: &[u8; 20], data: &[u8]) -> String {
-    body(
-        id,
-        "eth_call",
-        json!([{ "to": encode(contract), "data": encode(data) }, "latest"]),
-    )
+    let call = call(contract, data);
+    body(id, "eth_call", &format!(r#"{call},"latest""#))
+}
+
+fn call(contract: &[u8; 20], data: &[u8]) -> String {
+    let (contract, data) = (encode(contract), encode(data));
+    format!(r#"{{"to":"{contract}","data":"{data}"}}"#)
 }
 
 /// Body that asks for a contract's events of one kind between two blocks, both included, about `tokens` or, if that is
@@ -51,23 +49,22 @@ pub(super) fn logs_body(
     tokens: &[[u8; 32]],
 ) -> String {
     let tokens = match tokens {
-        [] => Value::Null,
-        tokens => tokens
-            .iter()
-            .map(|token| Value::String(encode(token)))
-            .collect(),
+        [] => String::from("null"),
+        tokens => {
+            let tokens: Vec<String> = tokens.iter().map(|token| encode(token)).collect();
+            format!(r#"["{}"]"#, tokens.join(r#"",""#))
+        }
     };
-    let filter = json!({
-        "address": encode(contract),
-        "fromBlock": format!("{from:#x}"),
-        "toBlock": format!("{to:#x}"),
-        "topics": [encode(topic), tokens],
-    });
-    body(id, "eth_getLogs", json!([filter]))
+    let (contract, topic) = (encode(contract), encode(topic));
+    let params = format!(
+        r#"{{"address":"{contract}","fromBlock":"{from:#x}","toBlock":"{to:#x}","topics":["{topic}",{tokens}]}}"#
+    );
+    body(id, "eth_getLogs", &params)
 }
 
-fn body(id: u64, method: &str, params: Value) -> String {
-    json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()
+/// Nothing in `params` needs escaping: all of it is ours.
+fn body(id: u64, method: &str, params: &str) -> String {
+    format!(r#"{{"id":{id},"jsonrpc":"2.0","method":"{method}","params":[{params}]}}"#)
 }
 
 /// An answer that brings no result.
@@ -96,12 +93,11 @@ impl core::fmt::Display for Refusal {
 }
 
 /// The result in an answer to request `id`.
-pub(super) fn result(id: u64, answer: &[u8]) -> Result<Value, Refusal> {
-    let value: Value =
-        serde_json::from_slice(answer).map_err(|_| Refusal::Invalid("the answer is not JSON"))?;
-    let Value::Object(mut object) = value else {
+pub(super) fn result(id: u64, answer: &[u8]) -> Result<Json, Refusal> {
+    let object = Json::parse(answer).ok_or(Refusal::Invalid("the answer is not JSON"))?;
+    if !matches!(object, Json::Object(_)) {
         return Err(Refusal::Invalid("the answer is not a JSON-RPC object"));
-    };
+    }
     if let Some(error) = object.get("error").filter(|error| !error.is_null()) {
         // Some endpoints answer errors such as a rate limit without the request's id.
         if object
@@ -112,11 +108,11 @@ pub(super) fn result(id: u64, answer: &[u8]) -> Result<Value, Refusal> {
         }
         return Err(refusal(error));
     }
-    if object.get("id").and_then(Value::as_u64) != Some(id) {
+    if object.get("id").and_then(Json::as_u64) != Some(id) {
         return Err(Refusal::Invalid("the answer is to another request"));
     }
     object
-        .remove("result")
+        .take("result")
         .ok_or(Refusal::Invalid("the answer has neither result nor error"))
 }
 
@@ -129,9 +125,9 @@ pub fn call_result(id: u64, answer: &[u8]) -> Result<Vec<u8>, String> {
 /// EIP-1474's "limit exceeded" and the number that several providers use instead.
 const RATE_LIMITS: [i64; 2] = [-32005, -32029];
 
-fn refusal(error: &Value) -> Refusal {
-    let code = error.get("code").and_then(Value::as_i64).unwrap_or(0);
-    let message = error.get("message").and_then(Value::as_str).unwrap_or("");
+fn refusal(error: &Json) -> Refusal {
+    let code = error.get("code").and_then(Json::as_i64).unwrap_or(0);
+    let message = error.get("message").and_then(Json::as_str).unwrap_or("");
     if let Some(revert) = error.get("data").and_then(revert_data) {
         return Refusal::Revert(revert);
     }
@@ -143,12 +139,12 @@ fn refusal(error: &Value) -> Refusal {
 
 /// geth, reth, anvil: a hexadecimal string. Older Parity descendants: the same after the word `Reverted`. Others wrap it
 /// in an object.
-fn revert_data(data: &Value) -> Option<Vec<u8>> {
+fn revert_data(data: &Json) -> Option<Vec<u8>> {
     match data {
-        Value::String(text) => decode(text.strip_prefix("Reverted ").unwrap_or(text)),
-        Value::Object(object) => object
+        Json::Text(text) => decode(text.strip_prefix("Reverted ").unwrap_or(text)),
+        Json::Object(_) => data
             .get("data")
-            .or_else(|| object.get("result"))
+            .or_else(|| data.get("result"))
             .and_then(bytes),
         _ => None,
     }
@@ -163,7 +159,7 @@ pub(super) struct Head {
 }
 
 /// Reads a block's header.
-pub(super) fn head(value: &Value) -> Option<Head> {
+pub(super) fn head(value: &Json) -> Option<Head> {
     Some(Head {
         block: Block {
             number: quantity(value.get("number")?)?,
@@ -182,17 +178,17 @@ pub(super) struct Change {
 }
 
 /// Reads the events of an `eth_getLogs`. One that is not of the kind asked for makes the whole answer unusable.
-pub(super) fn changes(value: &Value, topic: &[u8; 32]) -> Option<Vec<Change>> {
+pub(super) fn changes(value: &Json, topic: &[u8; 32]) -> Option<Vec<Change>> {
     value
-        .as_array()?
+        .as_list()?
         .iter()
         .map(|log| change(log, topic))
         .collect()
 }
 
-fn change(log: &Value, topic: &[u8; 32]) -> Option<Change> {
-    let topics = log.get("topics")?.as_array()?;
-    let [kind, token] = topics.as_slice() else {
+fn change(log: &Json, topic: &[u8; 32]) -> Option<Change> {
+    let topics = log.get("topics")?.as_list()?;
+    let [kind, token] = topics else {
         return None;
     };
     if word(kind)? != *topic {
@@ -209,7 +205,7 @@ fn change(log: &Value, topic: &[u8; 32]) -> Option<Change> {
 }
 
 /// A number: `0x` and one to sixteen hexadecimal digits.
-pub(super) fn quantity(value: &Value) -> Option<u64> {
+pub(super) fn quantity(value: &Json) -> Option<u64> {
     let digits = value.as_str()?.strip_prefix("0x")?;
     // `from_str_radix` alone would take a sign.
     if digits.is_empty() || digits.len() > 16 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -219,11 +215,11 @@ pub(super) fn quantity(value: &Value) -> Option<u64> {
 }
 
 /// Bytes: `0x` and an even number of hexadecimal digits.
-pub(super) fn bytes(value: &Value) -> Option<Vec<u8>> {
+pub(super) fn bytes(value: &Json) -> Option<Vec<u8>> {
     decode(value.as_str()?)
 }
 
-fn word(value: &Value) -> Option<[u8; 32]> {
+fn word(value: &Json) -> Option<[u8; 32]> {
     let mut word = [0; 32];
     hex::decode_to_slice(value.as_str()?.strip_prefix("0x")?, &mut word).ok()?;
     Some(word)
@@ -241,6 +237,11 @@ fn encode(bytes: &[u8]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use serde_json::{Value, json};
+
+    fn read(value: Value) -> Json {
+        serde_json::from_value(value).unwrap()
+    }
 
     #[test]
     fn bodies_are_what_the_specifications_show() {
@@ -312,7 +313,7 @@ mod tests {
         }
         assert_eq!(
             result(1, br#"{"id":1,"result":"0x","error":null}"#),
-            Ok(json!("0x"))
+            Ok(read(json!("0x")))
         );
     }
 
@@ -344,20 +345,22 @@ mod tests {
             ("16", None),
             ("0xg", None),
         ] {
-            assert_eq!(quantity(&json!(text)), expected, "{text}");
+            assert_eq!(quantity(&read(json!(text))), expected, "{text}");
         }
-        assert_eq!(quantity(&json!(16)), None);
+        assert_eq!(quantity(&read(json!(16))), None);
     }
 
     #[test]
     fn an_event_of_another_kind_spoils_the_answer() {
         let log = |topic: &str| {
-            json!([{ "blockNumber": "0x1", "blockHash": encode(&[2; 32]), "logIndex": "0x0",
-                     "topics": [topic, encode(&[3; 32])] }])
+            read(
+                json!([{ "blockNumber": "0x1", "blockHash": encode(&[2; 32]), "logIndex": "0x0",
+                     "topics": [topic, encode(&[3; 32])] }]),
+            )
         };
         assert_eq!(changes(&log(&encode(&[1; 32])), &[1; 32]).unwrap().len(), 1);
         assert_eq!(changes(&log(&encode(&[9; 32])), &[1; 32]), None);
-        assert_eq!(changes(&json!([{}]), &[1; 32]), None);
-        assert_eq!(changes(&json!({}), &[1; 32]), None);
+        assert_eq!(changes(&read(json!([{}])), &[1; 32]), None);
+        assert_eq!(changes(&read(json!({})), &[1; 32]), None);
     }
 }

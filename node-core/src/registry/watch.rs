@@ -7,12 +7,10 @@
 use super::{abi::token_id, config::ResolverLimits, rpc::Change};
 use crate::{
     name::Name,
+    sorted::Set,
     time::{Duration, Instant},
 };
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    vec::Vec,
-};
+use alloc::{collections::BTreeMap, vec::Vec};
 
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -22,7 +20,7 @@ pub(super) struct Watch {
     /// Heights up to which the last poll and the one before it looked.
     covered: [Option<u64>; 2],
     /// Changes seen in blocks that will be read again.
-    seen: BTreeSet<Change>,
+    seen: Set<Change>,
     /// Polls in a row whose logs were refused.
     refused: usize,
 }
@@ -166,12 +164,12 @@ impl Watch {
     pub(super) fn changes(&mut self, from: u64, to: u64, changes: Vec<Change>) -> Vec<Name> {
         self.refused = 0;
         let inside = |change: &Change| (from..=to).contains(&change.block.number);
-        let found: BTreeSet<Change> = changes
+        let found: Set<Change> = changes
             .into_iter()
             .filter(|change| inside(change) && self.names.contains_key(&change.token))
             .take(SEEN_MAX)
             .collect();
-        let mut stale = BTreeSet::new();
+        let mut stale = Set::default();
         for change in found.difference(&self.seen) {
             if let Some(watched) = self.names.get_mut(&change.token) {
                 watched.soil(change.block.number);
