@@ -27,7 +27,7 @@ use node_core::{
 };
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     rc::{Rc, Weak},
     sync::Arc,
     task::{Wake, Waker},
@@ -61,7 +61,7 @@ pub(crate) struct Driver {
     pending: RefCell<HashMap<Token, Pending>>,
     next_token: Cell<Token>,
     /// Pipes that may have something to send.
-    woken: RefCell<BTreeSet<u64>>,
+    woken: RefCell<Vec<u64>>,
     flushing: Cell<bool>,
     timer: Timer,
     armed: Cell<Option<Instant>>,
@@ -115,7 +115,7 @@ impl Driver {
                 node,
             }
         });
-        DRIVERS.with(|drivers| drivers.borrow_mut().insert(id, Rc::downgrade(&driver)));
+        DRIVERS.with(|drivers| drivers.borrow_mut().push((id, Rc::downgrade(&driver))));
         driver.act(|node, now, out| {
             node.start(now, out);
             for router in &driver.guest_routers {
@@ -230,11 +230,17 @@ impl Driver {
 
     /// A pipe, or the deadline, wants to be looked at.
     fn wake(self: &Rc<Self>, pipe: Option<u64>) {
-        self.woken.borrow_mut().extend(pipe);
+        self.mark(pipe);
         if !self.flushing.replace(true) {
             let weak = Rc::downgrade(self);
             spawn_local(async move { with(&weak, Self::flush) });
         }
+    }
+
+    fn mark(&self, pipe: Option<u64>) {
+        let mut woken = self.woken.borrow_mut();
+        let new = pipe.filter(|pipe| !woken.contains(pipe));
+        woken.extend(new);
     }
 
     fn flush(self: &Rc<Self>) {
@@ -253,7 +259,7 @@ impl Driver {
         while socket.is_open() {
             if !socket.has_room() {
                 socket.blocked.set(true);
-                self.woken.borrow_mut().insert(socket.pipe.id());
+                self.mark(Some(socket.pipe.id()));
                 return self.drain_timer.set(DRAIN_CHECK);
             }
             socket.blocked.set(false);
@@ -263,12 +269,17 @@ impl Driver {
         }
     }
 
+    /// Sends the next message, if there is one, before anything that comes of it: it may be the last.
     fn send_one(self: &Rc<Self>, socket: &Socket) -> bool {
-        let message =
-            self.act(|node, now, out| node.poll_transmit(&socket.pipe, &socket.waker, now, out));
+        let mut out = Vec::new();
+        let message = self
+            .node
+            .poll_transmit(&socket.pipe, &socket.waker, now(), &mut out);
         if let Some(message) = &message {
             socket.send(message);
         }
+        self.outputs.borrow_mut().extend(out);
+        self.settle();
         message.is_some()
     }
 
@@ -512,7 +523,10 @@ impl Driver {
                 let (name, route) = (node.display_name(name), convert::route(node, route));
                 convert::log(
                     "debug",
-                    &format!("{name} {route}: {outcome} ({} ms)", took.as_millis()),
+                    &format!(
+                        "{name} {route}: {outcome} ({} ms)",
+                        convert::millis(*took) as u32
+                    ),
                 )
             }
             Event::RecordChanged(resolved) => {
@@ -553,7 +567,7 @@ impl Driver {
 
     /// Drops everything that belongs to the browser. Each collection is taken out first: dropping may call back in.
     fn release(&self) {
-        DRIVERS.with(|drivers| drivers.borrow_mut().remove(&self.id));
+        DRIVERS.with(|drivers| drivers.borrow_mut().retain(|(id, _)| *id != self.id));
         let (sockets, fetches) = (self.sockets.take(), self.fetches.take());
         drop((sockets, fetches));
         let pending = self.pending.take();
@@ -595,7 +609,7 @@ fn with(driver: &Weak<Driver>, work: impl FnOnce(&Rc<Driver>)) {
 }
 
 thread_local! {
-    static DRIVERS: RefCell<BTreeMap<u64, Weak<Driver>>> = const { RefCell::new(BTreeMap::new()) };
+    static DRIVERS: RefCell<Vec<(u64, Weak<Driver>)>> = const { RefCell::new(Vec::new()) };
     static NEXT_DRIVER: Cell<u64> = const { Cell::new(1) };
 }
 
@@ -612,7 +626,11 @@ impl Wake for Woken {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let driver = DRIVERS.with(|drivers| drivers.borrow().get(&self.driver).cloned());
+        let driver = DRIVERS.with(|drivers| {
+            let drivers = drivers.borrow();
+            let found = drivers.iter().find(|(id, _)| *id == self.driver);
+            found.map(|(_, driver)| driver.clone())
+        });
         if let Some(driver) = driver {
             with(&driver, |driver| driver.wake(self.pipe));
         }

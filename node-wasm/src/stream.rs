@@ -9,7 +9,6 @@ use js_sys::{Promise, Uint8Array};
 use node_core::{node::Stream, session::StreamError};
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
     future::poll_fn,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -199,7 +198,7 @@ impl Inner {
 struct Turns {
     taken: Cell<u64>,
     serving: Cell<u64>,
-    waiting: RefCell<BTreeMap<u64, Waker>>,
+    waiting: RefCell<Vec<(u64, Waker)>>,
 }
 
 impl Turns {
@@ -214,7 +213,7 @@ impl Turns {
             if self.serving.get() == turn {
                 return Poll::Ready(());
             }
-            self.waiting.borrow_mut().insert(turn, cx.waker().clone());
+            self.waiting.borrow_mut().push((turn, cx.waker().clone()));
             Poll::Pending
         })
         .await;
@@ -223,9 +222,13 @@ impl Turns {
     fn next(&self) {
         let turn = self.serving.get() + 1;
         self.serving.set(turn);
-        let waiting = self.waiting.borrow_mut().remove(&turn);
-        if let Some(waiting) = waiting {
-            waiting.wake();
+        let waiting = {
+            let mut waiting = self.waiting.borrow_mut();
+            let at = waiting.iter().position(|(waits, _)| *waits == turn);
+            at.map(|at| waiting.swap_remove(at))
+        };
+        if let Some((_, waker)) = waiting {
+            waker.wake();
         }
     }
 }
