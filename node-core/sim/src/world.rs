@@ -436,6 +436,46 @@ impl World {
         data
     }
 
+    /// Somebody on the way cuts the sockets between two nodes, with a code of his choice.
+    pub fn cut(&mut self, a: NodeId, b: NodeId, code: Code) {
+        for socket in 0..self.sockets.len() {
+            let Socket {
+                owner, peer, open, ..
+            } = &self.sockets[socket];
+            let other = peer.map(|peer| self.sockets[peer].owner);
+            if *open && (*owner, other) == (a, Some(b)) || *open && (*owner, other) == (b, Some(a))
+            {
+                self.sockets[socket].open = false;
+                self.live.remove(&socket);
+                let latency = self.latency;
+                self.later(latency, Happening::Closed { socket, code });
+            }
+        }
+    }
+
+    /// Lets `waker` watch all open sockets of a node.
+    pub fn watch(&mut self, node: NodeId, waker: &Waker) {
+        for socket in 0..self.sockets.len() {
+            let Socket {
+                owner, pipe, open, ..
+            } = &self.sockets[socket];
+            if *open && *owner == node {
+                let pipe = pipe.clone();
+                self.act(node, |node, now, out| {
+                    assert!(node.poll_transmit(&pipe, waker, now, out).is_none());
+                });
+            }
+        }
+    }
+
+    /// Lets go of the node's handles of sockets that have closed.
+    pub fn forget_closed(&mut self) {
+        assert!(self.queue.is_empty() || !self.sockets.iter().any(|socket| socket.open));
+        self.sockets.clear();
+        self.live.clear();
+        self.queue.clear();
+    }
+
     /// Kills a node: its sockets close, and nobody answers at its address.
     pub fn kill(&mut self, node: NodeId) {
         self.machines[node].dead = true;
@@ -592,36 +632,48 @@ impl World {
                     if to.is_some_and(|to| self.stalled.contains(&(owner, to))) {
                         break;
                     }
-                    let message = self.act(owner, |node, now, out| {
-                        node.poll_transmit(&pipe, Waker::noop(), now, out)
-                    });
-                    let Some(message) = message else { break };
+                    let handle = self.machines[owner].node.clone();
+                    let now = self.now_of(owner);
+                    let mut out = Vec::new();
+                    let message = handle.poll_transmit(&pipe, Waker::noop(), now, &mut out);
+                    // A socket that is to be closed still sends what it was given with that.
+                    let more = message.is_some();
+                    if let (Some(message), Some(peer)) = (message, peer) {
+                        self.send(socket, owner, peer, message);
+                    }
+                    self.outputs(owner, out);
+                    if !more {
+                        break;
+                    }
                     sent = true;
-                    let Some(peer) = peer else { continue };
-                    let mut bytes = message.to_vec();
-                    if let Some(tamper) = &mut self.sockets[socket].tamper
-                        && !tamper(&mut bytes)
-                    {
-                        continue;
-                    }
-                    let to = self.sockets[peer].owner;
-                    if let Some(wire) = &mut self.wire {
-                        wire.push((owner, to, message));
-                    }
-                    let latency = self.latency;
-                    self.later(
-                        latency,
-                        Happening::Message {
-                            socket: peer,
-                            message: bytes.into(),
-                        },
-                    );
                 }
             }
             if !sent {
                 return;
             }
         }
+    }
+
+    /// Puts a message on its way, unless somebody tampers with it.
+    fn send(&mut self, socket: usize, owner: NodeId, peer: usize, message: Bytes) {
+        let mut bytes = message.to_vec();
+        if let Some(tamper) = &mut self.sockets[socket].tamper
+            && !tamper(&mut bytes)
+        {
+            return;
+        }
+        let to = self.sockets[peer].owner;
+        if let Some(wire) = &mut self.wire {
+            wire.push((owner, to, message));
+        }
+        let latency = self.latency;
+        self.later(
+            latency,
+            Happening::Message {
+                socket: peer,
+                message: bytes.into(),
+            },
+        );
     }
 
     fn close(&mut self, socket: usize, code: Code) {

@@ -12,7 +12,11 @@ use crate::{
     session::Session,
     time::Instant,
 };
-use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
+use alloc::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+    vec::Vec,
+};
 use bytes::Bytes;
 use core::task::Waker;
 use std::sync::{Mutex, OnceLock};
@@ -119,7 +123,8 @@ pub(super) struct PipeCell<T> {
     /// For a pipe that we began: whom we want to reach, and the key that must answer.
     pub(super) target: Option<Target>,
     pub(super) state: Mutex<PipeState>,
-    pub(super) session: OnceLock<Arc<SessionCell<T>>>,
+    /// The session owns its pipe, not the other way round: what is over is freed.
+    session: OnceLock<Weak<SessionCell<T>>>,
     outgoing: Mutex<VecDeque<Bytes>>,
     waker: Mutex<Option<Waker>>,
 }
@@ -151,6 +156,8 @@ pub(super) enum PipeState {
         held: Vec<Bytes>,
         bytes: usize,
     },
+    /// The peer is let in, and what was held is done first. What comes meanwhile is held too.
+    Entering { held: Vec<Bytes>, bytes: usize },
     /// The peer is authenticated and has to attach a session.
     Attaching(crate::channel::Channel),
     /// A session owns the channel.
@@ -175,6 +182,21 @@ impl<T> PipeCell<T> {
             outgoing: Mutex::new(VecDeque::new()),
             waker: Mutex::new(None),
         }
+    }
+
+    /// The session that owns the pipe's channel, as long as anybody needs it.
+    pub(super) fn session(&self) -> Option<Arc<SessionCell<T>>> {
+        self.session.get()?.upgrade()
+    }
+
+    /// Whether its handshake led to a session, over or not.
+    pub(super) fn has_session(&self) -> bool {
+        self.session.get().is_some()
+    }
+
+    /// Gives the pipe to its session, once.
+    pub(super) fn give_to(&self, cell: &Arc<SessionCell<T>>) {
+        let _ = self.session.set(Arc::downgrade(cell));
     }
 
     /// Queues a handshake message.

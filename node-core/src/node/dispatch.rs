@@ -1,6 +1,7 @@
 //! How control plane, sessions and pipes act on each other.
 
 use super::*;
+use crate::wire::frame::Response;
 
 impl<T> Node<T> {
     // Putting it together.
@@ -62,7 +63,7 @@ impl<T> Node<T> {
                 key,
             } => self.dial_circuit(pipe, &hop, Target { name, key }, now, out),
             Action::AbandonPipe { pipe } => {
-                if let Some(pipe) = self.pipe(pipe).filter(|pipe| pipe.session.get().is_none()) {
+                if let Some(pipe) = self.pipe(pipe).filter(|pipe| !pipe.has_session()) {
                     self.end_pipe(&pipe, Code::Duplicate, None, now, out);
                 }
             }
@@ -85,6 +86,9 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
+        if cell.with_pipe(|session| session.is_closing()) {
+            return self.control(now, out, |control| control.resubmit(cell, operation, now));
+        }
         let refused = match operation {
             Operation::Request {
                 token,
@@ -138,6 +142,17 @@ impl<T> Node<T> {
         use session::Event as E;
         for event in events {
             match event {
+                // Admitted for the circuits that it may call or be called through, and for nothing else.
+                E::Request { id, .. } if let Err(code) = self.serves(cell) => {
+                    cell.with(|session| session.respond(id, Response::refuse(code)));
+                }
+                E::Stream(opened) if self.serves(cell).is_err() => {
+                    cell.with(|session| session.release_stream(opened.id));
+                }
+                E::Message { .. } if let Err(code) = self.serves(cell) => {
+                    // There is no saying no to a message but this.
+                    cell.with(|session| session.close(code, None));
+                }
                 E::Answered { token, response } => out.push(Output::Answered { token, response }),
                 E::Delivered { token } => out.push(Output::Delivered { token }),
                 E::Failed { token, code } => out.push(Output::Failed {
@@ -265,7 +280,7 @@ impl<T> Node<T> {
             Err(Code::CircuitNested)
         } else if !cell.with_pipe(|session| session.circuit_opened_in_rate(now.mono)) {
             Err(Code::CircuitRate)
-        } else if cell.with_pipe(|session| session.circuits()) > limits.circuits {
+        } else if cell.with_pipe(|session| session.circuits_asked()) > limits.circuits {
             Err(Code::CircuitLimit)
         } else {
             lock(&self.inner.control).hosted(caller, to)
@@ -285,7 +300,13 @@ impl<T> Node<T> {
             };
             target
                 .with(|session| {
-                    if session.circuits_unanswered() >= limits.circuits_unanswered {
+                    if session.is_closing() {
+                        return Err(Code::TargetOffline);
+                    }
+                    // Those that have ended but whose last bytes the target does not take count too.
+                    if session.circuits_unanswered() >= limits.circuits_unanswered
+                        || session.circuits_brought() >= limits.circuits
+                    {
                         return Err(Code::TargetBusy);
                     }
                     session
@@ -298,7 +319,18 @@ impl<T> Node<T> {
                 })
         });
         match brought {
-            Ok(far) => cell.with(|session| session.bind_circuit(cid, far)),
+            Ok(far) => {
+                let bound = cell.with(|session| {
+                    session.bind_circuit(cid, far);
+                    !session.is_ended()
+                });
+                if !bound
+                    && let Far::Hop { session, cid } = far
+                    && let Some(target) = self.session(session)
+                {
+                    target.with(|session| session.close_circuit(cid, Code::PipeLost, None));
+                }
+            }
             Err(Code::CircuitNested) => self.violate(cell, Code::CircuitNested, now, out),
             Err(code) => {
                 let retry = match code {
@@ -324,9 +356,13 @@ impl<T> Node<T> {
         if cell.pipe.over_circuit() {
             return self.violate(cell, Code::CircuitNested, now, out);
         }
-        // Until the caller has signed, cost and blame are the router's.
+        // Until the caller has signed, cost and blame are the router's: it has to be one that we chose.
         let accepted = {
             let mut control = lock(&self.inner.control);
+            if !control.is_our_router(cell) {
+                drop(control);
+                return cell.with(|session| session.close_circuit(cid, Code::NotHosted, None));
+            }
             control
                 .accept(cell.id | 1 << 63)
                 .map(|ticket| (control.take_pipe(), ticket))
@@ -401,7 +437,7 @@ impl<T> Node<T> {
         if let Some(message) = pipe.take_outgoing() {
             return Some(message);
         }
-        let cell = pipe.session.get()?;
+        let cell = &pipe.session()?;
         for cid in cell.take_ready() {
             self.fill_circuit(cell, cid, now, out);
         }
@@ -437,6 +473,16 @@ impl<T> Node<T> {
         }
     }
 
+    /// Whether the application is there for this peer.
+    fn serves(&self, cell: &SessionCell<T>) -> Result<(), Code> {
+        let config = &self.inner.config;
+        match &cell.peer.name {
+            None if !config.guests => Err(Code::GuestRefused),
+            Some(name) if !config.allow.allows(name) => Err(Code::NotAllowed),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn session(&self, id: u64) -> Option<Arc<SessionCell<T>>> {
         lock(&self.inner.sessions).get(&id).cloned()
     }
@@ -446,7 +492,11 @@ impl<T> Node<T> {
     }
 
     pub(super) fn session_config(&self, pipe: &PipeCell<T>, peer: Option<&Name>) -> SessionConfig {
-        let who = peer.map_or_else(Vec::new, Name::to_bytes);
+        // Who has no name is nobody's other process: nothing may link its channels, or those that guests hear us on.
+        let who = match (peer, &self.inner.config.identity.name) {
+            (Some(peer), Some(_)) => peer.to_bytes(),
+            _ => pipe.id.to_be_bytes().to_vec(),
+        };
         let tag = crate::crypto::hmac(&self.inner.instance_secret, &[b"nectar/1 instance", &who]);
         let mut instance = [0; 16];
         instance.copy_from_slice(&tag[..16]);
@@ -458,7 +508,7 @@ impl<T> Node<T> {
                 crate::channel::MAX_RECORD
             },
             instance,
-            agent: self.inner.config.user_agent.as_str().into(),
+            agent: self.inner.local.hello.user_agent.as_str().into(),
         }
     }
 }

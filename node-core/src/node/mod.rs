@@ -298,8 +298,11 @@ impl<T> Node<T> {
                     }
                 }
                 Due::Pipe(id) => {
+                    // A peer that never attaches its session has not finished its handshake either.
                     if let Some(pipe) = self.pipe(id)
-                        && pipe.session.get().is_none()
+                        && pipe
+                            .session()
+                            .is_none_or(|cell| !cell.with_pipe(|session| session.is_attached()))
                     {
                         self.end_pipe(&pipe, Code::HandshakeTimeout, None, now, out);
                     }

@@ -108,8 +108,23 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        if let Some(cell) = pipe.session.get() {
-            let cell = cell.clone();
+        let entering = matches!(*lock(&pipe.state), PipeState::Entering { .. });
+        if pipe.has_session() && !entering {
+            return self.session_message(pipe, message, now, out);
+        }
+        if let Err(error) = self.handshake_message(pipe, message, now, out) {
+            self.refuse(pipe, &error, now, out);
+        }
+    }
+
+    fn session_message(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        message: Bytes,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        if let Some(cell) = pipe.session() {
             // A responder that does not admit us says so where its first record is expected.
             if let Some(reject) = Reject::parse(&message)
                 && pipe.target.is_some()
@@ -125,10 +140,6 @@ impl<T> Node<T> {
             if let Err(Violation { code }) = handled {
                 self.violate(&cell, code, now, out);
             }
-            return;
-        }
-        if let Err(error) = self.handshake_message(pipe, message, now, out) {
-            self.refuse(pipe, &error, now, out);
         }
     }
 
@@ -139,7 +150,21 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) -> Result<(), HandshakeError> {
-        let state = core::mem::replace(&mut *lock(&pipe.state), PipeState::Closed);
+        let state = {
+            // What waits for somebody else's answer stays where that finds it.
+            let mut state = lock(&pipe.state);
+            if let PipeState::Admitting { held, bytes, .. } | PipeState::Entering { held, bytes } =
+                &mut *state
+            {
+                *bytes += message.len() + HELD_CHARGE;
+                if *bytes > self.inner.limits.held_before_admission {
+                    return Err(Code::FlowViolated.into());
+                }
+                held.push(message);
+                return Ok(());
+            }
+            core::mem::replace(&mut *state, PipeState::Closed)
+        };
         match state {
             PipeState::Accepted => {
                 let seed = lock(&self.inner.control).seeds.next();
@@ -170,31 +195,17 @@ impl<T> Node<T> {
             PipeState::Sent2(state) => {
                 let claimed = state.handle(&message, now.wall)?;
                 let caller = claimed.peer().name.clone();
-                self.check_caller(pipe, caller.as_ref(), out)?;
+                self.check_caller(caller.as_ref())?;
                 let admission = claimed.verify()?;
+                self.check_router(pipe, caller.as_ref(), out)?;
                 self.ask_admission(pipe, admission, now, out)?;
-            }
-            PipeState::Admitting {
-                admission,
-                mut held,
-                bytes,
-            } => {
-                let bytes = bytes + message.len();
-                if bytes > self.inner.limits.held_before_admission {
-                    return Err(Code::FlowViolated.into());
-                }
-                held.push(message);
-                *lock(&pipe.state) = PipeState::Admitting {
-                    admission,
-                    held,
-                    bytes,
-                };
             }
             PipeState::Attaching(channel) => self.attach_peer(pipe, channel, message, now, out)?,
             PipeState::Signing2(_) | PipeState::Signing3(_) | PipeState::Dialling => {
                 return Err(Code::Malformed.into());
             }
-            PipeState::Attached | PipeState::Closed => {}
+            state @ PipeState::Attached => *lock(&pipe.state) = state,
+            PipeState::Admitting { .. } | PipeState::Entering { .. } | PipeState::Closed => {}
         }
         Ok(())
     }
@@ -248,14 +259,31 @@ impl<T> Node<T> {
         Ok(())
     }
 
-    /// Bans, permissions and what the router said about the caller: before any signature is verified.
-    fn check_caller(
+    /// Permissions, before any signature is verified. Who may only be hosted or call is let in for that.
+    fn check_caller(&self, caller: Option<&Name>) -> Result<(), HandshakeError> {
+        let config = &self.inner.config;
+        let router = &config.router;
+        match caller {
+            None if config.guests || router.guests => Ok(()),
+            None => Err(Code::GuestRefused.into()),
+            Some(name)
+                if config.allow.allows(name)
+                    || router.host.allows(name)
+                    || router.call.allows(name) =>
+            {
+                Ok(())
+            }
+            Some(_) => Err(Code::NotAllowed.into()),
+        }
+    }
+
+    /// What the router said about the caller. The caller has proved who it is: if they differ, the router lied.
+    fn check_router(
         &self,
         pipe: &PipeCell<T>,
         caller: Option<&Name>,
         out: &mut Vec<Output<T>>,
     ) -> Result<(), HandshakeError> {
-        let config = &self.inner.config;
         if let PipeKind::Circuit {
             hop,
             from: Some(Some(said)),
@@ -269,12 +297,7 @@ impl<T> Node<T> {
             }));
             return Err(Code::RouterLied.into());
         }
-        match caller {
-            None if config.guests || config.router.guests => Ok(()),
-            None => Err(Code::GuestRefused.into()),
-            Some(name) if config.allow.allows(name) => Ok(()),
-            Some(_) => Err(Code::NotAllowed.into()),
-        }
+        Ok(())
     }
 
     /// A guest is let in as it is; a name needs its record.
@@ -286,7 +309,11 @@ impl<T> Node<T> {
         out: &mut Vec<Output<T>>,
     ) -> Result<(), HandshakeError> {
         let Some(name) = admission.peer().name.clone() else {
-            return self.let_in(pipe, admission, Vec::new(), now, out);
+            *lock(&pipe.state) = PipeState::Entering {
+                held: Vec::new(),
+                bytes: 0,
+            };
+            return self.let_in(pipe, admission, now, out);
         };
         let key = *admission.key();
         let group = match &pipe.kind {
@@ -319,20 +346,24 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        let state = core::mem::replace(&mut *lock(&pipe.state), PipeState::Closed);
-        let result = match (state, verdict) {
-            (
+        let admission = {
+            let mut state = lock(&pipe.state);
+            match core::mem::replace(&mut *state, PipeState::Closed) {
                 PipeState::Admitting {
-                    admission, held, ..
-                },
-                Ok(()),
-            ) => self.let_in(pipe, admission, held, now, out),
-            (PipeState::Admitting { .. }, Err(error)) => Err(error),
-            (other, _) => {
-                *lock(&pipe.state) = other;
-                Ok(())
+                    admission,
+                    held,
+                    bytes,
+                } => {
+                    *state = PipeState::Entering { held, bytes };
+                    admission
+                }
+                other => {
+                    *state = other;
+                    return;
+                }
             }
         };
+        let result = verdict.and_then(|()| self.let_in(pipe, admission, now, out));
         if let Err(error) = result {
             self.refuse(pipe, &error, now, out);
         }
@@ -342,18 +373,32 @@ impl<T> Node<T> {
         &self,
         pipe: &Arc<PipeCell<T>>,
         admission: responder::Admission,
-        held: Vec<Bytes>,
         now: Now,
         out: &mut Vec<Output<T>>,
     ) -> Result<(), HandshakeError> {
         if let Some(ticket) = lock(&self.inner.tickets).get_mut(&pipe.id) {
             lock(&self.inner.control).budgets.admit(ticket)?;
         }
-        *lock(&pipe.state) = PipeState::Attaching(admission.admit());
-        for message in held {
-            self.pipe_message(pipe, message, now, out);
+        let mut channel = Some(admission.admit());
+        loop {
+            let message = {
+                let mut state = lock(&pipe.state);
+                match &mut *state {
+                    PipeState::Entering { held, .. } if !held.is_empty() => held.remove(0),
+                    PipeState::Entering { .. } => {
+                        *state = channel
+                            .take()
+                            .map_or(PipeState::Attached, PipeState::Attaching);
+                        return Ok(());
+                    }
+                    _ => return Ok(()),
+                }
+            };
+            match channel.take() {
+                Some(channel) => self.attach_peer(pipe, channel, message, now, out)?,
+                None => self.session_message(pipe, message, now, out),
+            }
         }
-        Ok(())
     }
 
     /// The first record on a channel that we accepted: its first frame says which session it attaches.
@@ -402,8 +447,12 @@ impl<T> Node<T> {
             session,
         ));
         lock(&self.inner.sessions).insert(id, cell.clone());
-        *lock(&pipe.state) = PipeState::Attached;
-        let _ = pipe.session.set(cell.clone());
+        pipe.give_to(&cell);
+        let mut state = lock(&pipe.state);
+        if !matches!(*state, PipeState::Entering { .. }) {
+            *state = PipeState::Attached;
+        }
+        drop(state);
         cell
     }
 
@@ -432,8 +481,17 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        if let Some(cell) = pipe.session.get() {
-            return self.end_session(&cell.clone(), code, retry, now, out);
+        // Whoever ends a pipe is not the peer: it cannot say that the name lives elsewhere, nor when to come back.
+        if pipe.has_session() {
+            let code = if code == Code::Superseded {
+                Code::PipeLost
+            } else {
+                code
+            };
+            if let Some(cell) = pipe.session() {
+                self.end_session(&cell, code, None, now, out);
+            }
+            return;
         }
         if !self.leave_pipe(pipe, code, retry, out) {
             return;
@@ -481,6 +539,9 @@ impl<T> Node<T> {
         true
     }
 }
+
+/// Charged for every message that is held, beyond its bytes.
+const HELD_CHARGE: usize = 64;
 
 /// What a refusal means here. Nobody has proved it: it only moves us on to the next route.
 fn rejected(reject: &Reject) -> HandshakeError {

@@ -20,7 +20,7 @@ pub(super) enum Due {
 }
 
 /// Deadlines, shared by all sessions. An owner arms only deadlines that are earlier than the one it has armed; when
-/// that one passes, it looks again. So a busy session costs one entry per acknowledgement delay, not one per record.
+/// that one passes, it looks again. So a busy session costs one entry, and one change per acknowledgement delay.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     queue: Mutex<Queue>,
@@ -43,6 +43,15 @@ impl Timers {
         if let Some(waker) = wake {
             waker.wake();
         }
+    }
+
+    /// Replaces a deadline by an earlier one of the same owner.
+    fn bring_forward(&self, from: u64, at: Instant, due: Due) {
+        if from != u64::MAX {
+            let from = Instant::from_micros(from);
+            lock(&self.queue).entries.remove(&(from, due));
+        }
+        self.arm(at, due);
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -76,9 +85,12 @@ impl Armed {
     /// Arms `deadline` unless an earlier one is armed already.
     pub(super) fn arm(&self, timers: &Timers, due: Due, deadline: Option<Instant>) {
         let Some(deadline) = deadline else { return };
-        if deadline.as_micros() < self.0.load(Ordering::Relaxed) {
-            self.0.store(deadline.as_micros(), Ordering::Relaxed);
-            timers.arm(deadline, due);
+        let at = deadline.as_micros();
+        if at < self.0.load(Ordering::Relaxed) {
+            let armed = self.0.fetch_min(at, Ordering::Relaxed);
+            if at < armed {
+                timers.bring_forward(armed, deadline, due);
+            }
         }
     }
 

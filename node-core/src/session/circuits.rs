@@ -222,6 +222,17 @@ impl<T> Session<T> {
         self.circuits.open.values().map(Circuit::queued).sum()
     }
 
+    /// Circuits that the peer asked for.
+    pub fn circuits_asked(&self) -> usize {
+        let theirs = |cid: &&u32| !self.circuits.is_own(**cid);
+        self.circuits.open.keys().filter(theirs).count()
+    }
+
+    /// Circuits that we brought to the peer or asked it for.
+    pub fn circuits_brought(&self) -> usize {
+        self.circuits.open.len() - self.circuits_asked()
+    }
+
     /// Number of open circuits.
     pub fn circuits(&self) -> usize {
         self.circuits.open.len()

@@ -325,7 +325,9 @@ fn parse(kind: u8, mut body: Reader) -> Option<Option<Frame>> {
             send_off: body.u64()?,
             instance: body.array()?,
             proof: body.array()?,
-            agent: body.text(AGENT_MAX)?,
+            agent: body
+                .text(AGENT_MAX)
+                .filter(|agent| agent.bytes().all(|byte| matches!(byte, b' '..=b'~')))?,
         })),
         0x02 => Frame::Ack(body.u64()?),
         0x03 => Frame::Rekey,

@@ -64,6 +64,13 @@ impl<T> Control<T> {
         Ok(())
     }
 
+    /// Whether a session is with a router of ours, that is, one that our record lists.
+    pub(in super::super) fn is_our_router(&self, cell: &SessionCell<T>) -> bool {
+        let name = cell.peer.name.as_ref();
+        name.and_then(|name| self.peers.get(name))
+            .is_some_and(|peer| peer.router)
+    }
+
     // Circuits through us.
 
     /// The session of a peer that we host, for a caller who wants a circuit to it.
@@ -85,11 +92,7 @@ impl<T> Control<T> {
             _ => {}
         }
         let peer = self.peers.get(to).ok_or(Code::TargetOffline)?;
-        let cell = peer
-            .current
-            .as_ref()
-            .filter(|cell| !cell.pipe.over_circuit())
-            .ok_or(Code::TargetOffline)?;
+        let cell = peer.carrier().ok_or(Code::TargetOffline)?;
         let lists_us =
             |record: &Record| to.registry == me.registry && record.routers.contains(&me.label);
         if !peer

@@ -59,13 +59,7 @@ impl<T> Control<T> {
             }
             Err(error) => {
                 // A record without a usable key vouches for nobody any more.
-                if let Some(cell) = self.current(name) {
-                    self.actions.push_back(Action::CloseSession {
-                        cell,
-                        code: error.code,
-                    });
-                }
-                return;
+                return self.close_all(name, None, error.code);
             }
         };
         if self.config.identity.name.as_ref() == Some(&resolved.name) {
@@ -74,16 +68,11 @@ impl<T> Control<T> {
         }
         if let Some(peer) = self.peers.get_mut(&resolved.name) {
             peer.record = Some(resolved.clone());
-            if let Some(cell) = peer
-                .current
-                .clone()
-                .filter(|cell| cell.peer.key != resolved.record.key)
-            {
-                self.actions.push_back(Action::CloseSession {
-                    cell,
-                    code: Code::KeyMismatch,
-                });
-            }
+            self.close_all(
+                &resolved.name,
+                Some(&resolved.record.key),
+                Code::KeyMismatch,
+            );
         }
         self.out(Output::Event(Event::RecordChanged(resolved)));
     }
@@ -120,7 +109,7 @@ impl<T> Control<T> {
             self.out(Output::Event(Event::Identity(Code::KeyMismatch)));
             return;
         }
-        if self.config.direct || self.superseded {
+        if self.config.direct {
             return;
         }
         let routers: Vec<Name> = resolved
@@ -137,11 +126,11 @@ impl<T> Control<T> {
             peer.router &= routers.contains(name);
         }
         for router in routers {
-            self.peers
-                .entry(router.clone())
-                .or_insert_with(Peer::new)
-                .router = true;
-            self.ensure(&router, now);
+            let peer = self.peers.entry(router.clone()).or_insert_with(Peer::new);
+            peer.router = true;
+            if !peer.superseded {
+                self.ensure(&router, now);
+            }
         }
         self.update_reachable();
     }
@@ -151,7 +140,7 @@ impl<T> Control<T> {
             let online = self
                 .peers
                 .values()
-                .any(|peer| peer.router && peer.current.is_some());
+                .any(|peer| peer.router && peer.carrier().is_some());
             self.set_reachable(online);
         }
     }

@@ -108,6 +108,8 @@ struct Peer<T> {
     keep: bool,
     /// One of our own routers.
     router: bool,
+    /// It said that another process of our name took our place there: nothing of our own accord takes it back.
+    superseded: bool,
     record: Option<Resolved>,
     expected_epoch: Option<u32>,
     dial: Dial,
@@ -128,6 +130,7 @@ impl<T> Peer<T> {
             waiting: VecDeque::new(),
             keep: false,
             router: false,
+            superseded: false,
             record: None,
             expected_epoch: None,
             dial: Dial::Idle,
@@ -137,8 +140,22 @@ impl<T> Peer<T> {
         }
     }
 
+    /// The session over which the peer, as a router, carries circuits: one that is not over a circuit itself.
+    fn carrier(&self) -> Option<&Arc<SessionCell<T>>> {
+        self.current
+            .as_ref()
+            .filter(|cell| !cell.pipe.over_circuit())
+    }
+
+    /// Whether there is the session that is needed: one of our routers hosts us over a socket of its own only.
+    fn is_reached(&self) -> bool {
+        let needs_carrier = self.router || !self.wanted_by.is_empty();
+        self.carrier().is_some() || (!needs_carrier && self.current.is_some())
+    }
+
     fn wanted(&self) -> bool {
-        self.keep || self.router || !self.waiting.is_empty() || !self.wanted_by.is_empty()
+        let always = (self.keep || self.router) && !self.superseded;
+        always || !self.waiting.is_empty() || !self.wanted_by.is_empty()
     }
 }
 
@@ -160,7 +177,6 @@ pub(super) struct Control<T> {
     timers: BTreeSet<(Instant, Timer)>,
     /// Sessions that finish what is under way and then close.
     draining: HashMap<u64, (Arc<SessionCell<T>>, Instant)>,
-    superseded: bool,
     /// The node ends: nothing is begun any more.
     pub(super) closed: bool,
     reachable: bool,
@@ -193,7 +209,6 @@ impl<T> Control<T> {
             lookups: HashMap::new(),
             timers: BTreeSet::new(),
             draining: HashMap::new(),
-            superseded: false,
             closed: false,
             reachable: false,
             next_pipe: 1,
@@ -262,7 +277,9 @@ impl<T> Control<T> {
 
     /// Begins: an indirect node looks up its own record and connects to its routers.
     pub(super) fn start(&mut self, now: Now) {
-        self.superseded = false;
+        for peer in self.peers.values_mut() {
+            peer.superseded = false;
+        }
         if self.config.identity.name.is_none() {
             return;
         }
@@ -297,6 +314,27 @@ impl<T> Control<T> {
         self.ensure(&name, now);
     }
 
+    /// An operation has met the end of the session that it was for: it waits for the next.
+    pub(super) fn resubmit(&mut self, cell: &SessionCell<T>, operation: Operation<T>, now: Now) {
+        let Some(name) = cell.peer.name.clone() else {
+            return self.fail(operation, Failure::offline(Code::Closed));
+        };
+        match self.peers.get_mut(&name) {
+            // Its end has not been dealt with yet, and will begin whatever is needed.
+            Some(peer)
+                if peer
+                    .current
+                    .as_ref()
+                    .is_some_and(|current| current.id == cell.id) =>
+            {
+                self.timers
+                    .insert((operation.deadline(), Timer::Waiting(name)));
+                peer.waiting.push_back(operation);
+            }
+            _ => self.submit(name, operation, now),
+        }
+    }
+
     /// Keeps a session with a contact up, or stops doing so. A known epoch makes a name that was sold unreachable.
     pub(super) fn keep(&mut self, name: Name, keep: bool, epoch: Option<u32>, now: Now) {
         if self.config.identity.name.as_ref() == Some(&name) {
@@ -304,6 +342,7 @@ impl<T> Control<T> {
         }
         let peer = self.peers.entry(name.clone()).or_insert_with(Peer::new);
         peer.keep = keep;
+        peer.superseded &= !keep;
         peer.expected_epoch = epoch.or(peer.expected_epoch);
         if keep {
             self.ensure(&name, now);

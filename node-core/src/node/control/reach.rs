@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// The longest delay that a peer may ask for before we come back.
+const RETRY_MAX: Duration = Duration::from_secs(600);
+
 impl<T> Control<T> {
     // Reaching a peer.
 
@@ -10,7 +13,7 @@ impl<T> Control<T> {
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
-        if peer.current.is_some() {
+        if peer.is_reached() {
             return;
         }
         match &peer.dial {
@@ -99,7 +102,7 @@ impl<T> Control<T> {
             let connected = self
                 .peers
                 .get(router)
-                .is_some_and(|peer| peer.current.is_some());
+                .is_some_and(|peer| peer.carrier().is_some());
             (!connected, self.seeds.next())
         });
         let mut routes = VecDeque::new();
@@ -158,7 +161,7 @@ impl<T> Control<T> {
                     address,
                 });
             }
-            Route::Via(router) => match self.current(&router) {
+            Route::Via(router) => match self.carrier(&router) {
                 Some(hop) => self.open_circuit(name, pipe, hop),
                 None => {
                     let entry = self.peers.entry(router.clone()).or_insert_with(Peer::new);
@@ -176,6 +179,10 @@ impl<T> Control<T> {
                 }
             },
         }
+    }
+
+    fn carrier(&self, router: &Name) -> Option<Arc<SessionCell<T>>> {
+        self.peers.get(router)?.carrier().cloned()
     }
 
     pub(super) fn open_circuit(&mut self, name: &Name, pipe: u64, hop: Arc<SessionCell<T>>) {
@@ -325,7 +332,9 @@ impl<T> Control<T> {
                 .max(retry.unwrap_or_default());
             self.back_off(name, delay, code, now);
         } else {
-            self.tell_offline(name, code, None);
+            if self.current(name).is_none() {
+                self.tell_offline(name, code, None);
+            }
             self.forget_idle(name);
         }
         for (target, pipe) in wanted_by {
@@ -335,11 +344,15 @@ impl<T> Control<T> {
     }
 
     pub(super) fn back_off(&mut self, name: &Name, delay: Duration, reason: Code, now: Instant) {
+        // Nobody can send us away for good.
+        let delay = delay.min(self.config.limits.backoff_max.max(RETRY_MAX));
         let until = now + delay;
         if let Some(peer) = self.peers.get_mut(name) {
             peer.dial = Dial::Backoff { until, reason };
             self.timers.insert((until, Timer::Dial(name.clone())));
-            self.tell_offline(name, reason, Some(delay));
+            if self.current(name).is_none() {
+                self.tell_offline(name, reason, Some(delay));
+            }
         }
     }
 
@@ -348,7 +361,11 @@ impl<T> Control<T> {
             return;
         };
         match &mut peer.dial {
-            Dial::Backoff { until, .. } if *until <= now.mono && peer.current.is_none() => {
+            Dial::Backoff { until, .. } if *until <= now.mono => {
+                if peer.is_reached() {
+                    peer.dial = Dial::Idle;
+                    return;
+                }
                 if peer.wanted() {
                     self.begin_dial(name, Freshness::Cached, now);
                 } else {

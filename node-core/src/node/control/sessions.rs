@@ -16,6 +16,22 @@ impl<T> Control<T> {
         let Some(name) = cell.peer.name.clone() else {
             return;
         };
+        // It may have ended before its news came here, and then nobody would tell its end again.
+        if cell.with_pipe(|session| session.is_ended()) {
+            return;
+        }
+        // Admitted under a key that has been replaced since.
+        let outdated = self
+            .resolver
+            .cached(&name, now.mono)
+            .is_some_and(|resolved| resolved.record.key != cell.peer.key);
+        if outdated {
+            self.actions.push_back(Action::CloseSession {
+                cell,
+                code: Code::KeyMismatch,
+            });
+            return;
+        }
         self.attempt_succeeded(&name, cell.pipe.id, now.mono);
         let older = self
             .peers
@@ -41,10 +57,8 @@ impl<T> Control<T> {
                 } else if !ours(&old) && !ours(&cell) {
                     // The side that dialled says which of the two it gives up; until then the newer one is used.
                     self.install(name.clone(), cell, instance, agent.clone(), now);
-                    if let Some(peer) = self.peers.get_mut(&name) {
-                        peer.reserve = Some((old, instance, agent));
-                    }
-                } else if self.prefers(&name, &cell) {
+                    self.set_reserve(&name, (old, instance, agent), now.mono);
+                } else if self.prefers(&name, &cell, &old) {
                     self.drain(old, now.mono);
                     self.install(name, cell, instance, agent, now);
                 } else {
@@ -52,11 +66,40 @@ impl<T> Control<T> {
                     self.actions.push_back(Action::Ping { cell: old });
                     self.timers
                         .insert((now.mono + PROBE, Timer::Probe(name.clone())));
-                    if let Some(peer) = self.peers.get_mut(&name) {
-                        peer.reserve = Some((cell, instance, agent));
-                    }
+                    self.set_reserve(&name, (cell, instance, agent), now.mono);
                 }
             }
+        }
+    }
+
+    /// Keeps a session in reserve. There is one: whatever was there before finishes what it has begun.
+    fn set_reserve(&mut self, name: &Name, reserve: Attached<T>, now: Instant) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let id = reserve.0.id;
+        if let Some((earlier, ..)) = peer.reserve.replace(reserve)
+            && earlier.id != id
+        {
+            self.drain(earlier, now);
+        }
+    }
+
+    /// Closes every session with a peer, used or not, whose key is not `key`.
+    pub(super) fn close_all(&mut self, name: &Name, key: Option<&[u8; 32]>, code: Code) {
+        let peer = self.peers.get(name);
+        let current = peer.and_then(|peer| peer.current.as_ref());
+        let reserve = peer.and_then(|peer| peer.reserve.as_ref().map(|(cell, ..)| cell));
+        let draining = self.draining.values().map(|(cell, _)| cell);
+        let cells: Vec<_> = current
+            .into_iter()
+            .chain(reserve)
+            .chain(draining.filter(|cell| cell.peer.name.as_ref() == Some(name)))
+            .filter(|cell| Some(&cell.peer.key) != key)
+            .cloned()
+            .collect();
+        for cell in cells {
+            self.actions.push_back(Action::CloseSession { cell, code });
         }
     }
 
@@ -76,8 +119,17 @@ impl<T> Control<T> {
         }
     }
 
-    /// Of two sessions begun from opposite sides, both sides prefer the one begun by the lower name hash.
-    pub(super) fn prefers(&self, name: &Name, cell: &SessionCell<T>) -> bool {
+    /// Of two sessions begun from opposite sides, both sides prefer the one that is over no circuit, and otherwise the
+    /// one begun by the lower name hash.
+    pub(super) fn prefers(
+        &self,
+        name: &Name,
+        cell: &SessionCell<T>,
+        other: &SessionCell<T>,
+    ) -> bool {
+        if cell.pipe.over_circuit() != other.pipe.over_circuit() {
+            return other.pipe.over_circuit();
+        }
         let Some(me) = &self.config.identity.name else {
             return true;
         };
@@ -99,13 +151,19 @@ impl<T> Control<T> {
         peer.record = record.or_else(|| peer.record.take());
         peer.current = Some(cell.clone());
         peer.instance = instance;
+        peer.superseded = false;
         peer.agent = agent;
         peer.attached_at = now.mono;
-        let race = core::mem::replace(&mut peer.dial, Dial::Idle);
         let waiting = core::mem::take(&mut peer.waiting);
-        let wanted_by = core::mem::take(&mut peer.wanted_by);
-        if let Dial::Racing(race) = race {
-            self.cancel(race);
+        let mut wanted_by = Vec::new();
+        if peer.is_reached() || peer.carrier().is_some() {
+            let race = core::mem::replace(&mut peer.dial, Dial::Idle);
+            wanted_by = core::mem::take(&mut peer.wanted_by);
+            if let Dial::Racing(race) = race {
+                self.cancel(race);
+            }
+        } else {
+            self.ensure(&name, now);
         }
         self.resolver.watch(&name, now.mono);
         for operation in waiting {
@@ -138,9 +196,7 @@ impl<T> Control<T> {
             }
             return;
         };
-        let Some(peer) = self.peers.get_mut(&name) else {
-            return;
-        };
+        let peer = self.peers.entry(name.clone()).or_insert_with(Peer::new);
         if peer
             .reserve
             .as_ref()
@@ -148,18 +204,21 @@ impl<T> Control<T> {
         {
             peer.reserve = None;
         }
-        for operation in unsent.into_iter().rev() {
-            self.timers
-                .insert((operation.deadline(), Timer::Waiting(name.clone())));
-            peer.waiting.push_front(operation);
-        }
         if peer
             .current
             .as_ref()
             .is_none_or(|current| current.id != cell.id)
         {
             self.attempt_failed(&name, cell.pipe.id, code, now);
-            return;
+            for operation in unsent {
+                self.submit(name.clone(), operation, now);
+            }
+            return self.forget_idle(&name);
+        }
+        for operation in unsent.into_iter().rev() {
+            self.timers
+                .insert((operation.deadline(), Timer::Waiting(name.clone())));
+            peer.waiting.push_front(operation);
         }
         peer.current = None;
         if now.mono.since(peer.attached_at) >= STEADY {
@@ -168,16 +227,20 @@ impl<T> Control<T> {
         if let Some((reserve, instance, agent)) = peer.reserve.take() {
             return self.install(name, reserve, instance, agent, now);
         }
-        if code == Code::Superseded && peer.router {
-            // Another process took our name: fighting over it would only make both unreachable.
-            self.supersede();
+        if code == Code::Superseded {
+            // Another process took our name: fighting over it would only make both unreachable. That is what this peer
+            // says, and holds for it alone.
+            peer.superseded = true;
+            if peer.router {
+                self.out(Output::Event(Event::Identity(Code::Superseded)));
+            }
         }
         self.resolver.unwatch(&name);
         self.update_reachable();
         let Some(peer) = self.peers.get_mut(&name) else {
             return;
         };
-        if !peer.wanted() || (self.superseded && peer.router) {
+        if !peer.wanted() {
             self.tell_offline(&name, code, None);
             return self.forget_idle(&name);
         }
@@ -188,12 +251,6 @@ impl<T> Control<T> {
         };
         peer.failures = peer.failures.saturating_add(1);
         self.back_off(&name, delay, code, now.mono);
-    }
-
-    /// Stops everything that would take the name back.
-    pub(super) fn supersede(&mut self) {
-        self.superseded = true;
-        self.out(Output::Event(Event::Identity(Code::Superseded)));
     }
 
     // Several sessions with one peer.

@@ -1,0 +1,372 @@
+//! What strangers, guests, routers and second processes can do to whole nodes, in virtual time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use bytes::Bytes;
+use nectar_sim::world::{NodeId, Outcome, World, direct, indirect, key_of, name};
+use node_core::{
+    Code,
+    channel::Identity,
+    node::{Access, Event, RouterPolicy},
+    session::Request,
+    time::Duration,
+    wire::frame::Response,
+};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::Arc,
+    task::{Wake, Waker},
+};
+
+const OPEN_ROUTER: RouterPolicy = RouterPolicy {
+    host: Access::Anyone,
+    call: Access::Anyone,
+    guests: true,
+};
+
+/// A router rho, which does not talk to guests itself, and a guest; bob is behind the router and talks to guests.
+fn with_guest(seed: u64) -> (World, [NodeId; 3]) {
+    let records = [
+        ("rho", direct("rho", 1)),
+        ("bob", indirect("bob", &["rho"])),
+    ];
+    let mut world = World::new(seed);
+    let mut config = World::config("rho", &records);
+    config.router = OPEN_ROUTER;
+    let rho = world.add_named("rho", config);
+    let mut config = World::config("bob", &records);
+    config.guests = true;
+    let bob = world.add_named("bob", config);
+    let mut config = World::config("guest", &records);
+    config.identity = Identity {
+        name: None,
+        key: [0; 32],
+    };
+    let guest = world.add(config, key_of("guest"), None);
+    world.run_for(Duration::from_secs(2));
+    (world, [rho, bob, guest])
+}
+
+#[test]
+fn a_guest_who_may_only_call_through_a_router_cannot_talk_to_the_router_itself() {
+    let (mut world, [rho, bob, guest]) = with_guest(1);
+    let token = world.request(guest, &name("bob"), b"hello");
+    assert!(matches!(
+        world.outcome(guest, token),
+        Outcome::Answered(Response::Success(_))
+    ));
+    assert_eq!(world.machines[bob].requests.len(), 1);
+
+    let token = world.request(guest, &name("rho"), b"hello");
+    let Outcome::Answered(Response::Error { code, .. }) = world.outcome(guest, token) else {
+        panic!("refused")
+    };
+    assert_eq!(code, Code::GuestRefused.as_u16());
+    world.open_stream(guest, &name("rho"));
+    world.run_for(Duration::from_secs(1));
+    let token = world.message(guest, &name("rho"), b"hello");
+    assert!(matches!(world.outcome(guest, token), Outcome::Failed(_)));
+    let rho = &world.machines[rho];
+    assert!(rho.requests.is_empty() && rho.messages.is_empty() && rho.streams.is_empty());
+}
+
+#[test]
+fn names_that_a_router_only_hosts_are_let_in_but_not_heard() {
+    let records = [
+        ("rho", direct("rho", 1)),
+        ("alice", indirect("alice", &["rho"])),
+        ("bob", indirect("bob", &["rho"])),
+    ];
+    let mut world = World::new(2);
+    let mut config = World::config("rho", &records);
+    config.router = OPEN_ROUTER;
+    config.allow = Access::Only([name("carol")].into());
+    let rho = world.add_named("rho", config);
+    let alice = world.add_named("alice", World::config("alice", &records));
+    world.add_named("bob", World::config("bob", &records));
+    world.run_for(Duration::from_secs(2));
+    let token = world.request(alice, &name("bob"), b"hello");
+    assert!(matches!(
+        world.outcome(alice, token),
+        Outcome::Answered(Response::Success(_))
+    ));
+    let token = world.request(alice, &name("rho"), b"hello");
+    let Outcome::Answered(Response::Error { code, .. }) = world.outcome(alice, token) else {
+        panic!("refused")
+    };
+    assert_eq!(code, Code::NotAllowed.as_u16());
+    assert!(world.machines[rho].requests.is_empty());
+}
+
+#[test]
+fn two_processes_of_one_name_do_not_kick_each_other_from_a_contact_for_ever() {
+    let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
+    let mut world = World::new(3);
+    let bob = world.add_named("bob", World::config("bob", &records));
+    let processes = [1, 2].map(|_| {
+        let mut config = World::config("alice", &records);
+        config.direct = false;
+        world.add(config, key_of("alice"), None)
+    });
+    for process in processes {
+        world.act(process, |node, now, out| {
+            node.keep(&name("bob"), true, None, now, out)
+        });
+        world.run_for(Duration::from_secs(3));
+    }
+    let changes = |world: &World| {
+        let news = world.machines[bob].events.iter();
+        news.filter(|event| matches!(event, Event::Peer { .. }))
+            .count()
+    };
+    let before = changes(&world);
+    world.run_for(Duration::from_secs(600));
+    let after = changes(&world);
+    assert!(
+        after - before <= 2,
+        "{} changes in ten minutes",
+        after - before
+    );
+}
+
+#[test]
+fn a_socket_closed_with_the_code_for_superseded_is_a_lost_pipe_and_dialled_again() {
+    let records = [
+        ("rho", direct("rho", 1)),
+        ("alice", indirect("alice", &["rho"])),
+    ];
+    let mut world = World::new(4);
+    let mut config = World::config("rho", &records);
+    config.router = OPEN_ROUTER;
+    let rho = world.add_named("rho", config);
+    let alice = world.add_named("alice", World::config("alice", &records));
+    world.run_for(Duration::from_secs(10));
+    // Whoever is on the way can close a socket with any code.
+    world.cut(alice, rho, Code::Superseded);
+    world.run_for(Duration::from_secs(60));
+    assert!(
+        !world.machines[alice]
+            .events
+            .contains(&Event::Identity(Code::Superseded)),
+        "nobody who can be believed said so"
+    );
+    let last = world.machines[alice]
+        .events
+        .iter()
+        .rev()
+        .find_map(|event| match event {
+            Event::Reachable(reachable) => Some(*reachable),
+            _ => None,
+        });
+    assert_eq!(last, Some(true));
+}
+
+#[test]
+fn one_router_that_says_superseded_does_not_take_a_node_off_the_others() {
+    let records = [
+        ("rho", direct("rho", 1)),
+        ("sigma", direct("sigma", 2)),
+        ("alice", indirect("alice", &["rho", "sigma"])),
+    ];
+    let mut world = World::new(5);
+    let [rho, sigma] = ["rho", "sigma"].map(|label| {
+        let mut config = World::config(label, &records);
+        config.router = OPEN_ROUTER;
+        world.add_named(label, config)
+    });
+    let alice = world.add_named("alice", World::config("alice", &records));
+    world.run_for(Duration::from_secs(10));
+    world.act(rho, |node, _, _| {
+        node.shut_down(Code::Superseded, Duration::ZERO)
+    });
+    world.run_for(Duration::from_secs(2));
+    world.cut(alice, sigma, Code::PipeLost);
+    world.run_for(Duration::from_secs(60));
+    let news = world.machines[alice].events.iter().rev();
+    let last = news.clone().find_map(|event| match event {
+        Event::Reachable(reachable) => Some(*reachable),
+        _ => None,
+    });
+    assert_eq!(last, Some(true), "sigma still hosts alice");
+}
+
+#[test]
+fn a_target_has_no_more_circuits_than_a_caller() {
+    let labels = ["rho", "bob", "carol", "dave", "erin"];
+    let mut records = vec![("rho", direct("rho", 1))];
+    records.extend(
+        labels[1..]
+            .iter()
+            .map(|label| (*label, indirect(label, &["rho"]))),
+    );
+    let mut world = World::new(6);
+    let ids = labels.map(|label| {
+        let mut config = World::config(label, &records);
+        config.router = OPEN_ROUTER;
+        config.limits.circuits = 2;
+        world.add_named(label, config)
+    });
+    world.run_for(Duration::from_secs(2));
+    let mut outcomes = Vec::new();
+    for caller in &ids[2..] {
+        let token = world.request(*caller, &name("bob"), b"hello");
+        outcomes.push(world.outcome(*caller, token));
+    }
+    assert!(matches!(
+        &outcomes[..2],
+        [Outcome::Answered(_), Outcome::Answered(_)]
+    ));
+    let Outcome::Failed(failure) = &outcomes[2] else {
+        panic!("refused")
+    };
+    assert_eq!(failure.cause, Some(Code::TargetBusy));
+    // Those that bob has do not keep him from calling.
+    let token = world.request(ids[1], &name("erin"), b"hello");
+    assert!(matches!(world.outcome(ids[1], token), Outcome::Answered(_)));
+}
+
+#[test]
+fn a_busy_session_leaves_no_trail_of_timers() {
+    let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
+    let mut world = World::new(7);
+    let alice = world.add_named("alice", World::config("alice", &records));
+    world.add_named("bob", World::config("bob", &records));
+    for _ in 0..400 {
+        world.message(alice, &name("bob"), b"tick");
+        world.run_for(Duration::from_millis(25));
+    }
+    let mut steps = 0;
+    world.run_until(Duration::from_secs(14), |_| {
+        steps += 1;
+        false
+    });
+    assert!(steps < 60, "{steps} steps in 14 s of silence");
+}
+
+struct Flag;
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn what_belonged_to_a_session_that_is_over_is_freed() {
+    let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
+    let mut world = World::new(8);
+    let alice = world.add_named("alice", World::config("alice", &records));
+    let bob = world.add_named("bob", World::config("bob", &records));
+    let flag = Arc::new(Flag);
+    for _ in 0..5 {
+        let token = world.request(alice, &name("bob"), b"hello");
+        assert!(matches!(world.outcome(alice, token), Outcome::Answered(_)));
+        world.watch(alice, &Waker::from(flag.clone()));
+        assert!(Arc::strong_count(&flag) > 1, "the pipe holds the waker");
+        world.cut(alice, bob, Code::PipeLost);
+        world.run_for(Duration::from_secs(40));
+    }
+    world.forget_closed();
+    assert_eq!(Arc::strong_count(&flag), 1, "pipes of the past are kept");
+}
+
+#[test]
+fn a_peer_that_falls_silent_before_it_attaches_is_given_up_when_a_handshake_would_be() {
+    let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
+    let mut world = World::new(9);
+    let alice = world.add_named("alice", World::config("alice", &records));
+    let bob = world.add_named("bob", World::config("bob", &records));
+    // Bob's second message and all after it are swallowed.
+    world.on_socket = Some(Box::new(move |_, _, there| {
+        let mut count = 0;
+        (!there).then(|| -> nectar_sim::world::Tamper {
+            Box::new(move |_| {
+                count += 1;
+                count == 1
+            })
+        })
+    }));
+    let token = world.token();
+    world.act(alice, |node, now, out| {
+        node.connect(token, &name("bob"), Duration::from_secs(300), now, out)
+    });
+    let began = world.now();
+    let Outcome::Failed(failure) = world.outcome(alice, token) else {
+        panic!("failed")
+    };
+    assert_eq!(failure.cause, Some(Code::HandshakeTimeout));
+    assert!(world.now().since(began) < Duration::from_secs(35));
+    let _ = bob;
+}
+
+#[test]
+fn a_long_user_agent_is_cut_and_the_session_lives() {
+    let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
+    let mut world = World::new(10);
+    let alice = world.add_named("alice", World::config("alice", &records));
+    let mut config = World::config("bob", &records);
+    config.user_agent = "bob's node \u{1f41d} ".repeat(20);
+    world.add_named("bob", config);
+    let token = world.request(alice, &name("bob"), b"hello");
+    assert!(matches!(world.outcome(alice, token), Outcome::Answered(_)));
+}
+
+#[test]
+fn a_peer_that_says_come_back_in_a_month_is_tried_again_sooner() {
+    let records = [
+        ("rho", direct("rho", 1)),
+        ("alice", indirect("alice", &["rho"])),
+    ];
+    let mut world = World::new(11);
+    let mut config = World::config("rho", &records);
+    config.router = OPEN_ROUTER;
+    let rho = world.add_named("rho", config);
+    let alice = world.add_named("alice", World::config("alice", &records));
+    world.run_for(Duration::from_secs(10));
+    let month = Duration::from_secs(30 * 86_400);
+    world.act(rho, |node, _, _| node.shut_down(Code::GoingAway, month));
+    world.run_for(Duration::from_secs(5));
+    let attempts = Rc::new(Cell::new(0));
+    let seen = attempts.clone();
+    world.on_socket = Some(Box::new(move |_, _, _| {
+        seen.set(seen.get() + 1);
+        None
+    }));
+    world.run_for(Duration::from_secs(700));
+    assert!(attempts.get() > 0);
+    let _ = alice;
+}
+
+#[test]
+fn operations_on_a_draining_session_move_to_the_one_that_took_over() {
+    for seed in 0..20 {
+        let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
+        let mut world = World::new(100 + seed);
+        let ids =
+            ["alice", "bob"].map(|label| world.add_named(label, World::config(label, &records)));
+        let mut tokens = Vec::new();
+        let payload = Bytes::from(vec![1; 30_000]);
+        for round in 0..60 {
+            for (at, to) in [(0, "bob"), (1, "alice")] {
+                let token = world.token();
+                let request = Request::new("echo.1", payload.clone());
+                world.act(ids[at], |node, now, out| {
+                    node.request(token, &name(to), request, None, now, out)
+                });
+                tokens.push((ids[at], token));
+            }
+            if round % 10 == 0 {
+                world.run_for(Duration::from_millis(7));
+            }
+        }
+        for (node, token) in tokens {
+            let outcome = world.outcome(node, token);
+            assert!(
+                matches!(outcome, Outcome::Answered(Response::Success(_))),
+                "{outcome:?}, seed {seed}"
+            );
+        }
+    }
+}
