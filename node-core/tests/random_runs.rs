@@ -328,7 +328,7 @@ fn whatever_happens_every_operation_ends_once_in_time_and_nobody_hears_what_is_n
             seed..seed + 1
         }
         Err(_) => {
-            0..std::env::var("SEEDS").map_or(12, |seeds| seeds.parse().expect("SEEDS is a number"))
+            0..std::env::var("SEEDS").map_or(8, |seeds| seeds.parse().expect("SEEDS is a number"))
         }
     };
     let (mut answered, mut failed) = (0, Vec::new());

@@ -443,8 +443,7 @@ impl World {
                 owner, peer, open, ..
             } = &self.sockets[socket];
             let other = peer.map(|peer| self.sockets[peer].owner);
-            if *open && (*owner, other) == (a, Some(b)) || *open && (*owner, other) == (b, Some(a))
-            {
+            if *open && [(a, Some(b)), (b, Some(a))].contains(&(*owner, other)) {
                 self.sockets[socket].open = false;
                 self.live.remove(&socket);
                 let latency = self.latency;
