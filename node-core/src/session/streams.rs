@@ -402,6 +402,7 @@ impl RecvHalf {
         self.chunks.clear();
         self.tail.clear();
         self.consumed = self.received;
+        self.wake();
     }
 
     pub(super) fn read(
