@@ -381,9 +381,11 @@ fn a_first_record_without_attach_is_refused() {
     }
 }
 
+type Change = fn(&mut Attach);
+
 #[test]
 fn an_attach_of_another_session_or_with_claims_is_refused() {
-    let changes: [(&str, fn(&mut Attach)); 6] = [
+    let changes: [(&str, Change); 6] = [
         ("another session", |a| a.sid[0] ^= 1),
         ("an attempt", |a| a.attempt = 1),
         ("bytes received", |a| a.recv_off = 1),
