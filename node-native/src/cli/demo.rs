@@ -31,7 +31,8 @@ const CHAIN_ID: u64 = 31_337;
 const TLD: &str = "nectar";
 /// The routers and the node to talk to.
 const CAST: [&str; 3] = ["loach", "perch", "echo"];
-/// Where the page is, if nobody else is there.
+/// Where the page is, then the chain and the other nodes, where nobody else is. Always the same: a page that knows the
+/// last demonstration asks its chain where this one's is.
 const PAGE_PORT: u16 = 7700;
 /// How long the chain may take to come up.
 const CHAIN_COMES_UP: Duration = Duration::from_secs(20);
@@ -49,8 +50,9 @@ pub(super) async fn demo(args: DemoArgs, out: Output) -> Result<(), Failure> {
         )));
     }
     let began = std::time::Instant::now();
+    let [page_port, chain_port, perch_port, echo_port] = ports(args.port)?;
     out.note(format_args!("starting a chain"));
-    let (mut anvil, rpc) = start_chain(&args.anvil).await?;
+    let (mut anvil, rpc) = start_chain(&args.anvil, chain_port).await?;
     let [bank, loach, perch, echo] = wallets()?;
 
     out.note(format_args!("deploying the registry"));
@@ -72,7 +74,7 @@ pub(super) async fn demo(args: DemoArgs, out: Output) -> Result<(), Failure> {
     };
 
     out.note(format_args!("registering {}", CAST.join(", ")));
-    let ports = ports(args.port)?;
+    let ports = [page_port, perch_port, echo_port];
     let stage = Stage { registry, ports };
     let (loach, perch, echo) = tokio::try_join!(
         stage.register(0, loach),
@@ -216,9 +218,8 @@ impl Stage {
     }
 }
 
-/// Starts anvil on a free port and waits until it answers.
-async fn start_chain(program: &Path) -> Result<(Child, String), Failure> {
-    let port = free_port()?;
+/// Starts anvil and waits until it answers.
+async fn start_chain(program: &Path, port: u16) -> Result<(Child, String), Failure> {
     let mut anvil = Command::new(program)
         .args(["--host", "127.0.0.1", "--port", &port.to_string()])
         // Blocks come by themselves, so that the chain's clock goes on, and at once when there is a transaction.
@@ -266,14 +267,20 @@ fn wallets() -> Result<[PrivateKeySigner; 4], Failure> {
     ])
 }
 
-/// Three ports: for the page the one that was asked for, or else the usual one if it is free.
-fn ports(wanted: Option<u16>) -> Result<[u16; 3], Failure> {
-    let usual = || {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, PAGE_PORT)).is_ok();
-        if free { Ok(PAGE_PORT) } else { free_port() }
+/// Four ports: for the page the one that was asked for, or else the usual one; then those that follow; of all but the
+/// first another one if it is taken.
+fn ports(wanted: Option<u16>) -> Result<[u16; 4], Failure> {
+    let usual = |port: u16| match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) if port != 0 => Ok(port),
+        _ => free_port(),
     };
-    let page = wanted.map_or_else(usual, Ok)?;
-    Ok([page, free_port()?, free_port()?])
+    let page = match wanted {
+        Some(0) => free_port()?,
+        Some(page) => page,
+        None => usual(PAGE_PORT)?,
+    };
+    let after = |distance| usual(page.checked_add(distance).unwrap_or_default());
+    Ok([page, after(1)?, after(2)?, after(3)?])
 }
 
 fn free_port() -> Result<u16, Failure> {
