@@ -27,16 +27,19 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
+/// Heads the options that every command takes, which would otherwise stand between its own.
+const EVERYWHERE: &str = "Options of every command";
+
 #[derive(Debug, Args)]
 pub(super) struct Global {
     /// Configuration file; ./nectar.toml if it exists [env: NECTAR_CONFIG]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Put a setting over the configuration file, such as listen.port=8080; may be repeated
-    #[arg(long, global = true, value_name = "KEY=VALUE", action = ArgAction::Append)]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "KEY=VALUE", action = ArgAction::Append)]
     pub(super) set: Vec<String>,
     /// Print JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(super) json: bool,
 }
 
@@ -424,6 +427,9 @@ pub struct CallerArgs {
     /// Dial private addresses too [setting: node.allow_private]
     #[arg(long)]
     pub allow_private: bool,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as a heading")]
+    pub registry: RegistryArgs,
 }
 
 /// What `nectar ping` takes.

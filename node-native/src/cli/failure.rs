@@ -76,6 +76,12 @@ impl From<ChainError> for Failure {
     fn from(error: ChainError) -> Self {
         match error {
             ChainError::NameUnknown(_) => Self::unknown(error.to_string()),
+            // Nobody says how much it will take before there is something.
+            ChainError::InsufficientFunds {
+                account, balance, ..
+            } if balance.is_zero() => Self::failed(format!(
+                "{account} has no money to pay for this: send it some"
+            )),
             ChainError::NoRpc
             | ChainError::NoWallet
             | ChainError::NameInvalid { .. }

@@ -26,7 +26,7 @@ use crate::config::{Config, Override, Sources};
 use args::{Cli, Command, DemoArgs, Global};
 use clap::Parser;
 use output::Output;
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 pub use args::{Address, CallerArgs, MessageArgs, PingArgs, RegistryArgs, RunArgs};
@@ -122,6 +122,7 @@ fn start_log(cli: &Cli) {
         .from_env_lossy();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
 }

@@ -10,11 +10,16 @@ use std::{
 };
 
 pub(super) async fn ping(context: Context, args: PingArgs) -> Result<(), Failure> {
-    let Context { config, out } = context;
+    let Context { mut config, out } = context;
+    args.caller.registry.apply(&mut config);
     let to = config.parse_name(&args.name)?;
     let caller = Caller::start(config, &args.caller).await?;
     let mut report = Report::default();
-    let result = measure(&caller.node, &to, &args, &mut report).await;
+    let result = match measure(&caller.node, &to, &args, &mut report).await {
+        Err(Trouble::Peer(error)) => Err(caller.failure(error, &to).await),
+        Err(Trouble::Chain(failure)) => Err(failure),
+        Ok(()) => Ok(()),
+    };
     caller.node.close().await;
     if let Err(failure) = result {
         // What went well until then is what explains the failure.
@@ -25,6 +30,14 @@ pub(super) async fn ping(context: Context, args: PingArgs) -> Result<(), Failure
     }
     out.result(report.text.trim_end(), &report.value);
     Ok(())
+}
+
+/// Where it failed.
+enum Trouble {
+    /// The name could not be resolved.
+    Chain(Failure),
+    /// The peer, or what lies between.
+    Peer(NodeError),
 }
 
 #[derive(Default)]
@@ -45,13 +58,20 @@ async fn measure(
     to: &Name,
     args: &PingArgs,
     report: &mut Report,
-) -> Result<(), Failure> {
+) -> Result<(), Trouble> {
     report.value = json!({ "name": args.name });
     let mut events = node.events();
     if args.explain {
         let begun = Instant::now();
-        let resolved = node.resolve(to, true).await?;
-        report.resolved(node, &resolved, begun.elapsed());
+        let resolved = node.resolve(to, true).await;
+        match &resolved {
+            Ok(resolved) => report.resolved(node, resolved, begun.elapsed()),
+            Err(error) => {
+                let after = millis(begun.elapsed());
+                report.line("resolved", format_args!("no: {error}, after {after}"));
+            }
+        }
+        resolved.map_err(|error| Trouble::Chain(error.into()))?;
     }
     let begun = Instant::now();
     let connected = node.connect(to).await;
@@ -62,10 +82,10 @@ async fn measure(
         }
         report.connected(node, to, &connected, begun.elapsed());
     }
-    connected?;
+    connected.map_err(Trouble::Peer)?;
     let mut times = Vec::with_capacity(args.count as usize);
     for _ in 0..args.count {
-        times.push(node.ping(to).await?);
+        times.push(node.ping(to).await.map_err(Trouble::Peer)?);
     }
     report.round_trips(&times);
     Ok(())

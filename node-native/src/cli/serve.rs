@@ -38,6 +38,13 @@ pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     let name = node
         .name()
         .map_or_else(|| "a guest".into(), |name| node.display_name(name));
+    if config.node.name.is_none() && config.listen.is_none() {
+        out.note(format_args!(
+            "note: without node.name (--name) and without [listen] nobody can reach this node; \
+             node-native/nectar.example.toml explains the settings of {}",
+            Config::FILE
+        ));
+    }
     let tls = config
         .listen
         .as_ref()

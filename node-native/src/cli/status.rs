@@ -15,7 +15,7 @@ pub(super) async fn status(context: Context, args: StatusArgs) -> Result<(), Fai
         .port
         .or(listen.map(|listen| listen.address.port()))
         .ok_or_else(|| {
-            Failure::usage("which node? give --port, or a configuration with [listen]")
+            Failure::usage("which node? give --port, or a configuration with [listen]; a node that does not listen has no status to ask for")
         })?;
     let tls = args.tls || listen.is_some_and(|listen| listen.tls.is_some());
     let url = format!(

@@ -3,7 +3,7 @@
 use super::{CallerArgs, Context, Failure, MessageArgs, serve};
 use crate::{
     config::Config,
-    node::{Code, Node, NodeConfig, Request, Response},
+    node::{Code, Name, Node, NodeConfig, NodeError, Request, Response},
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -14,14 +14,19 @@ use std::{
 };
 
 pub(super) async fn send(context: Context, args: MessageArgs) -> Result<(), Failure> {
-    let Context { config, out } = context;
+    let Context { mut config, out } = context;
+    args.caller.registry.apply(&mut config);
     let payload = payload(&args.payload)?;
     let to = config.parse_name(&args.name)?;
     let caller = Caller::start(config, &args.caller).await?;
     let sending = caller.node.message(&to, &args.protocol, payload);
-    let sent = tokio::time::timeout(Duration::from_secs(args.timeout), sending).await;
+    let sent = match tokio::time::timeout(Duration::from_secs(args.timeout), sending).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(caller.failure(error, &to).await),
+        Err(_) => Err(untaken(&args)),
+    };
     caller.node.close().await;
-    sent.map_err(|_| Failure::failed(format!("{}: {}", args.name, Code::Timeout)))??;
+    sent?;
     out.result(
         format_args!("delivered to {}", args.name),
         &json!({ "delivered": true, "to": args.name }),
@@ -30,13 +35,17 @@ pub(super) async fn send(context: Context, args: MessageArgs) -> Result<(), Fail
 }
 
 pub(super) async fn request(context: Context, args: MessageArgs) -> Result<(), Failure> {
-    let Context { config, out } = context;
+    let Context { mut config, out } = context;
+    args.caller.registry.apply(&mut config);
     let payload = payload(&args.payload)?;
     let to = config.parse_name(&args.name)?;
     let caller = Caller::start(config, &args.caller).await?;
     let request = Request::new(args.protocol, payload);
     let timeout = Duration::from_secs(args.timeout);
-    let answer = caller.node.request_within(&to, request, timeout).await;
+    let answer = match caller.node.request_within(&to, request, timeout).await {
+        Ok(answer) => Ok(answer),
+        Err(error) => Err(caller.failure(error, &to).await),
+    };
     caller.node.close().await;
     let (kind, data) = match answer? {
         Response::Success(data) => ("success", data.unwrap_or_default()),
@@ -64,6 +73,8 @@ pub(super) async fn request(context: Context, args: MessageArgs) -> Result<(), F
 /// A node for the time of one command. It calls, but does not connect to routers of its own: nobody calls it.
 pub(super) struct Caller {
     pub(super) node: Node,
+    /// The key that this process has for its name.
+    key: Option<[u8; 32]>,
     /// Keeps a running node of the same name from being superseded.
     _lock: Option<File>,
 }
@@ -72,17 +83,69 @@ impl Caller {
     pub(super) async fn start(mut config: Config, args: &CallerArgs) -> Result<Self, Failure> {
         config.listen = None;
         config.node.allow_private |= args.allow_private;
-        let (node_config, lock) = if args.guest || config.node.name.is_none() {
-            (NodeConfig::guest_from_file(&config), None)
+        if !args.guest
+            && let Some(own) = &config.node.name
+            && !config.registries.iter().any(|each| each.id == own.registry)
+        {
+            return Err(Failure::usage(format!(
+                "{} is not of the registry that --contract names: call as a guest with --guest",
+                own.label
+            )));
+        }
+        let (node_config, key, lock) = if args.guest || config.node.name.is_none() {
+            (NodeConfig::guest_from_file(&config), None, None)
         } else {
             let (key, lock) = serve::own_key(&config)?;
-            (NodeConfig::from_file(&config, key).calls_only(), Some(lock))
+            let public = key.verifying_key().to_bytes();
+            let node_config = NodeConfig::from_file(&config, key).calls_only();
+            (node_config, Some(public), Some(lock))
         };
         Ok(Self {
             node: Node::start(node_config).await?,
+            key,
             _lock: lock,
         })
     }
+
+    /// In words, why `to` was not reached. What others refuse about our own name has the same codes as what we find
+    /// wrong with theirs, and would read as if theirs were meant.
+    pub(super) async fn failure(&self, error: NodeError, to: &Name) -> Failure {
+        let own = match (self.node.name(), self.key, error.reason()) {
+            (Some(own), Some(key), Code::NameUnknown | Code::KeyMismatch) if own != to => {
+                Some((own, key))
+            }
+            _ => None,
+        };
+        let Some((own, key)) = own else {
+            return error.into();
+        };
+        // A name that nobody has is reason enough, whatever is wrong with ours.
+        if self.node.resolve(to, false).await.is_err() {
+            return error.into();
+        }
+        let shown = self.node.display_name(own);
+        let remedy = match self.node.resolve(own, true).await {
+            Err(own) if own.code == Code::NameUnknown => format!("run `nectar register {shown}`"),
+            Ok(found) if found.record.key != key => {
+                format!("it has another key, run `nectar record rotate {shown}`")
+            }
+            Ok(_) if error.reason() == Code::NameUnknown => {
+                "it was not yet when they last looked, try again in 15 s".into()
+            }
+            _ => return error.into(),
+        };
+        Failure::failed(format!(
+            "{error}; this is about {shown}, your own name: {remedy}, or call as a guest with --guest"
+        ))
+    }
+}
+
+/// A peer keeps messages for protocols that its application may yet serve: that nobody takes one is no error of its own.
+fn untaken(args: &MessageArgs) -> Failure {
+    Failure::failed(format!(
+        "{} did not take the message within {} s: its application may not know {}",
+        args.name, args.timeout, args.protocol
+    ))
 }
 
 fn payload(text: &str) -> Result<Bytes, Failure> {

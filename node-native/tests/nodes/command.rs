@@ -224,3 +224,28 @@ fn a_peer_that_is_not_there_is_explained() {
     let (exit, text) = alice.failure(&["request", "bob.elsewhere", "echo.1"]);
     assert!(exit == 2 && text.contains("elsewhere"), "{exit} {text}");
 }
+
+#[test]
+fn what_is_wrong_with_ones_own_name_is_not_said_of_the_peers() {
+    let network = Network::default().direct("alice").direct("bob");
+    let [alice, bob] = ["alice", "bob"].map(|label| Home::new(&network, label));
+    let _running = bob.run(Some(network.address("bob")), &["--echo"]);
+    write_key(&alice.directory.path().join("nectar.key"), "mallory");
+    for args in [
+        &["ping", "bob.nectar"][..],
+        &["request", "bob.nectar", "echo.1"],
+        &["send", "bob.nectar", "chat.1"],
+    ] {
+        let (exit, text) = alice.failure(args);
+        assert!(
+            exit == 1
+                && text.contains("alice.nectar, your own name")
+                && text.contains("nectar record rotate alice.nectar"),
+            "{exit} {text}"
+        );
+    }
+    let elsewhere = format!("0x{}", "11".repeat(20));
+    let registry = ["--contract", &elsewhere, "--chain-id", "31337"];
+    let (exit, text) = alice.failure(&[&["ping", "bob.nectar"][..], &registry].concat());
+    assert!(exit == 2 && text.contains("--guest"), "{exit} {text}");
+}
