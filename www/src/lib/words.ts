@@ -19,6 +19,7 @@ const REMEDIES: Partial<Record<CodeName, string>> = {
   guest_refused: "Register a name first.",
   offline: "It may be closed at the moment. Try again when it is online.",
   timeout: "Try again.",
+  pipe_lost: "Send it again if it still matters.",
   outcome_unknown: "It may have arrived: look before you send it again.",
   no_handler: "The other side does not offer this.",
   too_large: "Send it as a file.",
@@ -49,7 +50,10 @@ export function explain(thrown: unknown): string {
     error.retryAfterMs === undefined || error.retryAfterMs === 0
       ? undefined
       : `Try again in ${Math.max(1, Math.ceil(error.retryAfterMs / 1000))} s.`;
-  return [sentence(error.message), wait ?? remedy].filter(Boolean).join(" ");
+  // When to try again says less than what to change, and nothing to someone who mistyped a name.
+  const general = remedy === undefined || /^Try again/.test(remedy);
+  const advice = error.is("name_unknown") ? [remedy] : general ? [wait ?? remedy] : [remedy, wait];
+  return [sentence(error.message), ...advice].filter(Boolean).join(" ");
 }
 
 /** Upper case at the beginning, a full stop at the end. */

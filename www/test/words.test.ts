@@ -1,0 +1,20 @@
+import { NodeError } from "nectar/remote";
+import { expect, test } from "vitest";
+import { explain } from "../src/lib/words.ts";
+
+const failure = (name: "name_unknown" | "rpc_unreachable" | "dial_failed", retryAfterMs?: number) => {
+  const { code, message } = NodeError.of(name);
+  return new NodeError({ code, name, message, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
+};
+
+test("a mistyped name does not get better by waiting", () => {
+  expect(explain(failure("name_unknown", 15_000))).toBe(
+    "Nobody has registered this name. Check the spelling, or ask for the exact name.",
+  );
+});
+
+test("when to try again joins what to change, and replaces a vaguer word for it", () => {
+  expect(explain(failure("rpc_unreachable", 2_000))).toMatch(/RPC endpoint runs\. Try again in 2 s\.$/);
+  expect(explain(failure("dial_failed", 2_000))).toMatch(/[^.]\. Try again in 2 s\.$/);
+  expect(explain(failure("dial_failed"))).toMatch(/Try again later\.$/);
+});
