@@ -12,7 +12,7 @@ use common::{Actor, connect, name};
 use node_core::{
     Code, Instant, Limits,
     channel::{Channel, RECORD},
-    session::{CIRCUIT_MTU, Event, Request, Session, SessionConfig},
+    session::{CIRCUIT_MTU, Event, Far, Request, Session, SessionConfig, Signal},
     time::Duration,
     wire::frame::{
         Attach, AttachStatus, CHARGE, Frame, INBOX_INITIAL, INLINE, Response, ResponseKind, next,
@@ -467,6 +467,18 @@ fn a_flood_of_pings_is_bounded() {
 }
 
 #[test]
+fn a_peer_that_keeps_to_the_rate_does_not_break_it_whenever_its_frames_arrive() {
+    let mut duel = Duel::new();
+    // 188 per second, never evenly.
+    for token in 0..6_000 {
+        let gap = if token % 3 == 0 { 6_100 } else { 4_900 };
+        duel.now = duel.now + Duration::from_micros(gap);
+        duel.say(&[Frame::Ping(token)]).unwrap();
+        duel.hear();
+    }
+}
+
+#[test]
 fn an_inbox_takes_no_more_than_it_announced_until_the_application_answers() {
     let mut duel = Duel::with(Limits {
         inbox_bytes: 128 << 10,
@@ -719,6 +731,40 @@ fn one_byte_frames_of_a_stream_cost_no_more_memory_than_their_window() {
     }
     assert_eq!(bytes, 16_384);
     assert!(chunks <= 5, "{chunks} chunks");
+}
+
+#[test]
+fn a_short_message_that_waits_in_a_router_does_not_keep_its_record_alive() {
+    let mut duel = Duel::new();
+    let open = |cid| Frame::Open {
+        cid,
+        window: 0,
+        hide: false,
+        to: name("carol"),
+        first: Bytes::from_static(b"first"),
+    };
+    duel.say(&[open(0), open(2)]).unwrap();
+    duel.session.close_circuit(0, Code::TargetOffline, None);
+    duel.session
+        .bind_circuit(2, Far::Hop { session: 1, cid: 1 });
+    let limit = 1 << 20;
+    duel.session.circuit_signal(2, Signal::Opened { limit });
+    duel.events.clear();
+    // Bytes for a circuit that is closed cost nothing, and are here to make the record long.
+    let data = |cid, length| Frame::CircuitData {
+        cid,
+        data: Bytes::from(vec![0; length]),
+    };
+    duel.say(&[data(2, 1), data(0, 60_000)]).unwrap();
+    let Some(Event::Circuit {
+        signal: Signal::Data(waiting),
+        ..
+    }) = duel.events.pop()
+    else {
+        panic!("the message goes on");
+    };
+    let kept = waiting.try_into_mut().unwrap().capacity();
+    assert!(kept < 100, "{kept} bytes are kept for one");
 }
 
 #[test]

@@ -157,14 +157,6 @@ impl<T> Session<T> {
         })
     }
 
-    /// Longest message that the circuit's credit allows now, in bytes.
-    pub fn circuit_credit_left(&self, cid: u32) -> usize {
-        self.circuits.open.get(&cid).map_or(0, |circuit| {
-            usize::try_from(circuit.send_limit.saturating_sub(circuit.sent + cost(&[])))
-                .unwrap_or(usize::MAX)
-        })
-    }
-
     /// Sends one message over a circuit that ends here.
     pub fn send_circuit(&mut self, cid: u32, data: Bytes) {
         self.circuit_signal(cid, Signal::Data(data));
@@ -278,10 +270,12 @@ impl<T> Session<T> {
         Ok(())
     }
 
+    /// One message came in. `record` is the size of the buffer that `data` is a slice of.
     pub(super) fn circuit_data(
         &mut self,
         cid: u32,
         data: Bytes,
+        record: usize,
         out: &mut Vec<Event<T>>,
     ) -> Result<(), Violation> {
         let window = self.config.limits.circuit_window;
@@ -307,7 +301,7 @@ impl<T> Session<T> {
         }
         out.push(Event::Circuit {
             far: circuit.far,
-            signal: Signal::Data(data),
+            signal: Signal::Data(own_share(data, record)),
         });
         Ok(())
     }
@@ -484,6 +478,16 @@ impl Circuit {
     /// What the far end may send through us: what the peer accepts, but never more than `window` beyond what has left.
     pub(super) fn far_limit(&self, window: u64) -> u64 {
         self.send_limit.min(self.sent + window)
+    }
+}
+
+/// A message that waits for somebody else's socket must not keep a record alive that is much longer than itself: credit
+/// was charged for the message alone, and whatever else was in the record may have cost its sender nothing.
+fn own_share(data: Bytes, record: usize) -> Bytes {
+    if data.len() < record / 2 {
+        Bytes::copy_from_slice(&data)
+    } else {
+        data
     }
 }
 

@@ -53,7 +53,7 @@ impl Keepalive {
     /// The listening side asks; the dialling side, which may be a tab whose timers sleep, only notices silence.
     pub(super) fn deadline(&self, limits: &Limits, initiator: bool) -> Instant {
         if initiator && self.unanswered == 0 {
-            return self.last_received + limits.keepalive * (limits.keepalive_misses + 2);
+            return self.last_received + self.patience(limits);
         }
         self.last_ping
             .filter(|ping| *ping > self.last_received)
@@ -63,7 +63,9 @@ impl Keepalive {
 
     /// How long a peer may take or acknowledge nothing of what is there for it, however much it talks itself.
     pub(super) fn patience(&self, limits: &Limits) -> Duration {
-        limits.keepalive * (limits.keepalive_misses + 2)
+        limits
+            .keepalive
+            .saturating_mul(limits.keepalive_misses.saturating_add(2))
     }
 
     pub(super) fn check(&self, now: Instant, limits: &Limits, initiator: bool) -> Check {
@@ -110,7 +112,9 @@ impl Rate {
                 .saturating_add(earned)
                 .min(self.burst.into());
             self.tokens = u32::try_from(tokens).unwrap_or(self.burst);
-            self.refilled = now;
+            // What is left of a token is not lost: otherwise a peer that keeps to the rate would break it.
+            let spent = earned.saturating_mul(1_000_000) / self.per_second;
+            self.refilled = self.refilled + Duration::from_micros(spent);
         }
         let Some(left) = self.tokens.checked_sub(1) else {
             return false;

@@ -177,7 +177,7 @@ impl<T> Session<T> {
                 out.push(Event::CircuitIncoming { cid, from, first });
             }
             Frame::Opened { cid, window } => self.circuit_opened(cid, window, out)?,
-            Frame::CircuitData { cid, data } => self.circuit_data(cid, data, out)?,
+            Frame::CircuitData { cid, data } => self.circuit_data(cid, data, record, out)?,
             Frame::CircuitCredit { cid, limit } => self.circuit_credit(cid, limit, out)?,
             Frame::CircuitClose {
                 cid,
@@ -204,7 +204,7 @@ impl<T> Session<T> {
             } => {
                 let head = ItemHead {
                     protocol,
-                    metadata,
+                    metadata: metadata.map(|bytes| compact(&bytes)),
                     deadline_ms,
                 };
                 self.receive_item(id, head, true, total, data, length, out)?;
@@ -442,7 +442,7 @@ impl<T> Session<T> {
                 deadline: Duration::from_millis(head.deadline_ms.into()),
                 request: Request {
                     protocol: head.protocol,
-                    metadata: head.metadata.map(|bytes| compact(&bytes)),
+                    metadata: head.metadata,
                     payload,
                 },
             }
@@ -580,7 +580,7 @@ fn check_first(first: &Bytes) -> Result<(), Violation> {
     }
 }
 
-/// Applications keep payloads; a short one must not keep its whole record alive.
+/// Items are kept until the application is done with them; a short one must not keep its whole record alive.
 fn compact(data: &Bytes) -> Bytes {
     if data.is_empty() {
         Bytes::new()
