@@ -25,15 +25,15 @@ use crate::{
     limits::Limits,
     name::Name,
     time::{Duration, Instant},
-    wire::frame::{Attach, AttachStatus, DataKind, FRAME_HEADER, Frame, INBOX_INITIAL, Response},
+    wire::frame::{Attach, Frame, INBOX_INITIAL, Response},
 };
-use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use bytes::{BufMut, Bytes, BytesMut};
+use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
+use bytes::Bytes;
 use circuits::Circuits;
 use items::Items;
 use keepalive::{CONTROL_BURST, CONTROL_PER_SECOND, Check, Keepalive, Rate};
 use numbers::Numbers;
-use sender::{Bulk, Sender, data_room};
+use sender::Sender;
 use std::collections::HashMap;
 use streams::Stream;
 
@@ -195,7 +195,7 @@ pub struct Session<T> {
     ended: bool,
     dirty: bool,
     /// When the circuits that the peer has not answered were opened, oldest first.
-    unanswered: alloc::collections::VecDeque<(Instant, u32)>,
+    unanswered: VecDeque<(Instant, u32)>,
 }
 
 impl<T> Session<T> {
@@ -242,14 +242,14 @@ impl<T> Session<T> {
             control_rate: Rate::new(CONTROL_PER_SECOND, CONTROL_BURST, now),
             open_rate: Rate::new(
                 config.limits.circuit_opens.into(),
-                config.limits.circuit_opens * 2,
+                config.limits.circuit_opens.saturating_mul(2),
                 now,
             ),
             closing: None,
             closing_until: None,
             ended: false,
             dirty: true,
-            unanswered: alloc::collections::VecDeque::new(),
+            unanswered: VecDeque::new(),
             channel,
             config,
         }
@@ -325,6 +325,7 @@ impl<T> Session<T> {
             .front()
             .map(|(at, _)| *at + self.config.limits.circuit_timeout);
         let patience = self.keepalive.patience(&self.config.limits);
+        // The first call after `close`, which is not told the time, is due at once and sets the end.
         let closing = self
             .closing
             .is_some()

@@ -1,6 +1,17 @@
 //! What goes out: records, filled by priority and sealed when the pipe has room.
 
-use super::{sender::Outgoing, *};
+use super::{
+    Event, SHARED_RECORD, Session,
+    sender::{Bulk, Outgoing, data_room},
+};
+use crate::{
+    channel::RECORD_OVERHEAD,
+    code::Code,
+    time::Instant,
+    wire::frame::{Attach, AttachStatus, DataKind, FRAME_HEADER, Frame},
+};
+use alloc::{boxed::Box, vec::Vec};
+use bytes::{BufMut, BytesMut};
 
 /// Most bytes of a frame that ends a record: CLOSE, which is longer than REKEY.
 const LAST_FRAME: usize = FRAME_HEADER + 2 + 4;
