@@ -204,6 +204,7 @@ impl Driver {
 
     pub(crate) fn received(self: &Rc<Self>, pipe: u64, message: Vec<u8>) {
         if let Some(socket) = self.socket(pipe) {
+            socket.heard.set(true);
             self.act(|node, now, out| {
                 node.handle_message(&socket.pipe, Bytes::from(message), now, out);
             });
@@ -211,6 +212,13 @@ impl Driver {
             if socket.blocked.get() {
                 self.pump(&socket);
             }
+        }
+    }
+
+    /// The other end, or somebody on the way, has closed a socket with this close code.
+    pub(crate) fn hung_up(self: &Rc<Self>, pipe: u64, number: u16) {
+        if let Some(socket) = self.socket(pipe) {
+            self.lost(pipe, socket.said(number));
         }
     }
 

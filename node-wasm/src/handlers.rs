@@ -3,7 +3,7 @@
 use crate::{
     convert::{bytes, object, optional},
     driver::Token,
-    scope::{console_error, field},
+    scope::{console_error, field, pause},
     stream::WasmStream,
 };
 use bytes::Bytes;
@@ -77,19 +77,26 @@ impl Handlers {
         });
     }
 
-    /// Hands a message over, and confirms it once the application is done with it.
+    /// Hands a message over, and confirms it once the application has taken it. One that nobody takes is not confirmed:
+    /// it is kept until its sender has given up, within the inbox that the sender was granted.
     pub(crate) fn message(&self, node: &Node<Token>, message: IncomingMessage<Token>) {
-        let Some(handler) = find(&self.messages, &message.protocol) else {
-            return;
-        };
-        let content = object([
-            ("from", from(node, message.from())),
-            ("payload", bytes(&message.payload)),
-        ]);
-        let taken = call(&handler, &content);
+        let called = find(&self.messages, &message.protocol).map(|handler| {
+            let content = object([
+                ("from", from(node, message.from())),
+                ("payload", bytes(&message.payload)),
+            ]);
+            call(&handler, &content)
+        });
+        let patience = node.config().limits.request_deadline;
         spawn_local(async move {
-            report(taken.await);
-            message.taken();
+            if let Some(called) = called {
+                match called.await {
+                    Ok(_) => return message.taken(),
+                    Err(thrown) => console_error("a message was not taken:", &thrown),
+                }
+            }
+            pause(patience).await;
+            drop(message);
         });
     }
 

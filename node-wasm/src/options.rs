@@ -166,15 +166,7 @@ fn pinned(fields: &Fields, names: &Names) -> Result<(Name, Record), String> {
             names.router(router, &name, &path)
         })
         .collect::<Result<_, _>>()?;
-    let record = Record {
-        owner: [0; 20],
-        manager: [0; 20],
-        key,
-        routing,
-        routers,
-        version: 1,
-        epoch: 1,
-    };
+    let record = Record::unowned(key, routing, routers);
     match record.check() {
         Ok(()) => Ok((name, record)),
         Err(why) => Err(format!("{}: {why}", fields.path)),

@@ -1,9 +1,10 @@
 //! What every realm offers alike, be it a page, a worker, a SharedWorker or Node.js: clocks, timers and a console.
 
-use js_sys::{Function, Reflect};
+use js_sys::{Function, Promise, Reflect};
 use node_core::{Instant, Now, Timestamp, time::Duration};
 use std::cell::RefCell;
 use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
 
 /// Longest delay of a timer, in milliseconds: browsers take longer ones for none at all.
 const DELAY_MAX: f64 = 2_147_483_647.0;
@@ -45,6 +46,19 @@ pub(crate) fn is_https() -> bool {
     global("location")
         .and_then(|location| field(&location, "protocol"))
         .is_some_and(|protocol| protocol == "https:")
+}
+
+/// Resolves after `delay`.
+pub(crate) async fn pause(delay: Duration) {
+    let mut timer = None;
+    let over = Promise::new(&mut |resolve, _| {
+        timer = Some(Timer::once(delay, move || {
+            // A promise's own function does not throw.
+            let _ = resolve.call0(&JsValue::UNDEFINED);
+        }));
+    });
+    let _ = JsFuture::from(over).await;
+    drop(timer);
 }
 
 /// A callback with at most one call of it pending. Dropping the timer drops both.

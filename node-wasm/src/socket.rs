@@ -10,6 +10,7 @@ use node_core::{
         Host,
         address::{forbidden, port_blocked},
     },
+    wire::{PATH, SUBPROTOCOL},
 };
 use std::{
     cell::Cell,
@@ -19,11 +20,6 @@ use std::{
 };
 use wasm_bindgen::prelude::*;
 use web_sys::{BinaryType, CloseEvent, MessageEvent, WebSocket};
-
-/// What both sides name.
-const SUBPROTOCOL: &str = "nectar.1";
-/// Path of a node's WebSocket endpoint.
-const PATH: &str = "/nectar";
 
 /// Bytes that may wait in a socket before the session is asked for no more; one record may cross the line.
 const QUEUED_MAX: u32 = 128 << 10;
@@ -36,6 +32,9 @@ pub(crate) struct Socket {
     pub(crate) blocked: Cell<bool>,
     /// Whether it has ever been open.
     pub(crate) was_open: Cell<bool>,
+    /// Whether any message came in. Until then a close code is all that can say why we are turned away; afterwards reasons
+    /// are authenticated, and a close code, which anybody on the way can forge, is only an end.
+    pub(crate) heard: Cell<bool>,
     web: WebSocket,
     /// Called by `web` as long as this lives.
     _callbacks: Callbacks,
@@ -77,6 +76,7 @@ impl Socket {
             waker: pipe_waker(driver, pipe.id()),
             blocked: Cell::new(false),
             was_open: Cell::new(false),
+            heard: Cell::new(false),
             pipe,
             web,
             _callbacks: callbacks,
@@ -95,6 +95,15 @@ impl Socket {
     pub(crate) fn send(&self, message: &[u8]) {
         // A socket that is closing takes messages and forgets them; its close event is on the way.
         let _ = self.web.send_with_u8_array(message);
+    }
+
+    /// What the close code that ended it means.
+    pub(crate) fn said(&self, number: u16) -> Code {
+        if self.heard.get() {
+            Code::PipeLost
+        } else {
+            reason(number)
+        }
     }
 
     /// Closes after everything that was sent, and says why.
@@ -137,7 +146,7 @@ fn callbacks(driver: Weak<Driver>, id: u64) -> Callbacks {
     });
     let close = Closure::new(move |event: CloseEvent| {
         if let Some(driver) = for_close.upgrade() {
-            driver.lost(id, reason(event.code()));
+            driver.hung_up(id, event.code());
         }
     });
     (open, message, close)
@@ -145,7 +154,7 @@ fn callbacks(driver: Weak<Driver>, id: u64) -> Callbacks {
 
 /// The bytes of a message. What is no record is not even copied: anybody on the way can send it.
 fn read(data: &JsValue) -> Result<Vec<u8>, Code> {
-    let buffer: &ArrayBuffer = data.dyn_ref().ok_or(Code::RecordForged)?;
+    let buffer: &ArrayBuffer = data.dyn_ref().ok_or(Code::FrameUnexpected)?;
     if buffer.byte_length() as usize > MAX_RECORD {
         return Err(Code::RecordTooLarge);
     }
