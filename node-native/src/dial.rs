@@ -5,7 +5,7 @@
 //! given up for plain text.
 
 use crate::{
-    stream::{PATH, READ_BUFFER, SUBPROTOCOL, Socket, Stream, socket_config},
+    stream::{READ_BUFFER, Socket, Stream, socket_config},
     tls::{self, TlsError},
 };
 use node_core::{
@@ -14,6 +14,7 @@ use node_core::{
         Host, Routing,
         address::{AddressClass, forbidden, port_blocked},
     },
+    wire::{PATH, SUBPROTOCOL},
 };
 use rustls::{ClientConfig, pki_types::ServerName};
 use std::{

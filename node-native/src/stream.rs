@@ -15,12 +15,6 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::WebSocketConfig}
 /// A WebSocket, accepted or dialled.
 pub type Socket = WebSocketStream<Stream>;
 
-/// The WebSocket subprotocol that both sides name.
-pub const SUBPROTOCOL: &str = "nectar.1";
-
-/// Path of the WebSocket endpoint.
-pub const PATH: &str = "/nectar";
-
 /// Largest WebSocket message, in bytes: a record of 64 KiB, and slack that lets the core say what is wrong with one
 /// that is a little larger.
 pub const MESSAGE_MAX: usize = (64 << 10) + 1024;

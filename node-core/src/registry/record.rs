@@ -36,6 +36,19 @@ pub struct Record {
 }
 
 impl Record {
+    /// A record that no account answers for: pinned in a configuration, or not registered yet.
+    pub const fn unowned(key: [u8; 32], routing: Option<Routing>, routers: Vec<Label>) -> Self {
+        Self {
+            owner: [0; 20],
+            manager: [0; 20],
+            key,
+            routing,
+            routers,
+            version: 1,
+            epoch: 1,
+        }
+    }
+
     /// Whether the node has an address of its own.
     pub const fn is_direct(&self) -> bool {
         self.routing.is_some()
@@ -97,7 +110,7 @@ impl fmt::Display for Routing {
     }
 }
 
-/// A host as a record names it. It is hostile input: see see [`address`](super::address) before dialling.
+/// A host as a record names it. It is hostile input: see [`address`](super::address) before dialling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     /// An IPv4 address.

@@ -452,16 +452,7 @@ impl NewRecord {
             routing,
             routers,
         } = self.clone();
-        registry::Record {
-            owner: [0; 20],
-            manager: [0; 20],
-            key,
-            routing,
-            routers,
-            version: 1,
-            epoch: 1,
-        }
-        .check()
+        registry::Record::unowned(key, routing, routers).check()
     }
 }
 

@@ -5,7 +5,10 @@ use super::{
     args::ResolveArgs,
     record::{describe, describe_json},
 };
-use crate::resolve::{Clock, lookup};
+use crate::{
+    config::Config,
+    resolve::{Clock, lookup},
+};
 use node_core::registry::{Freshness, Provenance, ResolveError, Resolver, ResolverLimits};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -14,14 +17,7 @@ pub(super) async fn resolve(context: Context, args: ResolveArgs) -> Result<(), F
     let Context { mut config, out } = context;
     args.name.registry.apply(&mut config);
     let name = config.parse_name(&args.name.name)?;
-    let mut resolver = Resolver::new(
-        config.registries.clone(),
-        config.pinned.clone(),
-        ResolverLimits::default(),
-    )
-    .map_err(|(name, error)| {
-        Failure::usage(format!("the pinned record of {name} is invalid: {error}"))
-    })?;
+    let mut resolver = resolver(&config)?;
     let begun = Instant::now();
     let result = lookup(
         &mut resolver,
@@ -57,6 +53,18 @@ pub(super) async fn resolve(context: Context, args: ResolveArgs) -> Result<(), F
     value["milliseconds"] = millis.into();
     out.result(text, &value);
     Ok(())
+}
+
+/// A resolver of the configured registries and pinned records.
+pub(super) fn resolver(config: &Config) -> Result<Resolver, Failure> {
+    Resolver::new(
+        config.registries.clone(),
+        config.pinned.clone(),
+        ResolverLimits::default(),
+    )
+    .map_err(|(name, error)| {
+        Failure::usage(format!("the pinned record of {name} is invalid: {error}"))
+    })
 }
 
 /// Adds how each endpoint fared, which is what an operator needs when the chain cannot be read.

@@ -1,6 +1,6 @@
 //! `nectar run`.
 
-use super::{Context, Failure, RunArgs, serve};
+use super::{Context, Failure, RunArgs, resolve::resolver, serve};
 use crate::{
     chain::shown,
     config::Config,
@@ -12,7 +12,7 @@ use crate::{
 use node_core::{
     Code, Limits, Name,
     node::Access,
-    registry::{Freshness, Resolver, ResolverLimits},
+    registry::{Freshness, Resolver},
 };
 use serde_json::{Value, json};
 use std::{fmt::Write, time::Duration};
@@ -90,14 +90,7 @@ async fn check(config: &Config) -> Result<Report, Failure> {
             );
         }
     }
-    let mut resolver = Resolver::new(
-        config.registries.clone(),
-        config.pinned.clone(),
-        ResolverLimits::default(),
-    )
-    .map_err(|(name, error)| {
-        Failure::usage(format!("the pinned record of {name} is invalid: {error}"))
-    })?;
+    let mut resolver = resolver(config)?;
     let mut endpoints = Vec::new();
     for registry in &config.registries {
         line!(

@@ -7,10 +7,9 @@ use crate::{
     http::{Page, PublicRouter, Site, WellKnown},
     keystore::{self, PassphraseSource},
     node::{Code, Event, Node, NodeConfig, PeerState, Route},
-    stream::PATH,
 };
 use ed25519_dalek::SigningKey;
-use node_core::Name;
+use node_core::{Name, wire::PATH};
 use serde_json::json;
 use std::fs::File;
 

@@ -130,15 +130,7 @@ impl Names<'_> {
         for (i, router) in section.routers.iter().enumerate() {
             routers.push(self.router_label(&path(&format!("routers[{i}]")), &name, router)?);
         }
-        let record = Record {
-            owner: [0; 20],
-            manager: [0; 20],
-            key,
-            routing,
-            routers,
-            version: 1,
-            epoch: 1,
-        };
+        let record = Record::unowned(key, routing, routers);
         match record.check() {
             Ok(()) => Ok((name, record)),
             Err(error) => fail("name", error.to_string(), "correct this [[pin]]"),

@@ -7,7 +7,6 @@ use super::{
 use crate::{
     config::{Allow, Config, Listen, parse_address},
     metrics::Metrics,
-    stream::PATH,
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -18,7 +17,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
     http::{Method, StatusCode},
 };
-use node_core::registry::RegistryConfig;
+use node_core::{registry::RegistryConfig, wire::PATH};
 use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, SocketAddr},

@@ -3,7 +3,7 @@
 use super::{Accepted, Slot};
 use crate::{
     config::Allow,
-    stream::{READ_BUFFER, SUBPROTOCOL, Socket, Stream, socket_config},
+    stream::{READ_BUFFER, Socket, Stream, socket_config},
 };
 use bytes::Bytes;
 use hyper::{
@@ -13,6 +13,7 @@ use hyper::{
     http::{Method, StatusCode, Version},
 };
 use hyper_util::rt::TokioIo;
+use node_core::wire::SUBPROTOCOL;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
