@@ -6,6 +6,7 @@
 
 mod app;
 mod circuits;
+mod incoming;
 mod items;
 mod keepalive;
 mod numbers;

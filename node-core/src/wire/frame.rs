@@ -623,7 +623,7 @@ impl Frame {
                 w.u16(*code);
             }
         }
-        w.finish(0)
+        w.finish()
     }
 
     /// The same frame without its trailing payload, whose length the header announces: the payload follows in the
@@ -753,8 +753,8 @@ impl Writer {
             }
         }
     }
-    fn finish(mut self, payload: usize) -> Vec<u8> {
-        let length = self.0.len() - FRAME_HEADER + payload;
+    fn finish(mut self) -> Vec<u8> {
+        let length = self.0.len() - FRAME_HEADER;
         set_length(&mut self.0, length);
         self.0
     }
