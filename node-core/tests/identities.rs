@@ -470,3 +470,32 @@ fn callers_with_random_names_cause_no_more_reads_than_the_budget() {
     );
     assert!(reads >= 20, "the budget is not zero either: {reads}");
 }
+
+#[test]
+fn a_name_is_not_watched_once_its_last_session_is_over_however_many_there_were() {
+    let mut town = Town::new(18, &[RPC]);
+    let alice = town.add("alice", 1);
+    // Two processes of one name, one after the other: the newer takes the older one's place.
+    for host in [2, 4] {
+        let bob = town.add("bob", host);
+        assert!(town.ask(bob, &name("alice")).is_ok());
+    }
+    for machine in &mut town.world.machines[alice + 1..] {
+        machine.dead = true;
+    }
+    let polls = |town: &Town| {
+        let reads = town.reads.borrow();
+        reads
+            .iter()
+            .filter(|read| read.contains("eth_getLogs"))
+            .count()
+    };
+    town.world.run_for(Duration::from_secs(120));
+    let before = polls(&town);
+    assert!(
+        before > 0,
+        "changes were looked for while there was a session"
+    );
+    town.world.run_for(Duration::from_secs(120));
+    assert_eq!(polls(&town), before);
+}

@@ -1,6 +1,17 @@
 //! Which of the sessions with a peer is used, and what happens when one ends.
 
-use super::*;
+use super::{Action, Attached, Control, DRAIN, DRAIN_CHECK, PROBE, Peer, STEADY, Timer};
+use crate::{
+    Code, Name, Now,
+    node::{
+        cell::SessionCell,
+        dial::{Dial, backoff},
+        output::{Event, Failure, Output},
+    },
+    session::Operation,
+    time::{Duration, Instant},
+};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
 impl<T> Control<T> {
     // Sessions.
@@ -149,7 +160,7 @@ impl<T> Control<T> {
             return;
         };
         peer.record = record.or_else(|| peer.record.take());
-        peer.current = Some(cell.clone());
+        let first = peer.current.replace(cell.clone()).is_none();
         peer.instance = instance;
         peer.superseded = false;
         peer.agent = agent;
@@ -165,7 +176,9 @@ impl<T> Control<T> {
         } else {
             self.ensure(&name, now);
         }
-        self.resolver.watch(&name, now.mono);
+        if first {
+            self.resolver.watch(&name, now.mono);
+        }
         for operation in waiting {
             self.actions.push_back(Action::Perform {
                 cell: cell.clone(),
@@ -220,13 +233,14 @@ impl<T> Control<T> {
                 .insert((operation.deadline(), Timer::Waiting(name.clone())));
             peer.waiting.push_front(operation);
         }
-        peer.current = None;
         if now.mono.since(peer.attached_at) >= STEADY {
             peer.failures = 0;
         }
+        // It takes the place over as it is: the name is watched as long as there is any session.
         if let Some((reserve, instance, agent)) = peer.reserve.take() {
             return self.install(name, reserve, instance, agent, now);
         }
+        peer.current = None;
         if code == Code::Superseded {
             // Another process took our name: fighting over it would only make both unreachable. That is what this peer
             // says, and holds for it alone.
