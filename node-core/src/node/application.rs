@@ -1,6 +1,14 @@
 //! What the application asks a node for.
 
-use super::*;
+use super::{Node, control::Control, output::Output, timers::lock};
+use crate::{
+    Code, Name, Now,
+    registry::Resolved,
+    session::{Operation, Request},
+    time::{Duration, Instant},
+};
+use alloc::vec::Vec;
+use bytes::Bytes;
 
 impl<T> Node<T> {
     // What the application asks for.

@@ -1,6 +1,11 @@
 //! What a node is told at its start.
 
-use super::*;
+use crate::{
+    Limits, Name,
+    channel::Identity,
+    registry::{Record, RecordError, RegistryConfig, ResolverLimits},
+};
+use alloc::{string::String, sync::Arc, vec::Vec};
 
 /// Whom something is granted to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

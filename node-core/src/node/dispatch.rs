@@ -1,7 +1,20 @@
 //! How control plane, sessions and pipes act on each other.
 
-use super::*;
-use crate::wire::frame::Response;
+use super::{
+    Node,
+    cell::{Pipe, PipeCell, PipeKind, PipeState, SessionCell, Target, code_of},
+    control::{Action, Control},
+    output::{Event, Failure, Incoming, IncomingMessage, IncomingStream, Output, Stream},
+    timers::{Due, lock},
+};
+use crate::{
+    Code, Name, Now,
+    session::{self, Far, Operation, SessionConfig, Signal},
+    time::Duration,
+    wire::frame::Response,
+};
+use alloc::{sync::Arc, vec::Vec};
+use bytes::Bytes;
 
 impl<T> Node<T> {
     // Putting it together.

@@ -26,18 +26,14 @@ pub use output::{
 
 use crate::{
     Code, Limits, Name, Now, RegistryId,
-    channel::{HelloInfo, Identity, Local, UserAgent},
-    registry::{
-        EndpointHealth, FetchFailure, FetchId, NameParseError, Record, RecordError, RegistryConfig,
-        Resolved, Resolver, ResolverLimits,
-    },
-    session::{self, Far, Operation, Request, SessionConfig, Signal},
+    channel::{HelloInfo, Local, UserAgent},
+    registry::{EndpointHealth, FetchFailure, FetchId, NameParseError, Resolver},
     time::{Duration, Instant},
 };
 use alloc::{string::String, sync::Arc, vec::Vec};
 use bytes::Bytes;
-use cell::{PipeCell, PipeKind, PipeState, SessionCell, Target, code_of};
-use control::{Action, Control};
+use cell::{PipeCell, PipeKind, PipeState, SessionCell};
+use control::Control;
 use core::{sync::atomic::AtomicU64, task::Waker};
 use seeds::Seeds;
 use std::{collections::HashMap, sync::Mutex};

@@ -189,7 +189,7 @@ impl<T> Node<T> {
                             request,
                         });
                     }
-                    None => self.finish_initiator(pipe, signing, None, now, out)?,
+                    None => self.finish_initiator(pipe, signing, None, now)?,
                 }
             }
             PipeState::Sent2(state) => {
@@ -226,7 +226,7 @@ impl<T> Node<T> {
                 })
             }
             (PipeState::Signing3(signing), Some(signature)) => {
-                self.finish_initiator(pipe, signing, Some(signature), now, out)
+                self.finish_initiator(pipe, signing, Some(signature), now)
             }
             (PipeState::Signing2(_) | PipeState::Signing3(_), None) => {
                 Err(Code::SignerFailed.into())
@@ -248,7 +248,6 @@ impl<T> Node<T> {
         signing: initiator::AwaitSignature,
         signature: Option<[u8; 64]>,
         now: Now,
-        _out: &mut Vec<Output<T>>,
     ) -> Result<(), HandshakeError> {
         let (message, channel) = signing.signed(signature)?;
         pipe.send(message);

@@ -1,6 +1,16 @@
 //! Who is let in, and whom we carry circuits to.
 
-use super::*;
+use super::{Control, FRESH, Purpose, Verdict};
+use crate::{
+    Code, Name, Now,
+    channel::HandshakeError,
+    node::{
+        budget::Ticket,
+        cell::{AddressGroup, SessionCell},
+    },
+    registry::{Cause, Freshness, Lookup, Record, ResolveError, Resolved},
+};
+use alloc::sync::Arc;
 
 impl<T> Control<T> {
     // Admission of peers that dial us.

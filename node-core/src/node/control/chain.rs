@@ -1,6 +1,13 @@
 //! What the chain says, about others and about ourselves.
 
-use super::*;
+use super::{Action, Control, Peer, Purpose, REREAD_MYSELF, Timer};
+use crate::{
+    Code, Name, Now,
+    channel::HandshakeError,
+    node::output::{Event, Output},
+    registry::{Cause, Freshness, Lookup, LookupId, ResolveError, Resolved, ResolverOutput},
+};
+use alloc::vec::Vec;
 
 impl<T> Control<T> {
     // The chain.

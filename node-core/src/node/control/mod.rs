@@ -10,9 +10,9 @@ mod sessions;
 
 use super::{
     NodeConfig,
-    budget::{Budgets, Ticket},
-    cell::{Address, AddressGroup, SessionCell},
-    dial::{Attempt, Dial, Race, backoff},
+    budget::Budgets,
+    cell::{Address, SessionCell},
+    dial::Dial,
     output::{Event, Failure, Output, PeerState, Route},
     seeds::Seeds,
 };
@@ -20,8 +20,7 @@ use crate::{
     Code, Name, Now,
     channel::HandshakeError,
     registry::{
-        Cause, FetchFailure, FetchId, Freshness, Lookup, LookupId, Record, ResolveError, Resolved,
-        Resolver, ResolverOutput,
+        Cause, FetchFailure, FetchId, Freshness, Lookup, LookupId, ResolveError, Resolved, Resolver,
     },
     session::Operation,
     time::{Duration, Instant},

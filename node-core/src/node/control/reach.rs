@@ -1,6 +1,17 @@
 //! Reaching a peer: its record, every route to it, and when to try again.
 
-use super::*;
+use super::{Action, Control, FRESH, Peer, Purpose, Timer, telling};
+use crate::{
+    Code, Name, Now,
+    node::{
+        cell::{Address, SessionCell},
+        dial::{Attempt, Dial, Race, backoff},
+        output::{Event, Failure, Output, Route},
+    },
+    registry::{Cause, Freshness, Lookup, Record, ResolveError, Resolved},
+    time::{Duration, Instant},
+};
+use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 
 /// The longest delay that a peer may ask for before we come back.
 const RETRY_MAX: Duration = Duration::from_secs(600);
@@ -61,13 +72,13 @@ impl<T> Control<T> {
         };
         let resolved = match result {
             Ok(resolved) => resolved,
-            Err(error) => return self.give_up(name, error.code, error.retry, now.mono),
+            Err(error) => return self.give_up(name, error.code, error.retry, now),
         };
         if peer
             .expected_epoch
             .is_some_and(|epoch| epoch != resolved.record.epoch)
         {
-            return self.give_up(name, Code::EpochChanged, None, now.mono);
+            return self.give_up(name, Code::EpochChanged, None, now);
         }
         let record = resolved.record.clone();
         peer.record = Some(resolved);
@@ -78,7 +89,7 @@ impl<T> Control<T> {
             } else {
                 Code::NoRoute
             };
-            return self.give_up(name, code, None, now.mono);
+            return self.give_up(name, code, None, now);
         }
         let Some(peer) = self.peers.get_mut(name) else {
             return;
@@ -258,7 +269,7 @@ impl<T> Control<T> {
             if suspicious && !again {
                 return self.begin_dial(name, Freshness::NewerThan(FRESH), now);
             }
-            self.give_up(name, code, None, now.mono);
+            self.give_up(name, code, None, now);
         }
     }
 
@@ -299,13 +310,7 @@ impl<T> Control<T> {
     }
 
     /// No route works now: what waits fails, and a kept peer is tried again later.
-    pub(super) fn give_up(
-        &mut self,
-        name: &Name,
-        code: Code,
-        retry: Option<Duration>,
-        now: Instant,
-    ) {
+    pub(super) fn give_up(&mut self, name: &Name, code: Code, retry: Option<Duration>, now: Now) {
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
@@ -330,7 +335,7 @@ impl<T> Control<T> {
         if again {
             let delay = backoff(&self.config.limits, failures, &mut self.seeds)
                 .max(retry.unwrap_or_default());
-            self.back_off(name, delay, code, now);
+            self.back_off(name, delay, code, now.mono);
         } else {
             if self.current(name).is_none() {
                 self.tell_offline(name, code, None);
@@ -338,8 +343,7 @@ impl<T> Control<T> {
             self.forget_idle(name);
         }
         for (target, pipe) in wanted_by {
-            let wall = crate::Timestamp::default();
-            self.attempt_failed(&target, pipe, code, Now { mono: now, wall });
+            self.attempt_failed(&target, pipe, code, now);
         }
     }
 
