@@ -83,6 +83,7 @@ pub(crate) const STEPS: &[Step] = &[
         &["contract packages", "page packages", "browser"],
         page_end_to_end,
     ),
+    step(Page, "two tabs", &["page build", "browser"], two_tabs),
     step(
         Page,
         "demonstration",
@@ -270,6 +271,19 @@ fn page_end_to_end(repo: &Repo, log: &Log) -> Result<Outcome> {
     let (status, text) = log.run(
         repo.npm(page::DIRECTORY)
             .args(["run", "e2e"])
+            .env("CHROMIUM", browser),
+    )?;
+    Outcome::counted(status.success(), Tally::of_node(&text))
+}
+
+/// The JavaScript package without the page: two tabs, a native router, pinned records.
+fn two_tabs(repo: &Repo, log: &Log) -> Result<Outcome> {
+    let browser = setup::browser_path().context("no browser in PATH")?;
+    log.require(repo.cargo().args(["build", "--locked"]))?;
+    let (status, text) = log.run(
+        repo.node(page::DIRECTORY)
+            .args(["--test", "../node-wasm/js/e2e/tabs.e2e.mjs"])
+            .env("NECTAR_BIN", repo.target("debug/nectar"))
             .env("CHROMIUM", browser),
     )?;
     Outcome::counted(status.success(), Tally::of_node(&text))

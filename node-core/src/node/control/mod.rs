@@ -187,7 +187,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// How often a draining session is looked at.
 const DRAIN_CHECK: Duration = Duration::from_millis(500);
 /// How long the older of two sessions has to prove that it lives.
-const PROBE: Duration = Duration::from_secs(2);
+const PROBE: Duration = Duration::from_secs(5);
 /// A session that lasted this long resets the backoff.
 const STEADY: Duration = Duration::from_secs(5);
 /// A cached record younger than this is believed even against a signature.

@@ -127,6 +127,13 @@ impl<T> Control<T> {
             && let Some((reserve, instance, agent)) = peer.reserve.take()
         {
             self.install(name.clone(), reserve, instance, agent, now);
+        } else if peer
+            .reserve
+            .as_ref()
+            .is_some_and(|(reserve, ..)| reserve.id == cell.id)
+        {
+            // The peer gives the same one up as we do, so the other is not dead there either.
+            peer.reserve = None;
         }
     }
 
