@@ -136,7 +136,7 @@ impl<T> Node<T> {
         lock(&self.inner.control).resolver.cached(name, now)
     }
 
-    /// Measures the round trip to a connected peer: [`Event::Latency`]. False when there is no session.
+    /// Measures the round trip to a connected peer: [`Event::Latency`](super::Event::Latency). False when there is no session.
     pub fn ping(&self, name: &Name, now: Now) -> bool {
         let cell = lock(&self.inner.control).current(name);
         cell.is_some_and(|cell| {
