@@ -229,20 +229,9 @@ impl<T> Control<T> {
         code: Code,
         now: Now,
     ) {
-        let Some(peer) = self.peers.get_mut(name) else {
+        let Some((attempt, race)) = self.take_attempt(name, pipe) else {
             return;
         };
-        let Dial::Racing(race) = &mut peer.dial else {
-            return;
-        };
-        let Some(at) = race
-            .attempts
-            .iter()
-            .position(|attempt| attempt.pipe == pipe)
-        else {
-            return;
-        };
-        let attempt = race.attempts.swap_remove(at);
         race.worst = Some(race.worst.map_or(code, |worst| telling(worst, code)));
         let took = now.mono.since(attempt.began);
         let (more, over, again, worst) = (
@@ -274,20 +263,9 @@ impl<T> Control<T> {
     }
 
     pub(super) fn attempt_succeeded(&mut self, name: &Name, pipe: u64, now: Instant) {
-        let Some(peer) = self.peers.get_mut(name) else {
+        let Some((attempt, _)) = self.take_attempt(name, pipe) else {
             return;
         };
-        let Dial::Racing(race) = &mut peer.dial else {
-            return;
-        };
-        let Some(at) = race
-            .attempts
-            .iter()
-            .position(|attempt| attempt.pipe == pipe)
-        else {
-            return;
-        };
-        let attempt = race.attempts.swap_remove(at);
         let took = now.since(attempt.began);
         self.out(Output::Event(Event::Attempt {
             name: name.clone(),
@@ -295,6 +273,18 @@ impl<T> Control<T> {
             result: Ok(()),
             took,
         }));
+    }
+
+    /// Takes the attempt that `pipe` was out of its race.
+    fn take_attempt(&mut self, name: &Name, pipe: u64) -> Option<(Attempt, &mut Race)> {
+        let Dial::Racing(race) = &mut self.peers.get_mut(name)?.dial else {
+            return None;
+        };
+        let at = race
+            .attempts
+            .iter()
+            .position(|attempt| attempt.pipe == pipe)?;
+        Some((race.attempts.swap_remove(at), race))
     }
 
     pub(super) fn cancel(&mut self, race: Race) {
