@@ -16,7 +16,6 @@ extern crate alloc;
 
 pub mod channel;
 pub mod code;
-pub mod crypto;
 pub mod limits;
 pub mod name;
 pub mod node;
@@ -25,6 +24,8 @@ pub mod session;
 mod sorted;
 pub mod time;
 pub mod wire;
+
+pub use nectar_crypto as crypto;
 
 pub use code::Code;
 pub use limits::Limits;

@@ -1,8 +1,8 @@
 //! Names: a label, in the registry that issued it.
 
+use crate::crypto;
 use alloc::{boxed::Box, vec::Vec};
 use core::fmt;
-use sha2::{Digest, Sha256};
 
 /// Shortest label, in bytes.
 pub const LABEL_MIN: usize = 3;
@@ -147,7 +147,7 @@ impl Name {
 
     /// SHA-256 of the encoding: orders two names when both ends must pick the same one.
     pub fn hash(&self) -> [u8; 32] {
-        Sha256::digest(self.to_bytes()).into()
+        crypto::hash(&[&self.to_bytes()])
     }
 }
 

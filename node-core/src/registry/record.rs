@@ -1,6 +1,7 @@
 //! A name's record, checked.
 
 use crate::{
+    crypto::{self, BadKey},
     name::{Label, Name, NameError},
     time::Instant,
 };
@@ -9,7 +10,6 @@ use core::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
-use ed25519_dalek::VerifyingKey;
 
 /// Most routers that a record lists.
 pub const ROUTERS_MAX: usize = 8;
@@ -60,11 +60,10 @@ impl Record {
             return Err(RecordError::NoKey);
         }
         // Almost any message has a signature that verifies under a key of small order.
-        match VerifyingKey::from_bytes(&self.key) {
-            Ok(key) if key.is_weak() => return Err(RecordError::WeakKey),
-            Ok(_) => {}
-            Err(_) => return Err(RecordError::NotAKey),
-        }
+        crypto::check_key(&self.key).map_err(|error| match error {
+            BadKey::Weak => RecordError::WeakKey,
+            BadKey::NotAPoint => RecordError::NotAKey,
+        })?;
         if self.routers.len() > ROUTERS_MAX {
             return Err(RecordError::TooManyRouters(self.routers.len()));
         }

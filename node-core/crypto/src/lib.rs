@@ -1,18 +1,29 @@
 //! The primitives, each behind a name that says what it is for.
 //!
 //! X25519, ML-KEM-768 and ChaCha20-Poly1305 are reached through [`Provider`], so that a native build may put a faster
-//! implementation in their place; [`Suite`] is the one that this build uses, chosen at compile time. Ed25519 is not part
-//! of it: two nodes that disagree about which signatures are valid could be split apart, so verification is always
-//! [`verify`].
+//! implementation in their place: [`RustCrypto`] is everywhere, [`Fast`] comes with the feature `fast`, and [`Suite`] is the
+//! one that this build uses, chosen at compile time. Both are functions of their arguments alone and give the same bytes.
+//! Ed25519 is not part of it: two nodes that disagree about which signatures are valid could be split apart, so
+//! verification is always [`verify`].
+//!
+//! A crate of its own, so that a build for size can still compile it for speed.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+#[cfg(feature = "fast")]
+mod fast;
+mod pure;
+
+#[cfg(feature = "fast")]
+pub use fast::Fast;
+pub use pure::RustCrypto;
 
 use alloc::boxed::Box;
-use chacha20poly1305::{
-    ChaCha20Poly1305, KeyInit as _, Nonce, Tag,
-    aead::{AeadInOut as _, inout::InOutBuf},
-};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use hmac::{Hmac, Mac as _};
-use ml_kem::{Decapsulate as _, KeyExport as _, ml_kem_768};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -27,6 +38,10 @@ pub const TAG: usize = 16;
 pub type Secret = Zeroizing<[u8; 32]>;
 
 /// The implementation of the primitives that this build uses.
+#[cfg(feature = "fast")]
+pub type Suite = Fast;
+/// The implementation of the primitives that this build uses.
+#[cfg(not(feature = "fast"))]
 pub type Suite = RustCrypto;
 
 /// Key agreement, key encapsulation and authenticated encryption.
@@ -74,77 +89,6 @@ pub trait Provider: 'static {
     ) -> bool;
 }
 
-/// The pure Rust implementation: the same code natively and in the tab.
-#[derive(Clone, Copy, Debug)]
-pub struct RustCrypto;
-
-impl Provider for RustCrypto {
-    type KemSecret = ml_kem_768::DecapsulationKey;
-    type Cipher = ChaCha20Poly1305;
-
-    fn x25519_public(secret: &Secret) -> [u8; 32] {
-        x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(**secret)).to_bytes()
-    }
-
-    fn x25519(secret: &Secret, peer: &[u8; 32]) -> Option<Secret> {
-        let secret = x25519_dalek::StaticSecret::from(**secret);
-        let shared = secret.diffie_hellman(&x25519_dalek::PublicKey::from(*peer));
-        shared
-            .was_contributory()
-            .then(|| Zeroizing::new(shared.to_bytes()))
-    }
-
-    fn kem_generate(d: &Secret, z: &Secret) -> (Self::KemSecret, Box<[u8; KEM_KEY]>) {
-        let mut seed = Zeroizing::new([0; 64]);
-        seed[..32].copy_from_slice(&**d);
-        seed[32..].copy_from_slice(&**z);
-        let secret = ml_kem_768::DecapsulationKey::from_seed((*seed).into());
-        let public = secret.encapsulation_key().to_bytes().into();
-        (secret, Box::new(public))
-    }
-
-    fn kem_encapsulate(
-        key: &[u8; KEM_KEY],
-        m: &Secret,
-    ) -> Option<(Box<[u8; KEM_CIPHERTEXT]>, Secret)> {
-        let key = ml_kem_768::EncapsulationKey::new(&(*key).into()).ok()?;
-        let (ciphertext, shared) = key.encapsulate_deterministic(&(**m).into());
-        Some((Box::new(ciphertext.into()), Zeroizing::new(shared.into())))
-    }
-
-    fn kem_decapsulate(secret: &Self::KemSecret, ciphertext: &[u8; KEM_CIPHERTEXT]) -> Secret {
-        Zeroizing::new(secret.decapsulate(&(*ciphertext).into()).into())
-    }
-
-    fn cipher(key: &Secret) -> Self::Cipher {
-        ChaCha20Poly1305::new((&**key).into())
-    }
-
-    fn seal(cipher: &Self::Cipher, nonce: u64, data: &[u8], text: &mut [u8]) -> [u8; TAG] {
-        cipher
-            .encrypt_inout_detached(&noise_nonce(nonce), data, InOutBuf::from(text))
-            .expect("the cipher takes up to 256 GiB, and no message is longer than 64 KiB")
-            .into()
-    }
-
-    fn open(
-        cipher: &Self::Cipher,
-        nonce: u64,
-        data: &[u8],
-        text: &mut [u8],
-        tag: &[u8; TAG],
-    ) -> bool {
-        cipher
-            .decrypt_inout_detached(
-                &noise_nonce(nonce),
-                data,
-                InOutBuf::from(text),
-                &Tag::from(*tag),
-            )
-            .is_ok()
-    }
-}
-
 /// SHA-256 of the concatenated parts.
 pub fn hash(parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = Sha256::new();
@@ -183,9 +127,25 @@ pub fn verify(key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> Result<()
         .map_err(|_| BadSignature::Invalid)
 }
 
-/// Whether an Ed25519 key is of small order. Such a key proves nothing, whoever registered it.
-pub fn is_weak(key: &[u8; 32]) -> bool {
-    VerifyingKey::from_bytes(key).is_ok_and(|key| key.is_weak())
+/// Why a public key is none that we would trust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadKey {
+    /// It is of small order: it proves nothing, whoever registered it.
+    Weak,
+    /// It is no point of the curve.
+    NotAPoint,
+}
+
+/// Whether an Ed25519 key can prove anything.
+///
+/// # Errors
+/// [`BadKey`].
+pub fn check_key(key: &[u8; 32]) -> Result<(), BadKey> {
+    match VerifyingKey::from_bytes(key) {
+        Ok(key) if key.is_weak() => Err(BadKey::Weak),
+        Ok(_) => Ok(()),
+        Err(_) => Err(BadKey::NotAPoint),
+    }
 }
 
 /// The public half of an Ed25519 secret.
@@ -208,8 +168,8 @@ fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> Hmac<Sha256> {
 }
 
 /// Noise's nonce for ChaChaPoly: 32 zero bits, then the counter in little-endian.
-fn noise_nonce(counter: u64) -> Nonce {
+fn noise_nonce(counter: u64) -> [u8; 12] {
     let mut nonce = [0; 12];
     nonce[4..].copy_from_slice(&counter.to_le_bytes());
-    nonce.into()
+    nonce
 }
