@@ -40,7 +40,7 @@ use driver::Shared;
 use futures_util::FutureExt;
 use std::{
     net::SocketAddr,
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 use token::{Operation, Token, Waiter};
@@ -98,6 +98,8 @@ struct Handle {
     shared: Arc<Shared>,
     /// Where it listens, and the task that does.
     server: Option<(SocketAddr, Option<AbortHandle>)>,
+    /// News since the beginning, for whoever asks first.
+    first: Mutex<Option<broadcast::Receiver<Event>>>,
 }
 
 impl Drop for Handle {
@@ -145,11 +147,13 @@ impl Node {
             ));
             listening = Some((address, task.ok()));
         }
+        let first = shared.events.subscribe();
         shared.start();
         Ok(Self {
             handle: Arc::new(Handle {
                 shared,
                 server: listening,
+                first: Mutex::new(Some(first)),
             }),
         })
     }
@@ -196,9 +200,10 @@ impl Node {
         status(self.shared())
     }
 
-    /// News from now on.
+    /// News: for whoever asks first since the node began, for others from now on.
     pub fn events(&self) -> Events {
-        Events(self.shared().events.subscribe())
+        let first = driver::lock(&self.handle.first).take();
+        first.map_or_else(|| self.events_from_now(), Events)
     }
 
     // Asking others.
@@ -273,7 +278,7 @@ impl Node {
     /// Measures one round trip to a peer, after connecting if need be.
     pub async fn ping(&self, to: &Name) -> Result<Duration, NodeError> {
         self.connect(to).await?;
-        let mut events = self.events();
+        let mut events = self.events_from_now();
         if !self.core().ping(to, self.shared().clock.now()) {
             return Err(NodeError::offline(Code::PipeLost));
         }
@@ -377,6 +382,10 @@ impl Node {
             },
         )
         .await?
+    }
+
+    fn events_from_now(&self) -> Events {
+        Events(self.shared().events.subscribe())
     }
 
     fn shared(&self) -> &Arc<Shared> {
