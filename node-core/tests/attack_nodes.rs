@@ -6,7 +6,7 @@
 )]
 
 use bytes::Bytes;
-use nectar_sim::world::{NodeId, Outcome, World, direct, indirect, key_of, name};
+use nectar_sim::{NodeId, Outcome, Simulation, direct, indirect, key_of, name};
 use node_core::{
     Code,
     channel::Identity,
@@ -29,19 +29,19 @@ const OPEN_ROUTER: RouterPolicy = RouterPolicy {
 };
 
 /// A router rho, which does not talk to guests itself, and a guest; bob is behind the router and talks to guests.
-fn with_guest(seed: u64) -> (World, [NodeId; 3]) {
+fn with_guest(seed: u64) -> (Simulation, [NodeId; 3]) {
     let records = [
         ("rho", direct("rho", 1)),
         ("bob", indirect("bob", &["rho"])),
     ];
-    let mut world = World::new(seed);
-    let mut config = World::config("rho", &records);
+    let mut world = Simulation::new(seed);
+    let mut config = Simulation::config("rho", &records);
     config.router = OPEN_ROUTER;
     let rho = world.add_named("rho", config);
-    let mut config = World::config("bob", &records);
+    let mut config = Simulation::config("bob", &records);
     config.guests = true;
     let bob = world.add_named("bob", config);
-    let mut config = World::config("guest", &records);
+    let mut config = Simulation::config("guest", &records);
     config.identity = Identity {
         name: None,
         key: [0; 32],
@@ -81,13 +81,13 @@ fn names_that_a_router_only_hosts_are_let_in_but_not_heard() {
         ("alice", indirect("alice", &["rho"])),
         ("bob", indirect("bob", &["rho"])),
     ];
-    let mut world = World::new(2);
-    let mut config = World::config("rho", &records);
+    let mut world = Simulation::new(2);
+    let mut config = Simulation::config("rho", &records);
     config.router = OPEN_ROUTER;
     config.allow = Access::Only([name("carol")].into());
     let rho = world.add_named("rho", config);
-    let alice = world.add_named("alice", World::config("alice", &records));
-    world.add_named("bob", World::config("bob", &records));
+    let alice = world.add_named("alice", Simulation::config("alice", &records));
+    world.add_named("bob", Simulation::config("bob", &records));
     world.run_for(Duration::from_secs(2));
     let token = world.request(alice, &name("bob"), b"hello");
     assert!(matches!(
@@ -105,10 +105,10 @@ fn names_that_a_router_only_hosts_are_let_in_but_not_heard() {
 #[test]
 fn two_processes_of_one_name_do_not_kick_each_other_from_a_contact_for_ever() {
     let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
-    let mut world = World::new(3);
-    let bob = world.add_named("bob", World::config("bob", &records));
+    let mut world = Simulation::new(3);
+    let bob = world.add_named("bob", Simulation::config("bob", &records));
     let processes = [1, 2].map(|_| {
-        let mut config = World::config("alice", &records);
+        let mut config = Simulation::config("alice", &records);
         config.direct = false;
         world.add(config, key_of("alice"), None)
     });
@@ -118,7 +118,7 @@ fn two_processes_of_one_name_do_not_kick_each_other_from_a_contact_for_ever() {
         });
         world.run_for(Duration::from_secs(3));
     }
-    let changes = |world: &World| {
+    let changes = |world: &Simulation| {
         let news = world.machines[bob].events.iter();
         news.filter(|event| matches!(event, Event::Peer { .. }))
             .count()
@@ -139,11 +139,11 @@ fn a_socket_closed_with_the_code_for_superseded_is_a_lost_pipe_and_dialled_again
         ("rho", direct("rho", 1)),
         ("alice", indirect("alice", &["rho"])),
     ];
-    let mut world = World::new(4);
-    let mut config = World::config("rho", &records);
+    let mut world = Simulation::new(4);
+    let mut config = Simulation::config("rho", &records);
     config.router = OPEN_ROUTER;
     let rho = world.add_named("rho", config);
-    let alice = world.add_named("alice", World::config("alice", &records));
+    let alice = world.add_named("alice", Simulation::config("alice", &records));
     world.run_for(Duration::from_secs(10));
     // Whoever is on the way can close a socket with any code.
     world.cut(alice, rho, Code::Superseded);
@@ -172,13 +172,13 @@ fn one_router_that_says_superseded_does_not_take_a_node_off_the_others() {
         ("sigma", direct("sigma", 2)),
         ("alice", indirect("alice", &["rho", "sigma"])),
     ];
-    let mut world = World::new(5);
+    let mut world = Simulation::new(5);
     let [rho, sigma] = ["rho", "sigma"].map(|label| {
-        let mut config = World::config(label, &records);
+        let mut config = Simulation::config(label, &records);
         config.router = OPEN_ROUTER;
         world.add_named(label, config)
     });
-    let alice = world.add_named("alice", World::config("alice", &records));
+    let alice = world.add_named("alice", Simulation::config("alice", &records));
     world.run_for(Duration::from_secs(10));
     world.act(rho, |node, _, _| {
         node.shut_down(Code::Superseded, Duration::ZERO)
@@ -203,9 +203,9 @@ fn a_target_has_no_more_circuits_than_a_caller() {
             .iter()
             .map(|label| (*label, indirect(label, &["rho"]))),
     );
-    let mut world = World::new(6);
+    let mut world = Simulation::new(6);
     let ids = labels.map(|label| {
-        let mut config = World::config(label, &records);
+        let mut config = Simulation::config(label, &records);
         config.router = OPEN_ROUTER;
         config.limits.circuits = 2;
         world.add_named(label, config)
@@ -232,9 +232,9 @@ fn a_target_has_no_more_circuits_than_a_caller() {
 #[test]
 fn a_busy_session_leaves_no_trail_of_timers() {
     let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
-    let mut world = World::new(7);
-    let alice = world.add_named("alice", World::config("alice", &records));
-    world.add_named("bob", World::config("bob", &records));
+    let mut world = Simulation::new(7);
+    let alice = world.add_named("alice", Simulation::config("alice", &records));
+    world.add_named("bob", Simulation::config("bob", &records));
     for _ in 0..400 {
         world.message(alice, &name("bob"), b"tick");
         world.run_for(Duration::from_millis(25));
@@ -256,9 +256,9 @@ impl Wake for Flag {
 #[test]
 fn what_belonged_to_a_session_that_is_over_is_freed() {
     let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
-    let mut world = World::new(8);
-    let alice = world.add_named("alice", World::config("alice", &records));
-    let bob = world.add_named("bob", World::config("bob", &records));
+    let mut world = Simulation::new(8);
+    let alice = world.add_named("alice", Simulation::config("alice", &records));
+    let bob = world.add_named("bob", Simulation::config("bob", &records));
     let flag = Arc::new(Flag);
     for _ in 0..5 {
         let token = world.request(alice, &name("bob"), b"hello");
@@ -275,13 +275,13 @@ fn what_belonged_to_a_session_that_is_over_is_freed() {
 #[test]
 fn a_peer_that_falls_silent_before_it_attaches_is_given_up_when_a_handshake_would_be() {
     let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
-    let mut world = World::new(9);
-    let alice = world.add_named("alice", World::config("alice", &records));
-    let bob = world.add_named("bob", World::config("bob", &records));
+    let mut world = Simulation::new(9);
+    let alice = world.add_named("alice", Simulation::config("alice", &records));
+    let bob = world.add_named("bob", Simulation::config("bob", &records));
     // Bob's second message and all after it are swallowed.
     world.on_socket = Some(Box::new(move |_, _, there| {
         let mut count = 0;
-        (!there).then(|| -> nectar_sim::world::Tamper {
+        (!there).then(|| -> nectar_sim::Tamper {
             Box::new(move |_| {
                 count += 1;
                 count == 1
@@ -304,9 +304,9 @@ fn a_peer_that_falls_silent_before_it_attaches_is_given_up_when_a_handshake_woul
 #[test]
 fn a_long_user_agent_is_cut_and_the_session_lives() {
     let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
-    let mut world = World::new(10);
-    let alice = world.add_named("alice", World::config("alice", &records));
-    let mut config = World::config("bob", &records);
+    let mut world = Simulation::new(10);
+    let alice = world.add_named("alice", Simulation::config("alice", &records));
+    let mut config = Simulation::config("bob", &records);
     config.user_agent = "bob's node \u{1f41d} ".repeat(20);
     world.add_named("bob", config);
     let token = world.request(alice, &name("bob"), b"hello");
@@ -319,11 +319,11 @@ fn a_peer_that_says_come_back_in_a_month_is_tried_again_sooner() {
         ("rho", direct("rho", 1)),
         ("alice", indirect("alice", &["rho"])),
     ];
-    let mut world = World::new(11);
-    let mut config = World::config("rho", &records);
+    let mut world = Simulation::new(11);
+    let mut config = Simulation::config("rho", &records);
     config.router = OPEN_ROUTER;
     let rho = world.add_named("rho", config);
-    let alice = world.add_named("alice", World::config("alice", &records));
+    let alice = world.add_named("alice", Simulation::config("alice", &records));
     world.run_for(Duration::from_secs(10));
     let month = Duration::from_secs(30 * 86_400);
     world.act(rho, |node, _, _| node.shut_down(Code::GoingAway, month));
@@ -343,9 +343,9 @@ fn a_peer_that_says_come_back_in_a_month_is_tried_again_sooner() {
 fn operations_on_a_draining_session_move_to_the_one_that_took_over() {
     for seed in 0..4 {
         let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
-        let mut world = World::new(100 + seed);
-        let ids =
-            ["alice", "bob"].map(|label| world.add_named(label, World::config(label, &records)));
+        let mut world = Simulation::new(100 + seed);
+        let ids = ["alice", "bob"]
+            .map(|label| world.add_named(label, Simulation::config(label, &records)));
         let mut tokens = Vec::new();
         let payload = Bytes::from(vec![1; 30_000]);
         for round in 0..60 {

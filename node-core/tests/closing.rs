@@ -1,7 +1,7 @@
 //! How a node ends.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use nectar_sim::world::{Outcome, World, direct, indirect, name};
+use nectar_sim::{Outcome, Simulation, direct, indirect, name};
 use node_core::{
     Code,
     node::{Access, Event, RouterPolicy},
@@ -11,8 +11,8 @@ use node_core::{
 #[test]
 fn a_closed_node_hands_every_token_back_and_begins_nothing() {
     let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
-    let mut world = World::new(1);
-    let alice = world.add_named("alice", World::config("alice", &records));
+    let mut world = Simulation::new(1);
+    let alice = world.add_named("alice", Simulation::config("alice", &records));
     // Nobody is at bob's address yet: both wait.
     let waiting = [
         world.request(alice, &name("bob"), b"?"),
@@ -38,7 +38,7 @@ fn a_closed_node_hands_every_token_back_and_begins_nothing() {
         other => panic!("expected a failure, got {other:?}"),
     }
     world.run_for(Duration::from_secs(1));
-    world.add_named("bob", World::config("bob", &records));
+    world.add_named("bob", Simulation::config("bob", &records));
     world.run_for(Duration::from_secs(60));
     assert_eq!(world.machines[alice].node.counts().sessions, 0);
 }
@@ -49,15 +49,15 @@ fn a_node_that_shuts_down_does_not_come_back_to_its_routers() {
         ("rho", direct("rho", 1)),
         ("alice", indirect("alice", &["rho"])),
     ];
-    let mut world = World::new(2);
-    let mut config = World::config("rho", &records);
+    let mut world = Simulation::new(2);
+    let mut config = Simulation::config("rho", &records);
     config.router = RouterPolicy {
         host: Access::Anyone,
         call: Access::Anyone,
         guests: false,
     };
     let rho = world.add_named("rho", config);
-    let alice = world.add_named("alice", World::config("alice", &records));
+    let alice = world.add_named("alice", Simulation::config("alice", &records));
     assert!(world.run_until(Duration::from_secs(5), |w| {
         w.machines[alice].events.contains(&Event::Reachable(true))
     }));

@@ -7,7 +7,7 @@
 
 use bytes::{Bytes, BytesMut};
 use ed25519_dalek::{Signer, SigningKey};
-use nectar_sim::world::{EPOCH_MS, World, direct, indirect, key_of, name};
+use nectar_sim::{EPOCH_MS, Simulation, direct, indirect, key_of, name};
 use node_core::{
     Code, Instant, Name, Now, Timestamp,
     channel::{HelloInfo, Identity, Local, responder},
@@ -97,7 +97,7 @@ impl Theatre {
                 key: key.verifying_key().to_bytes(),
             },
             hello: HelloInfo::default(),
-            registries: [nectar_sim::world::REGISTRY].into(),
+            registries: [nectar_sim::REGISTRY].into(),
             clock_window: Duration::from_secs(120),
         };
         let clients = ["alice", "bob", "carol"].map(|label| Client {
@@ -106,7 +106,7 @@ impl Theatre {
             node: Node::new(
                 NodeConfig {
                     direct: false,
-                    ..World::config(label, &records)
+                    ..Simulation::config(label, &records)
                 },
                 [label.as_bytes()[0]; 32],
             )

@@ -11,7 +11,7 @@
 )]
 
 use bytes::Bytes;
-use nectar_sim::world::{NodeId, Outcome, Token, World, direct, indirect, name};
+use nectar_sim::{NodeId, Outcome, Simulation, Token, direct, indirect, name};
 use node_core::{
     Code, Instant,
     node::{Access, RouterPolicy},
@@ -51,7 +51,7 @@ struct Asked {
 }
 
 struct Run {
-    world: World,
+    world: Simulation,
     dice: Dice,
     /// The process that is each label's present one; earlier ones are dead.
     present: [NodeId; 8],
@@ -63,7 +63,7 @@ struct Run {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut run = Self {
-            world: World::new(seed),
+            world: Simulation::new(seed),
             dice: Dice(seed),
             present: [0; 8],
             label_of: HashMap::new(),
@@ -89,7 +89,7 @@ impl Run {
             ("erin", indirect("erin", &["rho"])),
             ("frank", indirect("frank", &["sigma", "rho"])),
         ];
-        let mut config = World::config(LABELS[at], &records);
+        let mut config = Simulation::config(LABELS[at], &records);
         if at < 2 {
             config.router = RouterPolicy {
                 host: Access::Anyone,

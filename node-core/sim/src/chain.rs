@@ -4,6 +4,7 @@
 
 use alloy_primitives::{B256, U256, keccak256};
 use alloy_sol_types::{SolCall, SolError, SolEvent, SolValue};
+use node_core::registry::{Host, Record};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -26,6 +27,34 @@ mod abi {
         function available(string label) external view returns (bool);
         error NameUnknown(uint256 tokenId);
         event RecordChanged(uint256 indexed tokenId, uint32 version, uint32 epoch);
+    }
+}
+
+impl From<&Record> for Entry {
+    fn from(record: &Record) -> Self {
+        let routing = record.routing.as_ref();
+        let (kind, host) = match routing.map(|routing| &routing.host) {
+            None => (0, Vec::new()),
+            Some(Host::V4(address)) => (1, address.octets().to_vec()),
+            Some(Host::V6(address)) => (2, address.octets().to_vec()),
+            Some(Host::Dns(name)) => (3, name.as_bytes().to_vec()),
+        };
+        Self {
+            owner: record.owner.into(),
+            manager: record.manager.into(),
+            networkingKey: record.key.into(),
+            hostKind: kind,
+            host: host.into(),
+            port: routing.map_or(0, |routing| routing.port),
+            schemes: routing.map_or(0, |at| u8::from(at.ws) | u8::from(at.wss) << 1),
+            routers: record
+                .routers
+                .iter()
+                .map(|label| label.as_str().into())
+                .collect(),
+            version: record.version,
+            epoch: record.epoch,
+        }
     }
 }
 

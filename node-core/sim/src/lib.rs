@@ -1,7 +1,23 @@
-//! Virtual network, clock and chain: runs whole nectar nodes in virtual time.
+//! Whole nodes in virtual time, and what any two of them must be able to do in any world.
+//!
+//! [`Simulation`] has nodes, a network and a clock; [`Chain`] is a chain with one registry on it. [`Town`] puts both
+//! together and is a [`World`], in which [`scenarios`] happen.
 
 pub mod chain;
+mod machine;
+mod names;
+mod network;
+mod registry;
+pub mod scenarios;
+mod simulation;
+mod town;
 pub mod world;
 
 pub use chain::Chain;
-pub use world::World;
+pub use machine::{Handler, Machine};
+pub use names::{REGISTRY, direct, indirect, key_of, name};
+pub use network::{OnSocket, Tamper};
+pub use registry::Registry;
+pub use simulation::{EPOCH_MS, Rpc, Simulation};
+pub use town::{Endpoint, Town};
+pub use world::{NodeId, Outcome, Token, World};

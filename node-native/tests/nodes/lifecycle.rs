@@ -5,15 +5,9 @@ use ed25519_dalek::SigningKey;
 use node_core::channel::SignRequest;
 use node_native::{
     http::BindError,
-    node::{Code, Node, NodeConfig, PeerState, Request, Response, Signer, Signing, StartError},
+    node::{Code, Node, NodeConfig, PeerState, Signer, Signing, StartError},
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn network() -> Network {
@@ -69,35 +63,6 @@ async fn the_last_handle_that_is_dropped_ends_the_node() {
 }
 
 #[tokio::test]
-async fn closing_fails_what_waits_and_whatever_comes_later() {
-    let network = network();
-    let (alice, bob) = (network.start("alice").await, network.start("bob").await);
-    let asked = Arc::new(AtomicBool::new(false));
-    let flag = asked.clone();
-    bob.serve("never", move |_| {
-        flag.store(true, Ordering::SeqCst);
-        std::future::pending::<Response>()
-    });
-    let waiting = {
-        let alice = alice.clone();
-        tokio::spawn(async move {
-            alice
-                .request(&name("bob"), Request::new("never", "?"))
-                .await
-        })
-    };
-    until("bob is asked", || asked.load(Ordering::SeqCst)).await;
-    soon("closed", alice.close()).await;
-    let error = soon("an end", waiting).await.unwrap().unwrap_err();
-    assert_eq!(error.code, Code::OutcomeUnknown, "bob may have done it");
-    let error = echo(&alice, "bob", b"?").await.unwrap_err();
-    assert_eq!(error.code, Code::NodeClosed);
-    let error = soon("a look-up", alice.resolve(&name("bob"), true)).await;
-    assert_eq!(error.unwrap_err().code, Code::NodeClosed);
-    until("bob has heard it", || bob.counts().sessions == 0).await;
-}
-
-#[tokio::test]
 async fn a_stream_ends_with_its_node() {
     let network = network();
     let (alice, bob) = (network.start("alice").await, network.start("bob").await);
@@ -115,16 +80,6 @@ async fn a_stream_ends_with_its_node() {
         matches!(error, node_native::node::StreamError::Lost(_)),
         "{error}"
     );
-}
-
-#[tokio::test]
-async fn a_key_that_is_not_in_the_record_is_refused() {
-    let network = network();
-    let _bob = network.start("bob").await;
-    let impostor = NodeConfig::named(name("alice"), key_of("mallory"));
-    let impostor = Node::start(network.know(impostor)).await.unwrap();
-    let error = echo(&impostor, "bob", b"?").await.unwrap_err();
-    assert_eq!(error.reason(), Code::KeyMismatch);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 mod command;
 mod hostile;
 mod lifecycle;
-mod routed;
 mod scenarios;
 mod services;
+mod sockets;
 mod support;

@@ -1,13 +1,9 @@
 //! Nodes with pinned records, each at an address of its own.
 
 use bytes::Bytes;
-use ed25519_dalek::SigningKey;
-use node_core::{
-    Label, RegistryId,
-    registry::{Host, Record, RegistryConfig, Routing},
-};
+use node_core::registry::{Host, Record, RegistryConfig};
 use node_native::node::{
-    Access, Event, Name, Node, NodeConfig, NodeError, Request, Response, RouterPolicy,
+    Access, Name, Node, NodeConfig, NodeError, Request, Response, RouterPolicy,
 };
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -18,28 +14,10 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use nectar_sim::{REGISTRY, key_of, name};
+
 /// Longer than anything here takes; shorter than a test run's patience.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-pub(crate) const REGISTRY: RegistryId = RegistryId {
-    chain_id: 31_337,
-    contract: [0xc0; 20],
-};
-
-pub(crate) fn name(label: &str) -> Name {
-    Name {
-        registry: REGISTRY,
-        label: Label::new(label).unwrap(),
-    }
-}
-
-pub(crate) fn key_of(label: &str) -> SigningKey {
-    let mut seed = [0x5e; 32];
-    for (at, byte) in label.bytes().enumerate() {
-        seed[at % 32] ^= byte;
-    }
-    SigningKey::from_bytes(&seed)
-}
 
 /// Who exists, and where.
 #[derive(Clone, Debug, Default)]
@@ -48,23 +26,13 @@ pub(crate) struct Network(Vec<(Name, Record)>);
 impl Network {
     /// A direct node, at an address that nobody else has.
     pub(crate) fn direct(mut self, label: &str) -> Self {
-        let address = free_address();
-        let IpAddr::V4(host) = address.ip() else {
-            panic!("an IPv4 address")
-        };
-        let routing = Routing {
-            host: Host::V4(host),
-            port: address.port(),
-            ws: true,
-            wss: false,
-        };
-        self.0
-            .push((name(label), record(label, Some(routing), &[])));
+        self.0.push((name(label), direct_at(label, free_address())));
         self
     }
 
     pub(crate) fn indirect(mut self, label: &str, routers: &[&str]) -> Self {
-        self.0.push((name(label), record(label, None, routers)));
+        self.0
+            .push((name(label), nectar_sim::indirect(label, routers)));
         self
     }
 
@@ -98,10 +66,6 @@ impl Network {
         })
     }
 
-    pub(crate) fn guest(&self) -> NodeConfig {
-        self.know(NodeConfig::guest())
-    }
-
     pub(crate) async fn start(&self, label: &str) -> Node {
         log();
         Node::start(self.config(label)).await.unwrap()
@@ -127,7 +91,7 @@ impl Network {
 }
 
 /// What nodes have to say, for whoever sets `NECTAR_LOG`.
-fn log() {
+pub(crate) fn log() {
     let filter = tracing_subscriber::EnvFilter::from_env("NECTAR_LOG");
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -135,16 +99,14 @@ fn log() {
         .try_init();
 }
 
-fn record(label: &str, routing: Option<Routing>, routers: &[&str]) -> Record {
-    Record {
-        owner: [1; 20],
-        manager: [0; 20],
-        key: key_of(label).verifying_key().to_bytes(),
-        routing,
-        routers: routers.iter().map(|router| name(router).label).collect(),
-        version: 1,
-        epoch: 1,
-    }
+/// A direct node's record at an address of this machine.
+pub(crate) fn direct_at(label: &str, address: SocketAddr) -> Record {
+    let mut record = nectar_sim::direct(label, 0);
+    let (IpAddr::V4(host), Some(routing)) = (address.ip(), &mut record.routing) else {
+        panic!("an IPv4 address")
+    };
+    (routing.host, routing.port) = (Host::V4(host), address.port());
+    record
 }
 
 /// Every node has a loopback address of its own, so that no port can be taken in between. Systems that have only one
@@ -189,18 +151,6 @@ pub(crate) async fn echo(
 
 pub(crate) fn ok(payload: &'static [u8]) -> Result<Response, NodeError> {
     Ok(Response::Success(Some(Bytes::from_static(payload))))
-}
-
-/// Waits until an indirect node has a router.
-pub(crate) async fn reachable(node: &Node) {
-    let mut events = node.events();
-    if node.is_reachable() {
-        return;
-    }
-    soon("reachable", async {
-        while events.next().await != Some(Event::Reachable(true)) {}
-    })
-    .await;
 }
 
 /// Waits until `condition` holds.

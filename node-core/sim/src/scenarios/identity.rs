@@ -1,0 +1,192 @@
+//! Who may talk to whom: what the registry says decides.
+
+use super::{echo, ok, request, start_reachable, two_direct, until};
+use crate::{
+    names::{key_of, name},
+    world::{NodeId, Place, Plan, World},
+};
+use node_core::{
+    Code, Name, RegistryId,
+    node::{Access, Event, NodeConfig, PeerState},
+    registry::Provenance,
+    time::Duration,
+};
+
+/// Alice, bob and carol, registered at addresses of their own.
+fn three(world: &mut impl World) {
+    world.register(&["alice", "bob", "carol"], Place::Direct);
+}
+
+/// Why `to` is offline.
+fn cause(world: &mut impl World, from: NodeId, to: &str) -> Option<Code> {
+    let failure = echo(world, from, to, b"?").expect_err("it must fail");
+    assert_eq!(failure.code, Code::Offline, "{failure}");
+    failure.cause
+}
+
+pub(super) fn names_on_the_chain_find_each_other(world: &mut impl World) {
+    three(world);
+    world.register(&["dave"], Place::Behind(&["carol"]));
+    let alice = world.start(Plan::named("alice").on_chain());
+    world.start(Plan::named("bob").on_chain());
+    // Alice and dave come from one address, and each makes carol read.
+    world.start(Plan::router("carol").on_chain().with(|config| {
+        config.resolver.peer_source_interval = Duration::ZERO;
+    }));
+    start_reachable(world, Plan::named("dave").on_chain());
+    for to in ["bob", "dave"] {
+        assert_eq!(echo(world, alice, to, b"found"), ok(b"found"));
+        let peers = world.peers(alice);
+        let found = peers.iter().find(|peer| peer.name == name(to));
+        assert!(
+            matches!(
+                found.map(|peer| &peer.state),
+                Some(PeerState::Online {
+                    how: Some(Provenance::OneRpc),
+                    ..
+                })
+            ),
+            "{found:?}"
+        );
+    }
+}
+
+pub(super) fn an_unregistered_name_is_unknown(world: &mut impl World) {
+    three(world);
+    let reader = world.start(Plan::named("alice").on_chain());
+    assert_eq!(cause(world, reader, "nobody"), Some(Code::NameUnknown));
+    let elsewhere = Name {
+        registry: RegistryId {
+            chain_id: 5,
+            contract: [5; 20],
+        },
+        label: name("bob").label,
+    };
+    let failure = request(world, reader, &elsewhere, b"?").expect_err("of no known registry");
+    assert_eq!(failure.cause, Some(Code::RegistryUnknown));
+}
+
+pub(super) fn a_node_does_not_talk_to_itself(world: &mut impl World) {
+    let [alice, _] = two_direct(world);
+    let failure = echo(world, alice, "alice", b"?").expect_err("refused");
+    assert_eq!(failure.code, Code::Myself);
+}
+
+pub(super) fn a_name_outside_the_allow_list_is_refused(world: &mut impl World) {
+    three(world);
+    let alice = world.start(Plan::named("alice"));
+    let carol = world.start(Plan::named("carol"));
+    let bob = world.start(
+        Plan::named("bob").with(|config| config.allow = Access::Only([name("carol")].into())),
+    );
+    assert_eq!(cause(world, alice, "bob"), Some(Code::NotAllowed));
+    assert_eq!(echo(world, carol, "bob", b"?"), ok(b"?"));
+    assert_eq!(world.inbox(bob).requests.len(), 1);
+}
+
+pub(super) fn a_caller_whose_key_is_not_the_registered_one_is_refused(world: &mut impl World) {
+    three(world);
+    refuses_mallory(world, Plan::on_chain);
+}
+
+pub(super) fn a_caller_whose_key_is_not_the_pinned_one_is_refused(world: &mut impl World) {
+    three(world);
+    refuses_mallory(world, |plan| plan);
+}
+
+/// Mallory calls bob under alice's name.
+fn refuses_mallory(world: &mut impl World, know: fn(Plan) -> Plan) {
+    let bob = world.start(know(Plan::named("bob")));
+    let mallory = world.start(know(Plan::named("alice").key("mallory")));
+    assert_eq!(cause(world, mallory, "bob"), Some(Code::KeyMismatch));
+    assert!(world.inbox(bob).requests.is_empty());
+    assert_eq!(world.counts(bob).sessions, 0);
+    until(world, "its own operator is told", |world| {
+        let news = world.inbox(mallory).events;
+        news.contains(&Event::Identity(Code::KeyMismatch))
+    });
+}
+
+pub(super) fn whoever_answers_at_the_address_with_another_key_is_not_talked_to(
+    world: &mut impl World,
+) {
+    three(world);
+    let alice = world.start(Plan::named("alice").on_chain());
+    let mallory = world.start(Plan::named("bob").key("mallory").on_chain());
+    assert_eq!(cause(world, alice, "bob"), Some(Code::KeyMismatch));
+    assert!(world.inbox(mallory).requests.is_empty());
+}
+
+pub(super) fn whoever_answers_under_another_name_is_not_talked_to(world: &mut impl World) {
+    three(world);
+    let alice = world.start(Plan::named("alice").on_chain());
+    let carol = world.start(Plan::named("carol").at("bob").on_chain());
+    assert_eq!(cause(world, alice, "bob"), Some(Code::WrongName));
+    assert!(world.inbox(carol).requests.is_empty());
+}
+
+/// Reads the chain as often as it can, so that nobody has to wait for minutes.
+fn reads_often(config: &mut NodeConfig) {
+    config.resolver.watch_interval = Duration::from_millis(500);
+    config.resolver.fresh_for = Duration::from_secs(2);
+    config.resolver.peer_name_interval = Duration::from_secs(1);
+}
+
+pub(super) fn a_rotated_key_ends_what_the_old_one_made(world: &mut impl World) {
+    three(world);
+    let alice = world.start(Plan::named("alice").on_chain().with(reads_often));
+    let bob = world.start(Plan::named("bob").on_chain());
+    assert_eq!(echo(world, alice, "bob", b"old key"), ok(b"old key"));
+    world.change("bob", |record| {
+        record.key = key_of("bobby").verifying_key().to_bytes();
+    });
+    let ended = world.wait(Duration::from_secs(10), |world| {
+        world.counts(alice).sessions == 0
+    });
+    assert!(ended, "the session with the old key outlives the cache");
+    // The old key still answers at the address, and is refused.
+    assert_eq!(cause(world, alice, "bob"), Some(Code::KeyMismatch));
+    world.kill(bob);
+    world.start(Plan::named("bob").key("bobby").on_chain());
+    assert_eq!(echo(world, alice, "bob", b"new key"), ok(b"new key"));
+}
+
+pub(super) fn a_caller_with_a_freshly_rotated_key_is_let_in_after_one_more_read(
+    world: &mut impl World,
+) {
+    three(world);
+    let bob = Plan::named("bob").on_chain();
+    // Bob looks for no changes by himself while this lasts.
+    let bob = world.start(bob.with(|config| {
+        config.resolver.watch_interval = Duration::from_secs(60);
+        config.resolver.peer_name_interval = Duration::from_secs(1);
+    }));
+    let alice = world.start(Plan::named("alice").on_chain());
+    assert_eq!(echo(world, alice, "bob", b"old key"), ok(b"old key"));
+    world.kill(alice);
+    world.change("alice", |record| {
+        record.key = key_of("alice2").verifying_key().to_bytes();
+    });
+    // A record that was read a moment ago is not doubted.
+    world.pass(Duration::from_secs(6));
+    let again = world.start(Plan::named("alice").key("alice2").on_chain());
+    assert_eq!(echo(world, again, "bob", b"new key"), ok(b"new key"));
+    assert_eq!(world.inbox(bob).requests.len(), 2);
+}
+
+pub(super) fn with_every_endpoint_down_pinned_names_still_talk_and_others_say_why_not(
+    world: &mut impl World,
+) {
+    world.register(&["alice", "bob"], Place::Direct);
+    // Nothing listens there.
+    let down =
+        |config: &mut NodeConfig| config.registries[0].rpcs = vec!["http://127.0.0.1:1".into()];
+    let alice = world.start(Plan::named("alice").with(down));
+    world.start(Plan::named("bob").with(down));
+    assert_eq!(echo(world, alice, "bob", b"pinned"), ok(b"pinned"));
+    let why = cause(world, alice, "carol");
+    assert!(
+        matches!(why, Some(Code::ChainUnavailable | Code::RpcUnreachable)),
+        "{why:?}"
+    );
+}
