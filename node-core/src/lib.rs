@@ -21,7 +21,7 @@ pub mod name;
 pub mod node;
 pub mod registry;
 pub mod session;
-mod sorted;
+pub mod sorted;
 pub mod time;
 pub mod wire;
 

@@ -1,144 +1,317 @@
-//! Maps and sets in order, as sorted vectors.
+//! Maps and sets in order, of any size.
 //!
-//! For a few entries, and for keys that only grow, so that new ones come at the end; elsewhere putting one in moves all
-//! that follow. A tree's code is ten times as large for every type that it holds, and a tab downloads it.
+//! Sorted vectors of at most [`CHUNK`] entries, in order themselves: whatever their number, an entry is found by two binary
+//! searches, and putting one in or taking one out moves a few kilobytes at most. The code for one more type of entries is a
+//! tenth of a tree's and a third of a hash map's, and a tab downloads it. And the order is the same in every run.
 
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
+use core::{borrow::Borrow, cmp::Ordering};
+
+/// Entries that stand in one vector at most.
+const CHUNK: usize = 64;
 
 /// A map, in the order of its keys.
 #[derive(Clone, Debug)]
-pub(crate) struct Map<K, V>(Vec<(K, V)>);
+pub struct Map<K, V> {
+    /// None is empty. Of two neighbours, one at least is a quarter full.
+    chunks: Vec<Vec<(K, V)>>,
+    len: usize,
+}
 
 impl<K, V> Default for Map<K, V> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self {
+            chunks: Vec::new(),
+            len: 0,
+        }
     }
 }
 
+/// Which chunk, and where in it.
+type Place = (usize, usize);
+
 impl<K: Ord, V> Map<K, V> {
-    pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        self.find(key)
-            .ok()
-            .and_then(|at| self.0.get(at))
-            .map(|(_, value)| value)
+    /// The value of a key.
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        let (chunk, at) = self.find(key).ok()?;
+        self.chunks.get(chunk)?.get(at).map(|(_, value)| value)
     }
 
-    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        let at = self.find(key).ok()?;
-        self.0.get_mut(at).map(|(_, value)| value)
+    /// The value of a key, to change it.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        let place = self.find(key).ok()?;
+        self.value_at(place)
     }
 
-    pub(crate) fn contains_key(&self, key: &K) -> bool {
+    /// Whether there is an entry for a key.
+    pub fn contains_key(&self, key: &K) -> bool {
         self.find(key).is_ok()
     }
 
     /// Puts an entry in and returns the value that it replaces.
-    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.find(&key) {
-            Ok(at) => self
-                .0
-                .get_mut(at)
-                .map(|(_, former)| core::mem::replace(former, value)),
-            Err(at) => {
-                self.0.insert(at, (key, value));
+            Ok(place) => self
+                .value_at(place)
+                .map(|former| core::mem::replace(former, value)),
+            Err(place) => {
+                self.insert_at(place, (key, value));
                 None
             }
         }
     }
 
-    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        let at = self.find(key).ok()?;
-        Some(self.0.remove(at).1)
+    /// The value of a key, which is put in if there is none.
+    pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
+        let place = match self.find(&key) {
+            Ok(place) => place,
+            Err(place) => self.insert_at(place, (key, make())),
+        };
+        self.value_at(place).expect("it is there")
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+    /// Takes an entry out.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        let place = self.find(key).ok()?;
+        self.remove_at(place).map(|(_, value)| value)
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
+    /// The first entry.
+    pub fn first(&self) -> Option<(&K, &V)> {
+        self.iter().next()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.0.iter().map(|(key, value)| (key, value))
+    /// Takes the first entry out.
+    pub fn pop_first(&mut self) -> Option<(K, V)> {
+        self.remove_at((0, 0))
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
-        self.0.iter_mut().map(|(key, value)| (&*key, value))
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.len
     }
 
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
-        self.0.iter().map(|(key, _)| key)
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
-    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
-        self.0.iter().map(|(_, value)| value)
+    /// Takes all entries out.
+    pub fn clear(&mut self) {
+        *self = Self::default();
     }
 
-    fn find(&self, key: &K) -> Result<usize, usize> {
-        // Keys that only grow are put in at the end.
-        match self.0.last() {
-            Some((last, _)) if last < key => Err(self.0.len()),
-            _ => self.0.binary_search_by(|(other, _)| other.cmp(key)),
+    /// Takes out all entries but those to be kept.
+    pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+        for chunk in &mut self.chunks {
+            chunk.retain_mut(|(key, value)| keep(key, value));
+        }
+        self.chunks.retain(|chunk| !chunk.is_empty());
+        for chunk in (1..self.chunks.len()).rev() {
+            self.join(chunk - 1);
+        }
+        self.len = self.chunks.iter().map(Vec::len).sum();
+    }
+
+    /// All entries.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.chunks
+            .iter()
+            .flatten()
+            .map(|(key, value)| (key, value))
+    }
+
+    /// All entries, to change their values.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.chunks
+            .iter_mut()
+            .flatten()
+            .map(|(key, value)| (&*key, value))
+    }
+
+    /// All keys.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.iter().map(|(key, _)| key)
+    }
+
+    /// All values.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.iter().map(|(_, value)| value)
+    }
+
+    /// All values, to change them.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.iter_mut().map(|(_, value)| value)
+    }
+
+    /// Where the entry of a key is, or else belongs.
+    fn find<Q: Ord + ?Sized>(&self, key: &Q) -> Result<Place, Place>
+    where
+        K: Borrow<Q>,
+    {
+        // The first chunk that does not end before the key, or the last.
+        let chunk = search(self.chunks.len().saturating_sub(1), &|chunk| {
+            let last = self.chunks.get(chunk).and_then(|chunk| chunk.last());
+            last.map_or(Ordering::Less, |(last, _)| last.borrow().cmp(key))
+        });
+        let chunk = chunk.unwrap_or_else(|chunk| chunk);
+        let entries = self.chunks.get(chunk).map_or(&[][..], |chunk| chunk);
+        let at = search(entries.len(), &|at| {
+            let entry = entries.get(at);
+            entry.map_or(Ordering::Less, |(other, _)| other.borrow().cmp(key))
+        });
+        at.map(|at| (chunk, at)).map_err(|at| (chunk, at))
+    }
+
+    fn value_at(&mut self, (chunk, at): Place) -> Option<&mut V> {
+        self.chunks
+            .get_mut(chunk)?
+            .get_mut(at)
+            .map(|(_, value)| value)
+    }
+
+    /// Puts an entry where it belongs, and returns where that is now.
+    fn insert_at(&mut self, (chunk, at): Place, entry: (K, V)) -> Place {
+        self.len += 1;
+        let Some(entries) = self.chunks.get_mut(chunk) else {
+            self.chunks.push(vec![entry]);
+            return (chunk, 0);
+        };
+        if entries.len() < CHUNK {
+            entries.insert(at, entry);
+            return (chunk, at);
+        }
+        // Keys that only grow fill each chunk before the next.
+        let cut = if at == CHUNK { CHUNK } else { CHUNK / 2 };
+        let mut second = entries.split_off(cut);
+        let place = if at <= cut && at < CHUNK {
+            entries.insert(at, entry);
+            (chunk, at)
+        } else {
+            second.insert(at - cut, entry);
+            (chunk + 1, at - cut)
+        };
+        self.chunks.insert(chunk + 1, second);
+        place
+    }
+
+    fn remove_at(&mut self, (chunk, at): Place) -> Option<(K, V)> {
+        let entries = self.chunks.get_mut(chunk)?;
+        let entry = (at < entries.len()).then(|| entries.remove(at))?;
+        self.len -= 1;
+        if entries.is_empty() {
+            self.chunks.remove(chunk);
+        } else if entries.len() < CHUNK / 4 {
+            self.join(chunk);
+            self.join(chunk.saturating_sub(1));
+        }
+        Some(entry)
+    }
+
+    /// Makes one of a chunk and the next if they are small.
+    fn join(&mut self, chunk: usize) {
+        if let [first, second, ..] = self.chunks.get_mut(chunk..).unwrap_or_default()
+            && first.len() + second.len() <= CHUNK / 2
+        {
+            first.append(second);
+            self.chunks.remove(chunk + 1);
         }
     }
+}
+
+impl<K, V> IntoIterator for Map<K, V> {
+    type Item = (K, V);
+    type IntoIter = core::iter::Flatten<vec::IntoIter<Vec<(K, V)>>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.chunks.into_iter().flatten()
+    }
+}
+
+/// Where, among the first `length`, what is equal stands, or else belongs. One function for all types.
+fn search(length: usize, compare: &dyn Fn(usize) -> Ordering) -> Result<usize, usize> {
+    let (mut low, mut high) = (0, length);
+    while low < high {
+        let middle = low.midpoint(high);
+        match compare(middle) {
+            Ordering::Less => low = middle + 1,
+            Ordering::Equal => return Ok(middle),
+            Ordering::Greater => high = middle,
+        }
+    }
+    Err(low)
 }
 
 /// A set, in order.
 #[derive(Clone, Debug)]
-pub(crate) struct Set<T>(Vec<T>);
+pub struct Set<T>(Map<T, ()>);
 
 impl<T> Default for Set<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self(Map::default())
     }
 }
 
 impl<T: Ord> Set<T> {
-    pub(crate) fn contains(&self, item: &T) -> bool {
-        self.0.binary_search(item).is_ok()
+    /// Whether an item is there.
+    pub fn contains(&self, item: &T) -> bool {
+        self.0.contains_key(item)
     }
 
     /// Puts an item in; false when it was there.
-    pub(crate) fn insert(&mut self, item: T) -> bool {
-        match self.0.binary_search(&item) {
-            Ok(_) => false,
-            Err(at) => {
-                self.0.insert(at, item);
-                true
-            }
-        }
+    pub fn insert(&mut self, item: T) -> bool {
+        self.0.insert(item, ()).is_none()
     }
 
     /// Takes an item out; false when it was not there.
-    pub(crate) fn remove(&mut self, item: &T) -> bool {
-        let found = self.0.binary_search(item);
-        found.map(|at| self.0.remove(at)).is_ok()
+    pub fn remove(&mut self, item: &T) -> bool {
+        self.0.remove(item).is_some()
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// The first item.
+    pub fn first(&self) -> Option<&T> {
+        self.0.first().map(|(item, ())| item)
+    }
+
+    /// Takes the first item out.
+    pub fn pop_first(&mut self) -> Option<T> {
+        self.0.pop_first().map(|(item, ())| item)
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether there is no item.
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Takes all items out.
+    pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    pub(crate) fn retain(&mut self, keep: impl FnMut(&T) -> bool) {
-        self.0.retain(keep);
+    /// Takes out all items but those to be kept.
+    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        self.0.retain(|item, ()| keep(item));
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.iter()
+    /// All items.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.keys()
     }
 
     /// What is here and not there.
-    pub(crate) fn difference<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a T> {
-        self.0.iter().filter(|item| !other.contains(item))
+    pub fn difference<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a T> {
+        self.iter().filter(|item| !other.contains(item))
     }
 }
 
@@ -160,10 +333,10 @@ impl<T: Ord> Extend<T> for Set<T> {
 
 impl<T> IntoIterator for Set<T> {
     type Item = T;
-    type IntoIter = alloc::vec::IntoIter<T>;
+    type IntoIter = core::iter::Map<<Map<T, ()> as IntoIterator>::IntoIter, fn((T, ())) -> T>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.0.into_iter().map(|(item, ())| item)
     }
 }
 
@@ -172,29 +345,81 @@ mod tests {
     use super::*;
     use alloc::collections::{BTreeMap, BTreeSet};
 
-    /// The same operations on a tree bring the same answers.
+    /// The same operations on a tree bring the same answers, whether there are few entries or many.
     #[test]
     fn maps_and_sets_do_what_trees_do() {
-        let (mut map, mut tree) = (Map::default(), BTreeMap::new());
-        let (mut set, mut other) = (Set::default(), BTreeSet::new());
-        let mut state = 7_u32;
-        for step in 0..4000_u32 {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let key = (state >> 16) % 64;
-            match state >> 30 {
-                0 => assert_eq!(map.remove(&key), tree.remove(&key)),
-                1 => assert_eq!(set.remove(&key), other.remove(&key)),
-                2 => assert_eq!(set.insert(key), other.insert(key)),
-                _ => assert_eq!(map.insert(key, step), tree.insert(key, step)),
+        for keys in [8, 64, 700, 5000] {
+            let (mut map, mut tree) = (Map::default(), BTreeMap::new());
+            let (mut set, mut other) = (Set::default(), BTreeSet::new());
+            let mut state = 7_u32;
+            for step in 0..20_000_u32 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let key = (state >> 8) % keys;
+                // Grows for a while, then shrinks.
+                let grow = step / 4000 % 2 == 0;
+                match (state >> 29, grow) {
+                    (0 | 1, true) | (2..=5, false) => {
+                        assert_eq!(map.remove(&key), tree.remove(&key));
+                        assert_eq!(set.remove(&key), other.remove(&key));
+                    }
+                    (6, false) => {
+                        assert_eq!(map.pop_first(), tree.pop_first());
+                        assert_eq!(set.pop_first(), other.pop_first());
+                    }
+                    (2, true) => {
+                        let value = *map.get_or_insert_with(key, || step);
+                        assert_eq!(value, *tree.entry(key).or_insert(step));
+                    }
+                    _ => {
+                        assert_eq!(map.insert(key, step), tree.insert(key, step));
+                        assert_eq!(set.insert(key), other.insert(key));
+                    }
+                }
+                assert_eq!(map.get(&key), tree.get(&key));
+                assert_eq!(map.contains_key(&key), tree.contains_key(&key));
+                assert_eq!(set.contains(&key), other.contains(&key));
+                assert_eq!(map.first(), tree.first_key_value());
+                assert_eq!((map.len(), set.len()), (tree.len(), other.len()));
+                check(&map);
             }
-            assert_eq!(map.get(&key), tree.get(&key));
-            assert_eq!(map.contains_key(&key), tree.contains_key(&key));
-            assert_eq!(set.contains(&key), other.contains(&key));
+            assert!(map.iter().eq(tree.iter()) && map.values().eq(tree.values()));
+            assert!(map.iter_mut().eq(tree.iter_mut()) && set.iter().eq(other.iter()));
+            let (odd, odd_tree): (Set<u32>, BTreeSet<u32>) = (
+                (1..keys).step_by(2).collect(),
+                (1..keys).step_by(2).collect(),
+            );
+            assert!(set.difference(&odd).eq(other.difference(&odd_tree)));
+            map.retain(|key, value| (*key + *value) % 3 == 0);
+            tree.retain(|key, value| (*key + *value) % 3 == 0);
+            assert_eq!(map.len(), tree.len());
+            assert!(map.into_iter().eq(tree) && set.into_iter().eq(other));
         }
-        assert!(map.iter().eq(tree.iter()) && map.keys().eq(tree.keys()));
-        assert!(set.iter().eq(other.iter()) && map.len() == tree.len());
-        let (odd, tree): (Set<u32>, BTreeSet<u32>) =
-            ((1..64).step_by(2).collect(), (1..64).step_by(2).collect());
-        assert!(set.difference(&odd).eq(other.difference(&tree)));
+    }
+
+    #[test]
+    fn keys_that_only_grow_fill_every_chunk_but_the_last() {
+        let set: Set<u32> = (0..10 * CHUNK as u32 + 1).collect();
+        let sizes: Vec<usize> = set.0.chunks.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [vec![CHUNK; 10], vec![1]].concat());
+    }
+
+    #[test]
+    fn chunks_that_have_become_small_are_joined() {
+        let mut set: Set<u32> = (0..100 * CHUNK as u32).collect();
+        for item in (0..100 * CHUNK as u32).filter(|item| item % 32 != 0) {
+            set.remove(&item);
+        }
+        assert_eq!(set.len(), 200);
+        assert!(set.0.chunks.len() <= 2 * 200 / (CHUNK / 4) + 1);
+    }
+
+    fn check(map: &Map<u32, u32>) {
+        assert!(
+            map.chunks
+                .iter()
+                .all(|chunk| (1..=CHUNK).contains(&chunk.len()))
+        );
+        assert_eq!(map.len, map.chunks.iter().map(Vec::len).sum::<usize>());
+        assert!(map.keys().is_sorted_by(|a, b| a < b));
     }
 }

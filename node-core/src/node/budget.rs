@@ -1,8 +1,7 @@
 //! What inbound pipes may cost, by source and in all.
 
 use super::cell::AddressGroup;
-use crate::{Code, Limits};
-use std::collections::HashMap;
+use crate::{Code, Limits, sorted::Map};
 
 /// Counts inbound pipes: those in handshake, those admitted, and both by address group.
 #[derive(Debug)]
@@ -12,7 +11,7 @@ pub(super) struct Budgets {
     group_max: usize,
     half_open: usize,
     channels: usize,
-    groups: HashMap<AddressGroup, usize>,
+    groups: Map<AddressGroup, usize>,
 }
 
 /// An inbound pipe's place in the count; returned with [`Budgets::close`].
@@ -30,7 +29,7 @@ impl Budgets {
             group_max: limits.channels_per_group,
             half_open: 0,
             channels: 0,
-            groups: HashMap::new(),
+            groups: Map::default(),
         }
     }
 
@@ -42,7 +41,7 @@ impl Budgets {
         if self.channels >= self.channels_max {
             return Err(Code::ChannelBudget);
         }
-        let used = self.groups.entry(group).or_default();
+        let used = self.groups.get_or_insert_with(group, || 0);
         if *used >= self.group_max {
             return Err(Code::SourceBudget);
         }

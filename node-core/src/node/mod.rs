@@ -28,6 +28,7 @@ use crate::{
     Code, Limits, Name, Now, RegistryId,
     channel::{HelloInfo, Local, UserAgent},
     registry::{EndpointHealth, FetchFailure, FetchId, NameParseError, Resolver},
+    sorted::Map,
     time::{Duration, Instant},
 };
 use alloc::{string::String, sync::Arc, vec::Vec};
@@ -36,7 +37,7 @@ use cell::{PipeCell, PipeKind, PipeState, SessionCell};
 use control::Control;
 use core::{sync::atomic::AtomicU64, task::Waker};
 use seeds::Seeds;
-use std::{collections::HashMap, sync::Mutex};
+use std::sync::Mutex;
 use timers::{Due, Timers, lock};
 
 /// What a peer looks like from here.
@@ -86,9 +87,9 @@ struct Inner<T> {
     limits: Arc<Limits>,
     instance_secret: [u8; 32],
     control: Mutex<Control<T>>,
-    sessions: Mutex<HashMap<u64, Arc<SessionCell<T>>>>,
-    pipes: Mutex<HashMap<u64, Arc<PipeCell<T>>>>,
-    tickets: Mutex<HashMap<u64, budget::Ticket>>,
+    sessions: Mutex<Map<u64, Arc<SessionCell<T>>>>,
+    pipes: Mutex<Map<u64, Arc<PipeCell<T>>>>,
+    tickets: Mutex<Map<u64, budget::Ticket>>,
     timers: Arc<Timers>,
     next_session: AtomicU64,
 }
@@ -127,9 +128,9 @@ impl<T> Node<T> {
                 instance_secret: seeds.next(),
                 control: Mutex::new(Control::new(config.clone(), resolver, seeds)),
                 config,
-                sessions: Mutex::new(HashMap::new()),
-                pipes: Mutex::new(HashMap::new()),
-                tickets: Mutex::new(HashMap::new()),
+                sessions: Mutex::new(Map::default()),
+                pipes: Mutex::new(Map::default()),
+                tickets: Mutex::new(Map::default()),
                 timers: Arc::new(Timers::default()),
                 next_session: AtomicU64::new(1),
             }),

@@ -1,7 +1,7 @@
 //! One queue of deadlines for the whole node, so that a driver needs one timer.
 
-use crate::time::Instant;
-use alloc::{collections::BTreeSet, vec::Vec};
+use crate::{sorted::Set, time::Instant};
+use alloc::vec::Vec;
 use core::{
     sync::atomic::{AtomicU64, Ordering},
     task::Waker,
@@ -28,7 +28,7 @@ pub(super) struct Timers {
 
 #[derive(Debug, Default)]
 struct Queue {
-    entries: BTreeSet<(Instant, Due)>,
+    entries: Set<(Instant, Due)>,
     waker: Option<Waker>,
 }
 

@@ -7,10 +7,10 @@ use super::{
 use crate::{
     code::Code,
     name::Name,
+    sorted::Map,
     time::{Duration, Instant},
 };
 use alloc::{format, sync::Arc};
-use std::collections::HashMap;
 
 /// What the chain says about a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Entry {
 /// A map from names to facts with a bound; the least recently used goes first.
 #[derive(Debug)]
 pub(super) struct Cache {
-    entries: HashMap<Name, Entry>,
+    entries: Map<Name, Entry>,
     capacity: usize,
     clock: u64,
 }
@@ -90,7 +90,7 @@ pub(super) struct Cache {
 impl Cache {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: Map::default(),
             capacity: capacity.max(1),
             clock: 0,
         }

@@ -20,7 +20,6 @@ use crate::{
     time::{Duration, Instant, Now},
 };
 use alloc::{collections::VecDeque, string::String, sync::Arc, vec::Vec};
-use std::collections::HashMap;
 
 /// One look-up that waits for an answer. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,7 +105,7 @@ pub enum ResolverOutput {
 pub struct Resolver {
     pub(super) limits: ResolverLimits,
     pub(super) registries: Vec<Registry>,
-    pinned: HashMap<Name, Arc<Record>>,
+    pinned: Map<Name, Arc<Record>>,
     pub(super) cache: Cache,
     budget: ReadBudget,
     pub(super) reads: Map<u64, Read>,
@@ -141,7 +140,7 @@ impl Resolver {
         });
         let mut resolver = Self {
             registries: registries.collect(),
-            pinned: HashMap::new(),
+            pinned: Map::default(),
             cache: Cache::new(limits.cache_entries),
             budget: ReadBudget::default(),
             reads: Map::default(),

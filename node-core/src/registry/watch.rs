@@ -7,14 +7,14 @@
 use super::{abi::token_id, config::ResolverLimits, rpc::Change};
 use crate::{
     name::Name,
-    sorted::Set,
+    sorted::{Map, Set},
     time::{Duration, Instant},
 };
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::vec::Vec;
 
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    names: BTreeMap<[u8; 32], Watched>,
+    names: Map<[u8; 32], Watched>,
     next_poll: Option<Instant>,
     turn: usize,
     /// Heights up to which the last poll and the one before it looked.
@@ -70,8 +70,7 @@ impl Watch {
     ) {
         let watched = self
             .names
-            .entry(token_id(&name.label))
-            .or_insert_with(|| Watched {
+            .get_or_insert_with(token_id(&name.label), || Watched {
                 name: name.clone(),
                 users: 0,
                 since: known_at,

@@ -238,14 +238,13 @@ impl<T> Session<T> {
 
     /// Gives up those of our items whose token matches.
     pub fn cancel_where(&mut self, matches: impl Fn(&T) -> bool, out: &mut Vec<Event<T>>) {
-        let mut ids: Vec<u64> = self
+        let ids: Vec<u64> = self
             .items
             .asked
             .iter()
             .filter(|(_, asked)| matches(&asked.token))
             .map(|(id, _)| *id)
             .collect();
-        ids.sort_unstable();
         for id in ids {
             self.abandon(id, Code::Cancelled, out);
         }
@@ -346,7 +345,7 @@ impl<T> Session<T> {
         for stream in self.streams.values_mut() {
             stream.lose(code);
         }
-        for (_, circuit) in self.circuits.open.drain() {
+        for (_, circuit) in core::mem::take(&mut self.circuits.open) {
             let signal = super::Signal::Closed {
                 code: Code::PipeLost.as_u16(),
                 retry_ms: 0,
@@ -361,8 +360,7 @@ impl<T> Session<T> {
             .into_iter()
             .filter_map(|outgoing| self.take_back(outgoing))
             .collect();
-        let mut lost: Vec<u64> = self.items.asked.keys().copied().collect();
-        lost.sort_unstable();
+        let lost: Vec<u64> = self.items.asked.keys().copied().collect();
         for id in lost {
             out.extend(self.items.forget_asked(id).map(|a| Event::Failed {
                 token: a.token,

@@ -6,12 +6,12 @@ use super::{
 };
 use crate::{
     Code, Name,
+    sorted::Map,
     time::{Duration, Instant},
     wire::frame::{CHARGE, Frame, retry_ms},
 };
 use alloc::{collections::VecDeque, vec::Vec};
 use bytes::{Bytes, BytesMut};
-use std::collections::HashMap;
 
 /// What lies behind a circuit on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -498,7 +498,7 @@ pub fn cost(data: &[u8]) -> u64 {
 
 #[derive(Debug)]
 pub(super) struct Circuits {
-    pub(super) open: HashMap<u32, Circuit>,
+    pub(super) open: Map<u32, Circuit>,
     /// Next number of our own; even for the channel's initiator, odd for its responder.
     next_own: u32,
     /// Lowest number the peer has not used.
@@ -508,7 +508,7 @@ pub(super) struct Circuits {
 impl Circuits {
     pub(super) fn new(initiator: bool) -> Self {
         Self {
-            open: HashMap::new(),
+            open: Map::default(),
             next_own: u32::from(!initiator),
             next_theirs: u32::from(initiator),
         }

@@ -1,13 +1,12 @@
 //! Items: requests with their responses, and messages. Short ones travel in one frame; long ones announce their
 //! length and wait until the receiver has memory for them.
 
-use crate::time::Instant;
-use alloc::{
-    boxed::Box,
-    collections::{BTreeSet, VecDeque},
+use crate::{
+    sorted::{Map, Set},
+    time::Instant,
 };
+use alloc::{boxed::Box, collections::VecDeque};
 use bytes::{Bytes, BytesMut};
-use std::collections::HashMap;
 
 /// Our own request or message, until it is answered or delivered.
 #[derive(Debug)]
@@ -114,9 +113,9 @@ pub(super) struct Memory {
 /// All items of a session.
 #[derive(Debug)]
 pub(super) struct Items<T> {
-    pub(super) asked: HashMap<u64, Asked<T>>,
-    pub(super) served: HashMap<u64, Served>,
-    pub(super) deadlines: BTreeSet<(Instant, u64)>,
+    pub(super) asked: Map<u64, Asked<T>>,
+    pub(super) served: Map<u64, Served>,
+    pub(super) deadlines: Set<(Instant, u64)>,
     /// Requests that the application is handling.
     pub(super) handling: usize,
     /// For the peer's long items, until the application is done with them.
@@ -134,9 +133,9 @@ pub(super) struct Items<T> {
 impl<T> Items<T> {
     pub(super) fn new(inbox_limit: u64) -> Self {
         Self {
-            asked: HashMap::new(),
-            served: HashMap::new(),
-            deadlines: BTreeSet::new(),
+            asked: Map::default(),
+            served: Map::default(),
+            deadlines: Set::default(),
             handling: 0,
             theirs: Memory::default(),
             answers: Memory::default(),

@@ -25,6 +25,7 @@ use crate::{
     code::Code,
     limits::Limits,
     name::Name,
+    sorted::Map,
     time::{Duration, Instant},
     wire::frame::{Attach, Frame, INBOX_INITIAL, Response},
 };
@@ -35,7 +36,6 @@ use items::Items;
 use keepalive::{CONTROL_BURST, CONTROL_PER_SECOND, Check, Keepalive, Rate};
 use numbers::Numbers;
 use sender::Sender;
-use std::collections::HashMap;
 use streams::Stream;
 
 /// Records stay at most this long while several circuits share a channel, so that none waits long for another.
@@ -185,7 +185,7 @@ pub struct Session<T> {
     /// Since when the peer acknowledges nothing although there is something to acknowledge.
     unacknowledged_since: Option<Instant>,
     items: Items<T>,
-    streams: HashMap<u64, Stream>,
+    streams: Map<u64, Stream>,
     numbers: Numbers,
     circuits: Circuits,
     keepalive: Keepalive,
@@ -236,7 +236,7 @@ impl<T> Session<T> {
             blocked_since: None,
             unacknowledged_since: None,
             items: Items::new(INBOX_INITIAL),
-            streams: HashMap::new(),
+            streams: Map::default(),
             numbers: Numbers::new(initiator),
             circuits: Circuits::new(initiator),
             keepalive: Keepalive::new(now),

@@ -129,11 +129,11 @@ impl<T> Control<T> {
                 label: label.clone(),
             })
             .collect();
-        for (name, peer) in &mut self.peers {
+        for (name, peer) in self.peers.iter_mut() {
             peer.router &= routers.contains(name);
         }
         for router in routers {
-            let peer = self.peers.entry(router.clone()).or_insert_with(Peer::new);
+            let peer = self.peers.get_or_insert_with(router.clone(), Peer::new);
             peer.router = true;
             if !peer.superseded {
                 self.ensure(&router, now);

@@ -23,15 +23,10 @@ use crate::{
         Cause, FetchFailure, FetchId, Freshness, Lookup, LookupId, ResolveError, Resolved, Resolver,
     },
     session::Operation,
+    sorted::{Map, Set},
     time::{Duration, Instant},
 };
-use alloc::{
-    boxed::Box,
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    vec::Vec,
-};
-use std::collections::HashMap;
+use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 
 /// What the control plane wants done once its lock is free.
 pub(super) enum Action<T> {
@@ -171,11 +166,11 @@ pub(super) struct Control<T> {
     pub(super) seeds: Seeds,
     pub(super) budgets: Budgets,
     pub(super) actions: VecDeque<Action<T>>,
-    peers: HashMap<Name, Peer<T>>,
-    lookups: HashMap<LookupId, Purpose<T>>,
-    timers: BTreeSet<(Instant, Timer)>,
+    peers: Map<Name, Peer<T>>,
+    lookups: Map<LookupId, Purpose<T>>,
+    timers: Set<(Instant, Timer)>,
     /// Sessions that finish what is under way and then close.
-    draining: HashMap<u64, (Arc<SessionCell<T>>, Instant)>,
+    draining: Map<u64, (Arc<SessionCell<T>>, Instant)>,
     /// The node ends: nothing is begun any more.
     pub(super) closed: bool,
     reachable: bool,
@@ -204,10 +199,10 @@ impl<T> Control<T> {
             seeds,
             budgets,
             actions: VecDeque::new(),
-            peers: HashMap::new(),
-            lookups: HashMap::new(),
-            timers: BTreeSet::new(),
-            draining: HashMap::new(),
+            peers: Map::default(),
+            lookups: Map::default(),
+            timers: Set::default(),
+            draining: Map::default(),
             closed: false,
             reachable: false,
             next_pipe: 1,
@@ -249,7 +244,6 @@ impl<T> Control<T> {
                 .current(name)
                 .and_then(|cell| cell.with_pipe(|session| session.round_trip()));
         }
-        states.sort_by(|a, b| a.0.cmp(&b.0));
         states
     }
 
@@ -299,7 +293,7 @@ impl<T> Control<T> {
             return self.fail(operation, Failure::new(code));
         }
         let waiting = self.config.limits.waiting;
-        let peer = self.peers.entry(name.clone()).or_insert_with(Peer::new);
+        let peer = self.peers.get_or_insert_with(name.clone(), Peer::new);
         if let Some(cell) = peer.current.clone() {
             self.actions.push_back(Action::Perform { cell, operation });
             return;
@@ -339,7 +333,7 @@ impl<T> Control<T> {
         if self.config.identity.name.as_ref() == Some(&name) {
             return;
         }
-        let peer = self.peers.entry(name.clone()).or_insert_with(Peer::new);
+        let peer = self.peers.get_or_insert_with(name.clone(), Peer::new);
         peer.keep = keep;
         peer.superseded &= !keep;
         peer.expected_epoch = epoch.or(peer.expected_epoch);

@@ -100,22 +100,21 @@ impl<T> Control<T> {
 
     /// Every way to a peer, best first: its own address, then its routers, those that we are connected to first.
     pub(super) fn routes(&mut self, name: &Name, record: &Record) -> VecDeque<Route> {
-        let mut routers: Vec<Name> = record
-            .routers
-            .iter()
-            .map(|label| Name {
+        let mut routers: Vec<((bool, [u8; 32]), Name)> = Vec::new();
+        for label in &record.routers {
+            let router = Name {
                 registry: name.registry,
                 label: label.clone(),
-            })
-            .filter(|router| Some(router) != self.config.identity.name.as_ref() && router != name)
-            .collect();
-        routers.sort_by_cached_key(|router| {
-            let connected = self
-                .peers
-                .get(router)
-                .is_some_and(|peer| peer.carrier().is_some());
-            (!connected, self.seeds.next())
-        });
+            };
+            if Some(&router) == self.config.identity.name.as_ref() || router == *name {
+                continue;
+            }
+            let known = self.peers.get(&router);
+            let connected = known.is_some_and(|peer| peer.carrier().is_some());
+            let rank = (!connected, self.seeds.next());
+            let before = routers.iter().take_while(|(other, _)| *other < rank);
+            routers.insert(before.count(), (rank, router));
+        }
         let mut routes = VecDeque::new();
         if record
             .routing
@@ -124,7 +123,7 @@ impl<T> Control<T> {
         {
             routes.push_back(Route::Direct);
         }
-        routes.extend(routers.into_iter().map(Route::Via));
+        routes.extend(routers.into_iter().map(|(_, router)| Route::Via(router)));
         routes
     }
 
@@ -175,7 +174,7 @@ impl<T> Control<T> {
             Route::Via(router) => match self.carrier(&router) {
                 Some(hop) => self.open_circuit(name, pipe, hop),
                 None => {
-                    let entry = self.peers.entry(router.clone()).or_insert_with(Peer::new);
+                    let entry = self.peers.get_or_insert_with(router.clone(), Peer::new);
                     entry.wanted_by.push((name.clone(), pipe));
                     let backing_off = matches!(entry.dial, Dial::Backoff { .. });
                     self.ensure(&router, now);

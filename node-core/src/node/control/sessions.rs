@@ -46,8 +46,7 @@ impl<T> Control<T> {
         self.attempt_succeeded(&name, cell.pipe.id, now.mono);
         let older = self
             .peers
-            .entry(name.clone())
-            .or_insert_with(Peer::new)
+            .get_or_insert_with(name.clone(), Peer::new)
             .current
             .clone();
         match older {
@@ -216,7 +215,7 @@ impl<T> Control<T> {
             }
             return;
         };
-        let peer = self.peers.entry(name.clone()).or_insert_with(Peer::new);
+        let peer = self.peers.get_or_insert_with(name.clone(), Peer::new);
         if peer
             .reserve
             .as_ref()
