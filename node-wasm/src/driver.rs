@@ -23,11 +23,12 @@ use node_core::{
     channel::SignRequest,
     node::{Address, Event, Failure, Node, Output, PeerState, Pipe},
     registry::{FetchFailure, FetchId},
+    sorted::Map,
     time::Duration,
 };
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     rc::{Rc, Weak},
     sync::Arc,
     task::{Wake, Waker},
@@ -56,9 +57,9 @@ pub(crate) struct Driver {
     guest_routers: Vec<Name>,
     outputs: RefCell<VecDeque<Output<Token>>>,
     settling: Cell<bool>,
-    sockets: RefCell<HashMap<u64, Rc<Socket>>>,
-    fetches: RefCell<HashMap<FetchId, Leash>>,
-    pending: RefCell<HashMap<Token, Pending>>,
+    sockets: RefCell<Map<u64, Rc<Socket>>>,
+    fetches: RefCell<Map<FetchId, Leash>>,
+    pending: RefCell<Map<Token, Pending>>,
     next_token: Cell<Token>,
     /// Pipes that may have something to send.
     woken: RefCell<Vec<u64>>,

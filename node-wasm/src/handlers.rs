@@ -11,19 +11,17 @@ use js_sys::{Function, Promise, Uint8Array};
 use node_core::{
     Code, Name,
     node::{Incoming, IncomingMessage, IncomingStream, Node},
+    sorted::Map,
     wire::frame::Response,
 };
-use std::{
-    cell::RefCell,
-    collections::{HashMap, VecDeque},
-};
+use std::{cell::RefCell, collections::VecDeque};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 
 /// Most events that wait for the application to listen; beyond it the oldest go.
 const WAITING: usize = 256;
 
-type ByProtocol = RefCell<HashMap<String, Function>>;
+type ByProtocol = RefCell<Map<String, Function>>;
 
 /// All callbacks of one node. A function is cloned out of its cell before it is called: it may register another.
 #[derive(Default)]

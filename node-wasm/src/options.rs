@@ -83,7 +83,7 @@ impl Options {
                 .optional("allowPrivate", Fields::flag)?
                 .unwrap_or(false),
             user_agent: root.optional("userAgent", Fields::text)?,
-            limits: match root.optional("limits", |fields, name| fields.inner(name))? {
+            limits: match root.optional("limits", Fields::inner)? {
                 Some(fields) => limits(&fields)?,
                 None => Limits::default(),
             },
@@ -118,7 +118,7 @@ fn registry(fields: &Fields) -> Result<RegistryConfig, String> {
         }
     }
     let most = u8::try_from(rpcs.len()).unwrap_or(u8::MAX).max(1);
-    let quorum = match fields.optional("quorum", |fields, name| fields.whole(name))? {
+    let quorum = match fields.optional("quorum", Fields::whole)? {
         None => None,
         Some(quorum) => Some(
             u8::try_from(quorum)
@@ -153,7 +153,7 @@ fn pinned(fields: &Fields, names: &Names) -> Result<(Name, Record), String> {
     let name = names.parse(&fields.text("name")?, &fields.path("name"))?;
     let key =
         unhex(&fields.text("key")?).ok_or_else(|| fields.wrong("key", "64 hexadecimal digits"))?;
-    let routing = match fields.optional("routing", |fields, name| fields.inner(name))? {
+    let routing = match fields.optional("routing", Fields::inner)? {
         Some(fields) => Some(routing(&fields)?),
         None => None,
     };
@@ -198,44 +198,66 @@ fn routing(fields: &Fields) -> Result<Routing, String> {
     })
 }
 
-/// Fields of [`Limits`] by the names that JavaScript gives them; times are in milliseconds.
-macro_rules! limits {
-    ($fields:expr, $limits:ident: $($name:literal $field:ident $kind:ident;)*) => {
-        $fields.only(&[$($name,)*])?;
-        $(if let Some(value) = $fields.optional($name, |fields, name| fields.whole(name))? {
-            $limits.$field = limits!($kind value)
-                .ok_or_else(|| $fields.wrong($name, "a smaller number"))?;
-        })*
-    };
-    (millis $value:ident) => { ($value <= DURATION_MAX_MS).then(|| Duration::from_millis($value)) };
-    (number $value:ident) => { $value.try_into().ok() };
-}
-
 /// A year; every sum of times stays far from the end of the clock.
 const DURATION_MAX_MS: u64 = 366 * 24 * 3600 * 1000;
 
+/// A limit that an application may set.
+trait Limit {
+    /// Sets it, unless the number is too large.
+    fn set(&mut self, value: u64) -> Option<()>;
+}
+
+impl Limit for Duration {
+    fn set(&mut self, millis: u64) -> Option<()> {
+        *self = Self::from_millis(Some(millis).filter(|millis| *millis <= DURATION_MAX_MS)?);
+        Some(())
+    }
+}
+
+macro_rules! numbers {
+    ($($number:ty)*) => {
+        $(impl Limit for $number {
+            fn set(&mut self, value: u64) -> Option<()> {
+                *self = value.try_into().ok()?;
+                Some(())
+            }
+        })*
+    };
+}
+
+numbers! { u32 u64 usize }
+
+/// [`Limits`] by the names that JavaScript gives them; times are in milliseconds.
 fn limits(fields: &Fields) -> Result<Limits, String> {
     let mut limits = Limits::default();
-    limits! { fields, limits:
-        "handshakeTimeoutMs" handshake_timeout millis;
-        "clockWindowMs" clock_window millis;
-        "messageBytes" message_bytes number;
-        "inboxBytes" inbox_bytes number;
-        "retainedBytes" retained_bytes number;
-        "outboxBytes" outbox_bytes number;
-        "streamWindow" stream_window number;
-        "streams" streams number;
-        "requests" requests number;
-        "requestDeadlineMs" request_deadline millis;
-        "keepaliveMs" keepalive millis;
-        "keepaliveMisses" keepalive_misses number;
-        "circuits" circuits number;
-        "circuitWindow" circuit_window number;
-        "routers" routers number;
-        "backoffMinMs" backoff_min millis;
-        "backoffMaxMs" backoff_max millis;
-        "waiting" waiting number;
-        "raceStaggerMs" race_stagger millis;
+    let known: [(&str, &mut dyn Limit); 19] = [
+        ("handshakeTimeoutMs", &mut limits.handshake_timeout),
+        ("clockWindowMs", &mut limits.clock_window),
+        ("messageBytes", &mut limits.message_bytes),
+        ("inboxBytes", &mut limits.inbox_bytes),
+        ("retainedBytes", &mut limits.retained_bytes),
+        ("outboxBytes", &mut limits.outbox_bytes),
+        ("streamWindow", &mut limits.stream_window),
+        ("streams", &mut limits.streams),
+        ("requests", &mut limits.requests),
+        ("requestDeadlineMs", &mut limits.request_deadline),
+        ("keepaliveMs", &mut limits.keepalive),
+        ("keepaliveMisses", &mut limits.keepalive_misses),
+        ("circuits", &mut limits.circuits),
+        ("circuitWindow", &mut limits.circuit_window),
+        ("routers", &mut limits.routers),
+        ("backoffMinMs", &mut limits.backoff_min),
+        ("backoffMaxMs", &mut limits.backoff_max),
+        ("waiting", &mut limits.waiting),
+        ("raceStaggerMs", &mut limits.race_stagger),
+    ];
+    fields.only(&known.each_ref().map(|(name, _)| *name))?;
+    for (name, limit) in known {
+        if let Some(value) = fields.optional(name, Fields::whole)? {
+            limit
+                .set(value)
+                .ok_or_else(|| fields.wrong(name, "a smaller number"))?;
+        }
     }
     Ok(limits)
 }
