@@ -1,7 +1,7 @@
 //! Whole nodes in virtual time, and what any two of them must be able to do in any world.
 //!
 //! [`Simulation`] has nodes, a network and a clock; [`Chain`] is a chain with one registry on it. [`Town`] puts both
-//! together and is a [`World`], in which [`scenarios`] happen.
+//! together and is a [`World`], in which [`scenarios`](mod@scenarios) happen.
 
 pub mod chain;
 mod machine;

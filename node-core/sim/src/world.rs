@@ -2,7 +2,7 @@
 //! time that passes.
 //!
 //! [`Town`](crate::Town) is such a world in virtual time. The tests of node-native have another one, of real sockets.
-//! A scenario ([`scenarios`](crate::scenarios)) cannot tell which of them it runs in.
+//! A scenario ([`scenarios`](mod@crate::scenarios)) cannot tell which of them it runs in.
 
 use crate::names::key_of;
 use bytes::Bytes;
