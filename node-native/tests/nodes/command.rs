@@ -1,155 +1,11 @@
 //! `nectar run`, `request`, `send` and `ping`, as processes.
 
-use crate::support::{Network, PATIENCE, REGISTRY, key_of};
-use serde_json::Value;
-use std::{
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    time::Instant,
+use crate::{
+    home::{Home, write_key},
+    support::{Network, PATIENCE},
 };
-
-/// A directory with a configuration and a key for one node.
-struct Home {
-    directory: tempfile::TempDir,
-}
-
-impl Home {
-    fn new(network: &Network, label: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        write_key(&directory.path().join("nectar.key"), label);
-        let contract = hex::encode(REGISTRY.contract);
-        let mut text = format!(
-            "[node]\nname = \"{label}.nectar\"\nallow_private = true\n\
-             [[registry]]\ntld = \"nectar\"\nchain_id = {}\ncontract = \"0x{contract}\"\n",
-            REGISTRY.chain_id
-        );
-        for (name, record) in network.records() {
-            let key = hex::encode(record.key);
-            text += &format!(
-                "[[pin]]\nname = \"{}.nectar\"\nkey = \"{key}\"\n",
-                name.label
-            );
-            match &record.routing {
-                Some(at) => {
-                    text += &format!(
-                        "host = \"{}\"\nport = {}\nschemes = [\"ws\"]\n",
-                        at.host, at.port
-                    );
-                }
-                None => {
-                    let routers: Vec<_> = record
-                        .routers
-                        .iter()
-                        .map(|label| format!("\"{label}.nectar\""))
-                        .collect();
-                    text += &format!("routers = [{}]\n", routers.join(", "));
-                }
-            }
-        }
-        std::fs::write(directory.path().join("nectar.toml"), text).unwrap();
-        Self { directory }
-    }
-
-    fn nectar(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nectar"));
-        command
-            .args(args)
-            .current_dir(self.directory.path())
-            .env_clear()
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn output(&self, args: &[&str]) -> Output {
-        self.nectar(args).output().unwrap()
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        let output = self.output(&[args, &["--json"]].concat());
-        assert!(
-            output.status.success(),
-            "{args:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    fn failure(&self, args: &[&str]) -> (i32, String) {
-        let output = self.output(args);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code().unwrap(), text)
-    }
-
-    /// Runs the node until the value is dropped.
-    fn run(&self, address: Option<SocketAddr>, args: &[&str]) -> Running {
-        let mut command = self.nectar(&["run", "--json"]);
-        command.args(args).stdout(Stdio::piped());
-        if let Some(address) = address {
-            let port = address.port().to_string();
-            command.args(["--address", &address.ip().to_string(), "--port", &port]);
-        }
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        let stdout = child.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        let said =
-            serde_json::from_str(&line).unwrap_or_else(|_| panic!("it does not run: {line}"));
-        Running { child, said }
-    }
-}
-
-struct Running {
-    child: Child,
-    said: Value,
-}
-
-impl Running {
-    /// Asks it to end and waits until it has.
-    #[cfg(unix)]
-    fn terminate(mut self) -> std::process::ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").arg(&pid).status().unwrap().success());
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(begun.elapsed() < PATIENCE, "it does not end");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn write_key(path: &PathBuf, label: &str) {
-    let key = key_of(label);
-    let text = serde_json::json!({
-        "nectar_key": 1,
-        "kind": "networking",
-        "public": hex::encode(key.verifying_key().to_bytes()),
-        "seal": null,
-        "secret": hex::encode(key.to_bytes()),
-    });
-    std::fs::write(path, text.to_string()).unwrap();
-    guard(path);
-}
-
-#[cfg(unix)]
-fn guard(path: &Path) {
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(path, mode).unwrap();
-}
-
-#[cfg(not(unix))]
-fn guard(_: &Path) {}
+use serde_json::Value;
+use std::time::Instant;
 
 #[test]
 fn nodes_that_run_answer_the_commands_of_others() {
@@ -230,7 +86,7 @@ fn what_is_wrong_with_ones_own_name_is_not_said_of_the_peers() {
     let network = Network::default().direct("alice").direct("bob");
     let [alice, bob] = ["alice", "bob"].map(|label| Home::new(&network, label));
     let _running = bob.run(Some(network.address("bob")), &["--echo"]);
-    write_key(&alice.directory.path().join("nectar.key"), "mallory");
+    write_key(&alice.path().join("nectar.key"), "mallory");
     for args in [
         &["ping", "bob.nectar"][..],
         &["request", "bob.nectar", "echo.1"],

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod command;
+mod home;
 mod hostile;
 mod lifecycle;
+mod logs;
 mod scenarios;
 mod services;
 mod sockets;

@@ -1,6 +1,7 @@
 //! Nodes with pinned records, each at an address of its own.
 
 use bytes::Bytes;
+use ed25519_dalek::VerifyingKey;
 use node_core::registry::{Host, Record, RegistryConfig};
 use node_native::node::{
     Access, Name, Node, NodeConfig, NodeError, Request, Response, RouterPolicy,
@@ -34,6 +35,12 @@ impl Network {
         self.0
             .push((name(label), nectar_sim::indirect(label, routers)));
         self
+    }
+
+    /// Lets a name have a key of its own choice.
+    pub(crate) fn rekey(&mut self, label: &str, key: &VerifyingKey) {
+        let found = self.0.iter_mut().find(|(known, _)| *known == name(label));
+        found.unwrap().1.key = key.to_bytes();
     }
 
     pub(crate) fn records(&self) -> &[(Name, Record)] {
