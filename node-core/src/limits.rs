@@ -41,7 +41,7 @@ pub struct Limits {
     pub keepalive: Duration,
     /// Pings without an answer after which a pipe is dead. 3.
     pub keepalive_misses: u32,
-    /// Acknowledgements are due after this many bytes. 64 KiB.
+    /// Acknowledgements are due after this many bytes. 256 KiB.
     pub ack_bytes: u64,
     /// Acknowledgements are due after this delay. 20 ms.
     pub ack_delay: Duration,
@@ -93,7 +93,7 @@ impl Default for Limits {
             request_deadline: Duration::from_secs(30),
             keepalive: Duration::from_secs(15),
             keepalive_misses: 3,
-            ack_bytes: 64 << 10,
+            ack_bytes: 256 << 10,
             ack_delay: Duration::from_millis(20),
             rekey_bytes: 1 << 30,
             rekey_after: Duration::from_secs(600),

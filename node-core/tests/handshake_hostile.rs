@@ -333,7 +333,7 @@ fn the_responder_checks_in_the_order_of_the_protocol() {
 }
 
 #[test]
-fn a_signer_that_signs_something_else_is_found_out_before_its_signature_leaves() {
+fn a_signer_that_holds_another_key_is_found_out_before_its_signature_leaves() {
     let (alice, bob) = (Actor::named("alice", 1), Actor::named("bob", 2));
     let (dialling, message1) = alice.dial(&bob, 3);
     let state = responder::start(bob.local(), &message1, [4; 32], NOW).unwrap();
@@ -348,6 +348,17 @@ fn a_signer_that_signs_something_else_is_found_out_before_its_signature_leaves()
     let (dialling, _) = alice.dial(&bob, 3);
     let state = dialling.handle(&message2, NOW).unwrap();
     assert_eq!(code(state.signed(Some([7; 64]))), Code::SignerFailed);
+}
+
+#[test]
+fn what_a_signer_breaks_after_a_good_signature_the_peer_refuses() {
+    let (alice, bob) = (Actor::named("alice", 1), Actor::named("bob", 2));
+    let (dialling, message1) = alice.dial(&bob, 3);
+    bob.answer(&message1, 4).unwrap();
+    let state = responder::start(bob.local(), &message1, [5; 32], NOW).unwrap();
+    let (message2, _) = state.signed([7; 64]).unwrap();
+    let refused = dialling.handle(&message2, NOW).map(drop).unwrap_err();
+    assert_eq!(refused.code, Code::BadSignature);
 }
 
 #[test]

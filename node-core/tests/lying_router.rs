@@ -10,7 +10,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use nectar_sim::{EPOCH_MS, Simulation, direct, indirect, key_of, name};
 use node_core::{
     Code, Instant, Name, Now, Timestamp,
-    channel::{HelloInfo, Identity, Local, responder},
+    channel::{HelloInfo, Identity, Local, SignerTrust, responder},
     node::{Event as NodeEvent, Node, NodeConfig, Output, Pipe},
     session::{Event, Far, Request, Session, SessionConfig, Signal},
     time::Duration,
@@ -99,6 +99,7 @@ impl Theatre {
             hello: HelloInfo::default(),
             registries: [nectar_sim::REGISTRY].into(),
             clock_window: Duration::from_secs(120),
+            signer: SignerTrust::default(),
         };
         let clients = ["alice", "bob", "carol"].map(|label| Client {
             name: name(label),

@@ -1,7 +1,7 @@
 //! The workloads that nectar is measured by, each role in a process of its own over loopback:
 //!
 //! ```text
-//! cargo run --release --example workload [-- --quick]
+//! cargo run --release --example workload [-- [--quick] [--only handshake|serial|pipelined|stream_each|bulk|idle]]
 //! ```
 //!
 //! One JSON line per figure: `peer` is `nectar` (direct) or `nectar-routed` (caller, router, target), `workload` and
@@ -63,6 +63,8 @@ const QUICK: Extent = Extent {
     bulk: 128 << 20,
     idle: 400,
 };
+/// Every workload.
+const ALL: &str = "all";
 /// Through a router, a fifth of the connections says as much.
 const ROUTED_SHARE: usize = 5;
 
@@ -70,15 +72,19 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        [] => coordinate(false),
-        ["--quick"] => coordinate(true),
+        [] => coordinate("full", ALL),
+        ["--quick"] => coordinate("quick", ALL),
+        ["--only", only] => coordinate("full", only),
+        ["--quick", "--only", only] => coordinate("quick", only),
         ["server"] => run(serve(None)),
         ["server", "--router", port] => run(serve(Some(port.parse().unwrap()))),
         ["router"] => run(route()),
-        ["client", quick, port, pid] => run(measure(quick == "quick", port, pid, false)),
-        ["client", quick, port, pid, "--routed"] => run(measure(quick == "quick", port, pid, true)),
+        ["client", extent, only, port, pid] => run(measure(extent, only, port, pid, false)),
+        ["client", extent, only, port, pid, "--routed"] => {
+            run(measure(extent, only, port, pid, true));
+        }
         _ => {
-            eprintln!("usage: workload [--quick]");
+            eprintln!("usage: workload [--quick] [--only WORKLOAD]");
             std::process::exit(2);
         }
     }
@@ -93,15 +99,21 @@ fn run(role: impl Future<Output = ()>) {
 }
 
 /// Starts the roles and lets the client print its figures.
-fn coordinate(quick: bool) {
-    let extent = if quick { "quick" } else { "full" };
+fn coordinate(extent: &str, only: &str) {
     {
         let server = Role::start(&["server"]);
-        Role::client(&["client", extent, &server.port, &server.pid()]);
+        Role::client(&["client", extent, only, &server.port, &server.pid()]);
     }
     let router = Role::start(&["router"]);
     let _server = Role::start(&["server", "--router", &router.port]);
-    Role::client(&["client", extent, &router.port, &router.pid(), "--routed"]);
+    Role::client(&[
+        "client",
+        extent,
+        only,
+        &router.port,
+        &router.pid(),
+        "--routed",
+    ]);
 }
 
 /// A process that ends with this one.
@@ -214,54 +226,72 @@ async fn sink(incoming: IncomingStream) {
     }
 }
 
-async fn measure(quick: bool, port: &str, pid: &str, routed: bool) {
+async fn measure(extent: &str, only: &str, port: &str, pid: &str, routed: bool) {
     let port = port.parse().unwrap();
-    let mut extent = if quick { QUICK } else { FULL };
+    let wanted = |workload| only == ALL || only == workload;
+    let mut extent = if extent == "quick" { QUICK } else { FULL };
     if routed {
         extent.handshakes /= ROUTED_SHARE;
         extent.idle /= ROUTED_SHARE;
     }
     let report = Report(if routed { "nectar-routed" } else { "nectar" });
     let tls = node_native::tls::client_config().unwrap();
+    // Whom callers know, like a record from the chain: made once.
+    let known = if routed {
+        vec![
+            (name("router"), direct("router", port)),
+            (name("server"), behind_router()),
+        ]
+    } else {
+        vec![(name("server"), direct("server", port))]
+    };
     let caller = async |index: usize| {
         let config = config(&format!("caller-{index}"))
             .tls(tls.clone())
             .calls_only();
-        let config = if routed {
-            config
-                .pin(name("router"), direct("router", port))
-                .pin(name("server"), behind_router())
-        } else {
-            config.pin(name("server"), direct("server", port))
-        };
+        let config = known
+            .iter()
+            .cloned()
+            .fold(config, |config, (name, record)| config.pin(name, record));
         let node = Node::start(config).await.unwrap();
         node.connect(&name("server")).await.unwrap();
         node
     };
 
-    let begun = Instant::now();
-    stream::iter(0..extent.handshakes)
-        .for_each_concurrent(CONCURRENT, |index| {
-            let caller = &caller;
-            async move { drop(caller(index).await) }
-        })
-        .await;
-    report.rate("handshake", extent.handshakes, begun);
+    if wanted("handshake") {
+        let begun = Instant::now();
+        stream::iter(0..extent.handshakes)
+            .for_each_concurrent(CONCURRENT, |index| {
+                let caller = &caller;
+                async move { drop(caller(index).await) }
+            })
+            .await;
+        report.rate("handshake", extent.handshakes, begun);
+    }
 
     let node = caller(extent.handshakes).await;
-    serial(&node, extent, report).await;
-    pipelined(&node, extent, report).await;
-    stream_each(&node, extent, report).await;
-    bulk(&node, extent, report).await;
-
-    let before = resident_kib(pid);
-    let mut held = Vec::with_capacity(extent.idle);
-    for index in 0..extent.idle {
-        held.push(caller(extent.handshakes + 1 + index).await);
+    if wanted("serial") {
+        serial(&node, extent, report).await;
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let growth = (resident_kib(pid) - before) / extent.idle as f64;
-    report.figure("idle.rss", growth, "KiB/conn");
+    if wanted("pipelined") {
+        pipelined(&node, extent, report).await;
+    }
+    if wanted("stream_each") {
+        stream_each(&node, extent, report).await;
+    }
+    if wanted("bulk") {
+        bulk(&node, extent, report).await;
+    }
+    if wanted("idle") {
+        let before = resident_kib(pid);
+        let mut held = Vec::with_capacity(extent.idle);
+        for index in 0..extent.idle {
+            held.push(caller(extent.handshakes + 1 + index).await);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let growth = (resident_kib(pid) - before) / extent.idle as f64;
+        report.figure("idle.rss", growth, "KiB/conn");
+    }
 }
 
 async fn serial(node: &Node, extent: Extent, report: Report) {

@@ -134,7 +134,7 @@ impl Dialer {
         let (stream, scheme) = if routing.wss {
             (self.secure(&routing.host, stream).await?, "wss")
         } else {
-            (Stream::Plain(stream), "ws")
+            (Stream::plain(stream), "ws")
         };
         upgrade(
             stream,
@@ -182,7 +182,7 @@ impl Dialer {
             .connect(name, stream)
             .await
             .map_err(failed)?;
-        Ok(Stream::Tls(Box::new(stream.into())))
+        Ok(Stream::tls(stream.into()))
     }
 }
 

@@ -38,27 +38,103 @@ pub fn socket_config(read_buffer: usize) -> WebSocketConfig {
         .max_frame_size(Some(MESSAGE_MAX))
 }
 
+/// Bytes read at once while a peer sends faster than we read.
+const AHEAD: usize = 64 << 10;
+
 /// TCP, with or without TLS over it.
+///
+/// Whoever reads from it may ask for little at a time, so that idle connections stay small. When more keeps coming than
+/// was asked for, it reads ahead; a buffer for that exists only as long as it is of use.
 #[derive(Debug)]
-pub enum Stream {
-    /// Plain TCP.
+pub struct Stream {
+    transport: Transport,
+    /// The last read filled all that it was given: there is probably more.
+    busy: bool,
+    ahead: Option<Ahead>,
+}
+
+#[derive(Debug)]
+enum Transport {
     Plain(TcpStream),
-    /// TLS over TCP. Boxed: its state is a hundred times as large as a TCP stream's.
+    /// Boxed: its state is a hundred times as large as a TCP stream's.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// Bytes that were read ahead of their asking.
+#[derive(Debug)]
+struct Ahead {
+    bytes: Box<[u8]>,
+    taken: usize,
+    filled: usize,
+}
+
+impl Ahead {
+    fn new() -> Self {
+        Self {
+            bytes: vec![0; AHEAD].into(),
+            taken: 0,
+            filled: 0,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.taken == self.filled
+    }
+
+    fn hand_out(&mut self, buf: &mut ReadBuf<'_>) {
+        let length = buf.remaining().min(self.filled - self.taken);
+        buf.put_slice(&self.bytes[self.taken..self.taken + length]);
+        self.taken += length;
+    }
+
+    /// Reads while nothing is left from the last time.
+    fn refill(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut space = ReadBuf::new(&mut self.bytes);
+        let read = transport.poll_read(cx, &mut space);
+        (self.taken, self.filled) = (0, space.filled().len());
+        read
+    }
+}
+
 impl Stream {
+    /// Plain TCP.
+    pub fn plain(stream: TcpStream) -> Self {
+        Self::new(Transport::Plain(stream))
+    }
+
+    /// TLS over TCP.
+    pub fn tls(stream: TlsStream<TcpStream>) -> Self {
+        Self::new(Transport::Tls(Box::new(stream)))
+    }
+
+    fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            busy: false,
+            ahead: None,
+        }
+    }
+
     /// The TCP stream beneath.
     pub fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+        match &self.transport {
+            Transport::Plain(stream) => stream,
+            Transport::Tls(stream) => stream.get_ref().0,
         }
     }
 
     /// Whether TLS protects the transport.
     pub const fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
+        matches!(self.transport, Transport::Tls(_))
+    }
+}
+
+impl Transport {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        }
     }
 }
 
@@ -68,10 +144,36 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        let Self {
+            transport,
+            busy,
+            ahead,
+        } = self.get_mut();
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
         }
+        if !*busy && ahead.is_none() {
+            let before = buf.remaining();
+            let read = transport.poll_read(cx, buf);
+            *busy = buf.remaining() == 0 && before < AHEAD;
+            return read;
+        }
+        let buffer = ahead.get_or_insert_with(Ahead::new);
+        if buffer.is_empty() {
+            let read = buffer.refill(transport, cx);
+            if !matches!(read, Poll::Ready(Ok(()))) {
+                (*busy, *ahead) = (false, None);
+                return read;
+            }
+        }
+        buffer.hand_out(buf);
+        if buffer.is_empty() {
+            *busy = buffer.filled == AHEAD;
+            if !*busy {
+                *ahead = None;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -81,23 +183,23 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }
 
@@ -106,16 +208,57 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+        match &self.transport {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    #[tokio::test]
+    async fn what_was_read_ahead_comes_in_order_and_leaves_no_buffer_behind() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let mut stream = Stream::plain(listener.accept().await.unwrap().0);
+        let sent: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+        let bytes = sent.clone();
+        let sending = tokio::spawn(async move {
+            sender.write_all(&bytes).await.unwrap();
+            sender
+        });
+        let (mut received, mut read_ahead) = (Vec::new(), false);
+        let mut buffer = [0; READ_BUFFER];
+        while received.len() < sent.len() {
+            let length = stream.read(&mut buffer).await.unwrap();
+            received.extend_from_slice(&buffer[..length]);
+            read_ahead |= stream.ahead.is_some();
+        }
+        assert!(received == sent && read_ahead);
+
+        let mut sender = sending.await.unwrap();
+        sender.write_all(b"little").await.unwrap();
+        let length = stream.read(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..length], b"little");
+        assert!(stream.ahead.is_none(), "an idle connection is small again");
+        drop(sender);
+        assert_eq!(stream.read(&mut buffer).await.unwrap(), 0);
     }
 }

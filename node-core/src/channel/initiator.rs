@@ -149,7 +149,8 @@ impl AwaitSignature {
     /// Completes message 3; records may follow it at once.
     ///
     /// # Errors
-    /// [`Code::SignerFailed`] when the signature is missing or does not verify under our own key.
+    /// [`Code::SignerFailed`] when the signature is missing, or when a signer that has not yet made a good signature makes
+    /// one that does not verify under our own key.
     pub fn signed(self, signature: Option<[u8; 64]>) -> Result<(Vec<u8>, Channel), HandshakeError> {
         let Self {
             local,
@@ -159,17 +160,16 @@ impl AwaitSignature {
             request,
             signer,
         } = self;
-        let signature = match &signer {
-            Signer::Named(_) => signature.ok_or(Code::SignerFailed)?,
-            Signer::Guest(secret) => crypto::sign(secret, &request.message()),
-        };
-        statement::attest(
-            &mut symmetric,
-            &request,
-            &signer.key(),
-            &signature,
-            &mut message,
-        )?;
+        match &signer {
+            Signer::Named(_) => {
+                let signature = signature.ok_or(Code::SignerFailed)?;
+                statement::attest(&mut symmetric, &request, &local, &signature, &mut message)?;
+            }
+            Signer::Guest(secret) => {
+                let signature = crypto::sign(secret, &request.message());
+                symmetric.encrypt_and_hash(&signature, &mut message);
+            }
+        }
         Ok((
             message,
             Channel::new(Role::Initiator, peer, &local, symmetric),

@@ -40,6 +40,7 @@ use crate::{
 };
 use alloc::sync::Arc;
 use bytes::BytesMut;
+use core::sync::atomic::{AtomicBool, Ordering};
 use records::{Opener, Sealer};
 use symmetric::SymmetricState;
 
@@ -85,6 +86,24 @@ pub struct Local {
     pub registries: Arc<[RegistryId]>,
     /// Greatest distance of the peer's clock from ours, inclusive, either way.
     pub clock_window: Duration,
+    /// Whether our signer has shown that it holds our key.
+    pub signer: SignerTrust,
+}
+
+/// Whether a signer has made a signature that verifies under our key. One that holds another key is found at its first
+/// signature; after a good one its signatures go out unverified, as peers verify them anyway.
+/// Clones share what was learned.
+#[derive(Clone, Debug, Default)]
+pub struct SignerTrust(Arc<AtomicBool>);
+
+impl SignerTrust {
+    fn is_known(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn know(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Local {

@@ -83,7 +83,8 @@ impl AwaitSignature {
     /// Completes message 2.
     ///
     /// # Errors
-    /// [`Code::SignerFailed`] when the signature does not verify under our own key.
+    /// [`Code::SignerFailed`] when a signer that has not yet made a good signature makes one that does not verify under
+    /// our own key.
     pub fn signed(self, signature: [u8; 64]) -> Result<(Vec<u8>, AwaitMessage3), HandshakeError> {
         let Self {
             local,
@@ -92,13 +93,7 @@ impl AwaitSignature {
             mut message,
             request,
         } = self;
-        statement::attest(
-            &mut symmetric,
-            &request,
-            &local.identity.key,
-            &signature,
-            &mut message,
-        )?;
+        statement::attest(&mut symmetric, &request, &local, &signature, &mut message)?;
         Ok((
             message,
             AwaitMessage3 {

@@ -74,15 +74,19 @@ pub(super) fn state(
 }
 
 /// Appends `ENC(sig)`. Whatever made the signature is outside of this crate, and a wrong one would make the peer count a
-/// forgery against us: it is verified first.
+/// forgery against us: until the signer has shown once that it holds our key, what it made is verified.
 pub(super) fn attest(
     symmetric: &mut SymmetricState,
     request: &SignRequest,
-    key: &[u8; 32],
+    local: &Local,
     signature: &[u8; 64],
     message: &mut Vec<u8>,
 ) -> Result<(), HandshakeError> {
-    crypto::verify(key, &request.message(), signature).map_err(|_| Code::SignerFailed)?;
+    if !local.signer.is_known() {
+        crypto::verify(&local.identity.key, &request.message(), signature)
+            .map_err(|_| Code::SignerFailed)?;
+        local.signer.know();
+    }
     symmetric.encrypt_and_hash(signature, message);
     Ok(())
 }

@@ -26,7 +26,7 @@ pub use output::{
 
 use crate::{
     Code, Limits, Name, Now, RegistryId,
-    channel::{HelloInfo, Local, UserAgent},
+    channel::{HelloInfo, Local, SignerTrust, UserAgent},
     registry::{EndpointHealth, FetchFailure, FetchId, NameParseError, Resolver},
     sorted::Map,
     time::{Duration, Instant},
@@ -119,6 +119,7 @@ impl<T> Node<T> {
             },
             registries,
             clock_window: config.limits.clock_window,
+            signer: SignerTrust::default(),
         };
         let config = Arc::new(config);
         Ok(Self {

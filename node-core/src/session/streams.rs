@@ -316,7 +316,8 @@ impl SendHalf {
         };
         self.queued -= data.len();
         self.sent += data.len() as u64;
-        if self.queued < STREAM_BUFFER {
+        // Half of the room at once: a writer woken for every record would cost more than the record.
+        if self.queued <= STREAM_BUFFER / 2 {
             self.wake();
         }
         Some(data)

@@ -12,7 +12,8 @@ pub mod stranger;
 use node_core::{
     Code, Label, Name, RegistryId, Timestamp,
     channel::{
-        Channel, HandshakeError, HelloInfo, Identity, Local, SignRequest, initiator, responder,
+        Channel, HandshakeError, HelloInfo, Identity, Local, SignRequest, SignerTrust, initiator,
+        responder,
     },
     crypto,
 };
@@ -52,6 +53,7 @@ impl Actor {
                 },
                 registries: [REGISTRY].into(),
                 clock_window: WINDOW,
+                signer: SignerTrust::default(),
             },
             secret,
         }

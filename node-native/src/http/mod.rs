@@ -226,14 +226,14 @@ impl Server {
                 tracing::debug!(%peer, %error, "TCP_NODELAY");
             }
             let stream = match acceptor {
-                None => Stream::Plain(stream),
+                None => Stream::plain(stream),
                 Some(acceptor) => match tokio::time::timeout(
                     context.listen.header_timeout,
                     acceptor.accept(stream),
                 )
                 .await
                 {
-                    Ok(Ok(stream)) => Stream::Tls(Box::new(stream.into())),
+                    Ok(Ok(stream)) => Stream::tls(stream.into()),
                     Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS"),
                     Err(_) => return tracing::debug!(%peer, "no TLS handshake in time"),
                 },
