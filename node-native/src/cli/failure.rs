@@ -99,6 +99,13 @@ impl From<ResolveError> for Failure {
     fn from(error: ResolveError) -> Self {
         match error.code {
             Code::NameUnknown => Self::unknown(error.to_string()),
+            Code::WrongChain => Self::usage(format!(
+                "{error}: correct chain_id (--chain-id), or give an endpoint of that chain with rpcs (--rpc)"
+            )),
+            Code::NotARegistry => Self::usage(format!("{error}: correct contract (--contract)")),
+            Code::RpcInvalid => Self::failed(format!(
+                "{error}: either contract (--contract) is not a nectar registry, or the endpoint is broken"
+            )),
             _ => Self::failed(error.to_string()),
         }
     }

@@ -12,6 +12,7 @@ mod echo;
 mod failure;
 mod keygen;
 mod output;
+mod own;
 mod ping;
 mod record;
 mod register;

@@ -1,6 +1,9 @@
 //! `nectar run` itself: a node until it is told to stop.
 
-use super::{Context, Failure, echo};
+use super::{
+    Context, Failure, echo,
+    own::{self, Fault, Own},
+};
 use crate::{
     chain::{self, Chain, ChainError},
     config::Config,
@@ -18,12 +21,13 @@ pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     let site = site(&config).await?;
     let page = site.page.as_ref().map(|page| page.hash().to_owned());
     // Held until the end: two processes with one key would take each other's place at every router.
-    let (identity, _lock) = match &config.node.name {
+    let (identity, own, _lock) = match &config.node.name {
         Some(_) => {
             let (key, lock) = own_key(&config)?;
-            (NodeConfig::from_file(&config, key), Some(lock))
+            let own = Own::new(key.verifying_key().to_bytes());
+            (NodeConfig::from_file(&config, key), Some(own), Some(lock))
         }
-        None => (NodeConfig::guest_from_file(&config), None),
+        None => (NodeConfig::guest_from_file(&config), None, None),
     };
     let mut node_config = identity.site(site);
     if echo {
@@ -67,7 +71,7 @@ pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
                 result.map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))?;
                 break;
             }
-            Some(event) = events.next() => tell(&node, &event),
+            Some(event) = events.next() => tell(&node, own.as_ref(), &event),
         }
     }
     tracing::info!("saying goodbye");
@@ -156,8 +160,9 @@ async fn offered(config: &Config, name: &Name) -> Result<Option<PublicRouter>, C
 }
 
 /// Tells the operator what happens, with the remedy where there is one.
-fn tell(node: &Node, event: &Event) {
+fn tell(node: &Node, own: Option<&Own>, event: &Event) {
     let shown = |name: &Name| node.display_name(name);
+    let me = || node.name().map(shown).unwrap_or_default();
     match event {
         Event::Peer {
             name,
@@ -175,22 +180,35 @@ fn tell(node: &Node, event: &Event) {
                     route: Route::Via(hop),
                     ..
                 } => tracing::info!("{who} is online, through {}", shown(hop)),
-                PeerState::Offline { reason, .. } if *router => {
-                    tracing::warn!("the router {who} is offline: {reason}");
-                }
-                PeerState::Offline { reason, .. } => tracing::info!("{who} is offline: {reason}"),
+                PeerState::Offline { reason, .. } => match own {
+                    Some(own) if own::may_be_ours(*reason) => {
+                        let (node, own) = (node.clone(), own.clone());
+                        let (me, router, reason) = (me(), *router, *reason);
+                        tokio::spawn(async move {
+                            match own.fault(&node).await {
+                                Some(fault) => {
+                                    tracing::error!("{who} refuses this node: {}", fault.told(&me));
+                                }
+                                None => offline(&who, router, reason),
+                            }
+                        });
+                    }
+                    _ => offline(&who, *router, *reason),
+                },
             }
         }
         Event::Reachable(true) => tracing::info!("others can reach this node"),
         Event::Reachable(false) => tracing::warn!("nobody can reach this node at the moment"),
         Event::Identity(code) => {
-            let remedy = match code {
-                Code::NameUnknown => ": run `nectar register`",
-                Code::KeyMismatch => ": run `nectar record rotate` with this node's key",
-                Code::Superseded => ": one name, one node; stop the other one and start this again",
-                _ => "",
+            let why = match code {
+                Code::NameUnknown => Fault::Unregistered.told(&me()),
+                Code::KeyMismatch => Fault::OtherKey.told(&me()),
+                Code::Superseded => {
+                    format!("{code}: one name, one node; stop the other one and start this again")
+                }
+                _ => code.to_string(),
             };
-            tracing::error!("this node's own name cannot be used: {code}{remedy}");
+            tracing::error!("this node's own name cannot be used: {why}");
         }
         Event::Misbehaved { name, code } => {
             let who = name.as_ref().map_or_else(|| "a stranger".into(), shown);
@@ -200,6 +218,14 @@ fn tell(node: &Node, event: &Event) {
             tracing::info!("the record of {} changed", shown(&resolved.name));
         }
         Event::Latency { .. } | Event::Attempt { .. } => {}
+    }
+}
+
+fn offline(who: &str, router: bool, reason: Code) {
+    if router {
+        tracing::warn!("the router {who} is offline: {reason}");
+    } else {
+        tracing::info!("{who} is offline: {reason}");
     }
 }
 

@@ -1,6 +1,10 @@
 //! `nectar send` and `nectar request`: one operation with one peer.
 
-use super::{CallerArgs, Context, Failure, MessageArgs, serve};
+use super::{
+    CallerArgs, Context, Failure, MessageArgs,
+    own::{self, Fault},
+    serve,
+};
 use crate::{
     config::Config,
     node::{Code, Name, Node, NodeConfig, NodeError, Request, Response},
@@ -110,8 +114,15 @@ impl Caller {
     /// In words, why `to` was not reached. What others refuse about our own name has the same codes as what we find
     /// wrong with theirs, and would read as if theirs were meant.
     pub(super) async fn failure(&self, error: NodeError, to: &Name) -> Failure {
-        let own = match (self.node.name(), self.key, error.reason()) {
-            (Some(own), Some(key), Code::NameUnknown | Code::KeyMismatch) if own != to => {
+        if let Code::HostingRefused | Code::NotHosted = error.reason() {
+            let shown = self.node.display_name(to);
+            return Failure::failed(format!(
+                "{error}: the owner of {shown} lists a router that does with `nectar record update {shown} --router …`, \
+                 or the router's operator lets it in with router.host"
+            ));
+        }
+        let own = match (self.node.name(), self.key) {
+            (Some(own), Some(key)) if own != to && own::may_be_ours(error.reason()) => {
                 Some((own, key))
             }
             _ => None,
@@ -124,12 +135,12 @@ impl Caller {
             return error.into();
         }
         let shown = self.node.display_name(own);
-        let remedy = match self.node.resolve(own, true).await {
-            Err(own) if own.code == Code::NameUnknown => format!("run `nectar register {shown}`"),
-            Ok(found) if found.record.key != key => {
+        let remedy = match own::fault(&self.node, key).await {
+            Ok(Some(Fault::Unregistered)) => format!("run `nectar register {shown}`"),
+            Ok(Some(Fault::OtherKey)) => {
                 format!("it has another key, run `nectar record rotate {shown}`")
             }
-            Ok(_) if error.reason() == Code::NameUnknown => {
+            Ok(None) if error.reason() == Code::NameUnknown => {
                 "it was not yet when they last looked, try again in 15 s".into()
             }
             _ => return error.into(),

@@ -8,11 +8,11 @@ use std::{
 };
 
 /// Runs `nectar` in `dir` with an environment of its own.
-fn nectar(dir: &Path, args: &[&str]) -> Output {
+pub(crate) fn nectar(dir: &Path, args: &[&str]) -> Output {
     nectar_with(dir, args, &[])
 }
 
-fn nectar_with(dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Output {
+pub(crate) fn nectar_with(dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_nectar"))
         .args(args)
         .current_dir(dir)
@@ -23,7 +23,7 @@ fn nectar_with(dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Output 
         .unwrap()
 }
 
-fn json(output: &Output) -> Value {
+pub(crate) fn json(output: &Output) -> Value {
     assert!(
         output.status.success(),
         "{}",
@@ -33,7 +33,7 @@ fn json(output: &Output) -> Value {
 }
 
 /// A configuration under which `alice.nectar` has this key, without any chain.
-fn pinned(key: &Value) -> String {
+pub(crate) fn pinned(key: &Value) -> String {
     format!(
         "[node]\nname = \"alice.nectar\"\n[[registry]]\ntld = \"nectar\"\nchain_id = 1\n\
          contract = \"0x5FbDB2315678afecb367f032d93F642f64180aa3\"\n\
@@ -42,7 +42,7 @@ fn pinned(key: &Value) -> String {
 }
 
 /// The exit code and what was said to whoever looks.
-fn failure(output: &Output) -> (i32, String) {
+pub(crate) fn failure(output: &Output) -> (i32, String) {
     assert!(
         output.stdout.is_empty(),
         "{}",
@@ -100,141 +100,6 @@ fn keys_are_made_once_sealed_or_unencrypted() {
         nectar_with(dir, &check, &[("NECTAR_PASSPHRASE_FILE", "pass")])
             .status
             .success()
-    );
-}
-
-#[test]
-fn mistakes_on_the_command_line_are_answered_with_what_to_do() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    std::fs::write(dir.join("named.toml"), pinned(&"d7".repeat(32).into())).unwrap();
-    std::fs::write(dir.join("bad.toml"), "[listen]\nprot = 1\n").unwrap();
-    let registry = [
-        "--contract",
-        "0x5FbDB2315678afecb367f032d93F642f64180aa3",
-        "--chain-id",
-        "31337",
-        "--rpc",
-        "http://127.0.0.1:1",
-    ];
-    let cases: [(&[&str], i32, &str); 14] = [
-        (
-            &["resolv", "a.nectar"],
-            2,
-            "similar subcommand exists: 'resolve'",
-        ),
-        (&["resolve", "alice.nectar", "--jsn"], 2, "'--json'"),
-        (&["resolve"], 2, "<NAME>"),
-        (
-            &["resolve", "alice.nectar"],
-            2,
-            "add a [[registry]] to nectar.toml",
-        ),
-        (
-            &["resolve", "alice.nectar", "--rpc", "ftp://x"],
-            2,
-            "not an http or https URL",
-        ),
-        (
-            &[
-                "resolve",
-                "alice.nectar",
-                "--contract",
-                "0x12",
-                "--chain-id",
-                "1",
-            ],
-            2,
-            "0x and 40 hex digits",
-        ),
-        (
-            &["resolve", "alice.nectar", "--chain-id", "1"],
-            2,
-            "--contract",
-        ),
-        (&["run", "--check", "--port", "http"], 2, "--port: \"http\""),
-        (
-            &["--config", "bad.toml", "run", "--check"],
-            2,
-            "bad.toml:2: unknown field `prot`",
-        ),
-        (
-            &["--config", "none.toml", "run", "--check"],
-            2,
-            "none.toml: cannot be read",
-        ),
-        (
-            &["--set", "listen.port", "run", "--check"],
-            2,
-            "--set section.key=value",
-        ),
-        (
-            &["--config", "named.toml", "run", "--check"],
-            2,
-            "there is no key file nectar.key: create one with `nectar keygen --out nectar.key`",
-        ),
-        (
-            &["register", "alice.nectar", "--host", "192.0.2.1"],
-            2,
-            "--port",
-        ),
-        (
-            &["register", "alice.nectar", "--host", "1", "--port", "1"],
-            2,
-            "does not end in a number",
-        ),
-    ];
-    for (args, exit, says) in cases {
-        let (found, text) = failure(&nectar(dir, args));
-        assert_eq!(found, exit, "{args:?}: {text}");
-        assert!(text.contains(says), "{args:?}: {text}");
-    }
-    for (name, says) in [
-        ("al.nectar", "at least 3"),
-        ("Alice.nectar", "'A' is not allowed"),
-        ("alice", "with its ending"),
-    ] {
-        let args = [&["resolve", name, "--json"], &registry[..]].concat();
-        let (exit, text) = failure(&nectar(dir, &args));
-        let error: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((exit, &error["error"]["exit"]), (2, &2.into()));
-        assert!(
-            error["error"]["message"].as_str().unwrap().contains(says),
-            "{text}"
-        );
-    }
-    let (exit, text) = failure(&nectar(
-        dir,
-        &[&["resolve", "alice.nectar"], &registry[..]].concat(),
-    ));
-    assert!(
-        exit == 1 && text.contains("does not answer") && text.contains("127.0.0.1"),
-        "{exit} {text}"
-    );
-    let (exit, text) = failure(&nectar(dir, &["status", "--port", "1"]));
-    assert!(exit == 1 && text.contains("is it running"), "{exit} {text}");
-}
-
-#[cfg(unix)]
-#[test]
-fn a_key_that_others_can_read_is_refused_with_the_remedy() {
-    use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::tempdir().unwrap();
-    json(&nectar(dir.path(), &["keygen", "--json", "--unencrypted"]));
-    std::fs::write(
-        dir.path().join("nectar.toml"),
-        pinned(&"d7".repeat(32).into()),
-    )
-    .unwrap();
-    std::fs::set_permissions(
-        dir.path().join("nectar.key"),
-        std::fs::Permissions::from_mode(0o644),
-    )
-    .unwrap();
-    let (exit, text) = failure(&nectar(dir.path(), &["run", "--check"]));
-    assert!(
-        exit == 2 && text.contains("chmod 600 nectar.key"),
-        "{exit} {text}"
     );
 }
 

@@ -3,5 +3,6 @@
 mod chain;
 mod cli;
 mod http;
+mod mistakes;
 mod rpc;
 mod support;

@@ -52,6 +52,15 @@ impl Home {
         Self { directory }
     }
 
+    /// A node that pins nothing, and reads the chain at `rpc`.
+    pub(crate) fn on_chain(label: &str, rpc: &str) -> Self {
+        let home = Self::new(&Network::default(), label);
+        let path = home.path().join("nectar.toml");
+        let text = std::fs::read_to_string(&path).unwrap() + &format!("rpcs = [\"{rpc}\"]\n");
+        std::fs::write(path, text).unwrap();
+        home
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }

@@ -79,6 +79,11 @@ impl Sockets {
         }
     }
 
+    /// The endpoint that shows the chain.
+    pub(crate) fn rpc(&self) -> &str {
+        &self.rpc
+    }
+
     fn node(&self, node: NodeId) -> &Node {
         self.nodes[node].node.as_ref().expect("it was not killed")
     }

@@ -1,0 +1,208 @@
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use crate::{
+    cli::{failure, json, nectar, nectar_with, pinned},
+    support::{Anvil, KEYS, deploy, guarded},
+};
+use serde_json::Value;
+
+#[test]
+fn mistakes_on_the_command_line_are_answered_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::write(dir.join("named.toml"), pinned(&"d7".repeat(32).into())).unwrap();
+    std::fs::write(dir.join("bad.toml"), "[listen]\nprot = 1\n").unwrap();
+    let registry = [
+        "--contract",
+        "0x5FbDB2315678afecb367f032d93F642f64180aa3",
+        "--chain-id",
+        "31337",
+        "--rpc",
+        "http://127.0.0.1:1",
+    ];
+    std::fs::write(dir.join("torn.toml"), "[node]\nname = \"alice.nectar\n").unwrap();
+    let cases: [(&[&str], i32, &str); 15] = [
+        (
+            &["--config", "torn.toml", "run", "--check"],
+            2,
+            "torn.toml:2:",
+        ),
+        (
+            &["resolv", "a.nectar"],
+            2,
+            "similar subcommand exists: 'resolve'",
+        ),
+        (&["resolve", "alice.nectar", "--jsn"], 2, "'--json'"),
+        (&["resolve"], 2, "<NAME>"),
+        (
+            &["resolve", "alice.nectar"],
+            2,
+            "add a [[registry]] to nectar.toml",
+        ),
+        (
+            &["resolve", "alice.nectar", "--rpc", "ftp://x"],
+            2,
+            "not an http or https URL",
+        ),
+        (
+            &[
+                "resolve",
+                "alice.nectar",
+                "--contract",
+                "0x12",
+                "--chain-id",
+                "1",
+            ],
+            2,
+            "0x and 40 hex digits",
+        ),
+        (
+            &["resolve", "alice.nectar", "--chain-id", "1"],
+            2,
+            "--contract",
+        ),
+        (&["run", "--check", "--port", "http"], 2, "--port: \"http\""),
+        (
+            &["--config", "bad.toml", "run", "--check"],
+            2,
+            "bad.toml:2: unknown field `prot`",
+        ),
+        (
+            &["--config", "none.toml", "run", "--check"],
+            2,
+            "none.toml: cannot be read",
+        ),
+        (
+            &["--set", "listen.port", "run", "--check"],
+            2,
+            "--set section.key=value",
+        ),
+        (
+            &["--config", "named.toml", "run", "--check"],
+            2,
+            "there is no key file nectar.key: create one with `nectar keygen --out nectar.key`",
+        ),
+        (
+            &["register", "alice.nectar", "--host", "192.0.2.1"],
+            2,
+            "--port",
+        ),
+        (
+            &["register", "alice.nectar", "--host", "1", "--port", "1"],
+            2,
+            "does not end in a number",
+        ),
+    ];
+    for (args, exit, says) in cases {
+        let (found, text) = failure(&nectar(dir, args));
+        assert_eq!(found, exit, "{args:?}: {text}");
+        assert!(text.contains(says), "{args:?}: {text}");
+    }
+    for (name, says) in [
+        ("al.nectar", "at least 3"),
+        ("Alice.nectar", "'A' is not allowed"),
+        ("alice", "with its ending"),
+    ] {
+        let args = [&["resolve", name, "--json"], &registry[..]].concat();
+        let (exit, text) = failure(&nectar(dir, &args));
+        let error: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((exit, &error["error"]["exit"]), (2, &2.into()));
+        assert!(
+            error["error"]["message"].as_str().unwrap().contains(says),
+            "{text}"
+        );
+    }
+    let (exit, text) = failure(&nectar(
+        dir,
+        &[&["resolve", "alice.nectar"], &registry[..]].concat(),
+    ));
+    assert!(
+        exit == 1 && text.contains("does not answer") && text.contains("127.0.0.1"),
+        "{exit} {text}"
+    );
+    let (exit, text) = failure(&nectar(dir, &["status", "--port", "1"]));
+    assert!(exit == 1 && text.contains("is it running"), "{exit} {text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_that_others_can_read_is_refused_with_the_remedy() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    json(&nectar(dir.path(), &["keygen", "--json", "--unencrypted"]));
+    std::fs::write(
+        dir.path().join("nectar.toml"),
+        pinned(&"d7".repeat(32).into()),
+    )
+    .unwrap();
+    std::fs::set_permissions(
+        dir.path().join("nectar.key"),
+        std::fs::Permissions::from_mode(0o644),
+    )
+    .unwrap();
+    let (exit, text) = failure(&nectar(dir.path(), &["run", "--check"]));
+    assert!(
+        exit == 2 && text.contains("chmod 600 nectar.key"),
+        "{exit} {text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_chain_and_what_is_no_registry_are_told_apart_with_what_to_do() {
+    let anvil = Anvil::start();
+    let registry = deploy(&anvil, 0).await;
+    let dir = tempfile::tempdir().unwrap();
+    guarded(&dir.path().join("wallet"), KEYS[0]);
+    json(&nectar(dir.path(), &["keygen", "--json", "--unencrypted"]));
+    let contract = format!("0x{}", hex::encode(registry.id.contract));
+    // The contract that deterministic deployments use; anvil has it from the start.
+    let other = "0x4e59b44847b379578588920ca78fbf26c0b4956c";
+    let nobody = format!("0x{}", "11".repeat(20));
+    for (contract, chain, expected) in [
+        (
+            &*contract,
+            "1",
+            [
+                (2, "serves chain 31337, not 1: correct chain_id"),
+                (2, "correct chain_id"),
+            ],
+        ),
+        (
+            other,
+            "31337",
+            [
+                (1, "(--contract) is not a nectar registry"),
+                (2, "is not a nectar registry"),
+            ],
+        ),
+        (
+            &*nobody,
+            "31337",
+            [
+                (2, "correct contract (--contract)"),
+                (2, "there is no contract at"),
+            ],
+        ),
+    ] {
+        for (command, (exit, says)) in ["resolve", "register"].into_iter().zip(expected) {
+            let (found, text) = failure(&nectar_with(
+                dir.path(),
+                &[
+                    command,
+                    "alice.nectar",
+                    "--contract",
+                    contract,
+                    "--chain-id",
+                    chain,
+                    "--rpc",
+                    &anvil.url,
+                ],
+                &[("NECTAR_WALLET_KEY_FILE", "wallet")],
+            ));
+            assert!(
+                found == exit && text.contains(says),
+                "{command}: {found} {text}"
+            );
+        }
+    }
+}
