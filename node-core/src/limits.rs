@@ -24,6 +24,12 @@ pub struct Limits {
     pub inbox_bytes: u64,
     /// Plaintext kept until the peer acknowledges it, in bytes per session. 4 MiB.
     pub retained_bytes: usize,
+    /// How long a session waits for another pipe when it has lost its own. 60 s.
+    pub session_kept: Duration,
+    /// Sessions that wait so, in all. 256; one more ends the one that has waited longest.
+    pub parked_sessions: usize,
+    /// What they hold together, in bytes. 64 MiB; beyond that the largest ends.
+    pub parked_bytes: usize,
     /// What an application may queue towards one peer beyond credit, in bytes. 32 MiB.
     pub outbox_bytes: usize,
     /// Receive window of a stream, in bytes. 1 MiB, reserved when the application accepts the stream.
@@ -85,6 +91,9 @@ impl Default for Limits {
             message_bytes: 16 << 20,
             inbox_bytes: 1 << 20,
             retained_bytes: 4 << 20,
+            session_kept: Duration::from_secs(60),
+            parked_sessions: 256,
+            parked_bytes: 64 << 20,
             outbox_bytes: 32 << 20,
             stream_window: 1 << 20,
             stream_initial: 16 << 10,

@@ -420,7 +420,7 @@ impl Attack {
 
     fn ended(&self) -> Option<Code> {
         self.events.iter().find_map(|event| match event {
-            Event::Ended { code, .. } => Some(*code),
+            Event::Ended { code, .. } | Event::Lost(code) => Some(*code),
             _ => None,
         })
     }

@@ -307,14 +307,23 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
             Code::FrameUnexpected,
         ),
         (
-            "a circuit's number left out",
-            vec![Frame::Open {
-                cid: 4,
-                window: 0,
-                hide: false,
-                to: name_of_bob.clone(),
-                first: data.clone(),
-            }],
+            "a circuit's number that comes after a higher one",
+            vec![
+                Frame::Open {
+                    cid: 4,
+                    window: 0,
+                    hide: false,
+                    to: name_of_bob.clone(),
+                    first: data.clone(),
+                },
+                Frame::Open {
+                    cid: 2,
+                    window: 0,
+                    hide: false,
+                    to: name_of_bob.clone(),
+                    first: data.clone(),
+                },
+            ],
             Code::FrameUnexpected,
         ),
         (
@@ -696,7 +705,11 @@ fn silence_is_noticed_by_the_listening_side_and_then_by_the_other() {
             .iter()
             .filter(|frame| matches!(frame, Frame::Ping(_)))
             .count();
-        if duel.session.is_ended() {
+        if duel
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Lost(Code::KeepaliveTimeout)))
+        {
             ended = Some(second);
             break;
         }

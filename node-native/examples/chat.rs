@@ -49,6 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Some(Event::Peer { name, state, .. }) if name == to => match state {
                     PeerState::Online { .. } => println!("* online"),
                     PeerState::Connecting => println!("* connecting"),
+                    PeerState::Interrupted { .. } => println!("* interrupted"),
                     PeerState::Offline { reason, .. } => println!("* offline: {reason}"),
                 },
                 Some(_) => {}

@@ -56,7 +56,8 @@ export interface ResolvedRecord {
 
 export interface PeerState {
   name: string;
-  state: "connecting" | "online" | "offline";
+  /** "interrupted": the connection broke; what is under way goes on as soon as there is another. */
+  state: "connecting" | "online" | "interrupted" | "offline";
   /** "direct", or "via " and the router's name. */
   route?: string;
   latencyMs?: number;
@@ -66,7 +67,7 @@ export interface PeerState {
 
 export interface RouterState {
   name: string;
-  state: "connecting" | "online" | "offline" | "refused";
+  state: "connecting" | "online" | "interrupted" | "offline" | "refused";
   latencyMs?: number;
   error?: ErrorShape;
 }

@@ -194,6 +194,10 @@ pub(crate) fn peer<T>(
             let known = known.as_ref().filter(|_| !router).map(how);
             ("online", over, known, None)
         }
+        PeerState::Interrupted { reason } => {
+            let problem = error(*reason, reason.meaning(), None);
+            ("interrupted", None, None, Some(problem))
+        }
         PeerState::Offline { reason, retry } => {
             let text = if router && is_refusal(*reason) {
                 "refused"

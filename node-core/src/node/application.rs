@@ -153,15 +153,13 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        let cell = lock(&self.inner.control).current(name);
-        match cell {
-            Some(cell) => {
-                let mut events = Vec::new();
-                cell.with(|session| session.cancel_where(matches, &mut events));
-                self.dispatch(&cell, events, now, out);
-            }
-            None => self.control(now, out, |control| control.cancel_waiting(name, matches)),
+        let cells = lock(&self.inner.control).used(name);
+        for cell in cells.into_iter().flatten() {
+            let mut events = Vec::new();
+            cell.with(|session| session.cancel_where(&matches, &mut events));
+            self.dispatch(&cell, events, now, out);
         }
+        self.control(now, out, |control| control.cancel_waiting(name, matches));
     }
 
     /// Tells every peer that this node goes away, and closes every session once what is queued has left.
@@ -170,7 +168,7 @@ impl<T> Node<T> {
         let cells: Vec<_> = lock(&self.inner.sessions).values().cloned().collect();
         // End-to-end sessions first: their last words travel over the others.
         let (ends, hops): (Vec<_>, Vec<_>) =
-            cells.into_iter().partition(|cell| cell.pipe.over_circuit());
+            cells.into_iter().partition(|cell| cell.over_circuit());
         for cell in ends.into_iter().chain(hops) {
             cell.with(|session| {
                 if code == Code::GoingAway {

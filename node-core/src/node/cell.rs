@@ -7,12 +7,13 @@
 use super::timers::{Armed, Due, Timers, lock};
 use crate::{
     Code, Name,
-    channel::{Peer, initiator, responder},
+    channel::{MAX_RECORD, Peer, initiator, responder},
     registry::Host,
-    session::Session,
+    session::{CIRCUIT_MTU, Session},
     time::Instant,
 };
 use alloc::{
+    boxed::Box,
     collections::VecDeque,
     sync::{Arc, Weak},
     vec::Vec,
@@ -24,8 +25,11 @@ use std::sync::{Mutex, OnceLock};
 /// A session in its place.
 pub(super) struct SessionCell<T> {
     pub(super) id: u64,
+    /// What ATTACH calls it.
+    pub(super) sid: [u8; 16],
     pub(super) peer: Peer,
-    pub(super) pipe: Arc<PipeCell<T>>,
+    /// What carries it; nothing while it is parked. Changed only by who holds the session.
+    pipe: Mutex<Option<Arc<PipeCell<T>>>>,
     pub(super) timers: Arc<Timers>,
     state: Mutex<Session<T>>,
     armed: Armed,
@@ -43,8 +47,9 @@ impl<T> SessionCell<T> {
     ) -> Self {
         Self {
             id,
+            sid: *session.id(),
             peer,
-            pipe,
+            pipe: Mutex::new(Some(pipe)),
             timers,
             state: Mutex::new(session),
             armed: Armed::new(),
@@ -62,9 +67,50 @@ impl<T> SessionCell<T> {
         self.armed
             .arm(&self.timers, Due::Session(self.id), deadline);
         if dirty {
-            self.pipe.wake();
+            self.wake();
         }
         result
+    }
+
+    /// The pipe that carries it, if there is one.
+    pub(super) fn pipe(&self) -> Option<Arc<PipeCell<T>>> {
+        lock(&self.pipe).clone()
+    }
+
+    /// Gives it another pipe, or none, and returns the one before. The caller holds the session.
+    pub(super) fn set_pipe(&self, pipe: Option<Arc<PipeCell<T>>>) -> Option<Arc<PipeCell<T>>> {
+        core::mem::replace(&mut *lock(&self.pipe), pipe)
+    }
+
+    /// Whether this is the pipe that carries it.
+    pub(super) fn is_on(&self, pipe: &PipeCell<T>) -> bool {
+        lock(&self.pipe).as_ref().is_some_and(|on| on.id == pipe.id)
+    }
+
+    /// The number of its pipe; 0, which none has, while there is none.
+    pub(super) fn pipe_id(&self) -> u64 {
+        lock(&self.pipe).as_ref().map_or(0, |pipe| pipe.id)
+    }
+
+    /// Whether it runs over a circuit.
+    pub(super) fn over_circuit(&self) -> bool {
+        lock(&self.pipe)
+            .as_ref()
+            .is_some_and(|pipe| pipe.over_circuit())
+    }
+
+    /// Whether we began its pipe.
+    pub(super) fn dialled(&self) -> bool {
+        lock(&self.pipe)
+            .as_ref()
+            .is_some_and(|pipe| pipe.target.is_some())
+    }
+
+    /// Tells whoever drives its pipe to poll it.
+    pub(super) fn wake(&self) {
+        if let Some(pipe) = self.pipe() {
+            pipe.wake();
+        }
     }
 
     /// Works on the session on behalf of its pipe, which needs no waking.
@@ -122,7 +168,7 @@ pub(super) struct PipeCell<T> {
     pub(super) kind: PipeKind<T>,
     /// For a pipe that we began: whom we want to reach, and the key that must answer.
     pub(super) target: Option<Target>,
-    pub(super) state: Mutex<PipeState>,
+    pub(super) state: Mutex<PipeState<T>>,
     /// The session owns its pipe, not the other way round: what is over is freed.
     session: OnceLock<Weak<SessionCell<T>>>,
     outgoing: Mutex<VecDeque<Bytes>>,
@@ -137,7 +183,7 @@ pub(super) struct Target {
 }
 
 /// How far a pipe's handshake is.
-pub(super) enum PipeState {
+pub(super) enum PipeState<T> {
     /// A socket that is being dialled.
     Dialling,
     /// We sent message 1.
@@ -160,10 +206,19 @@ pub(super) enum PipeState {
     Entering { held: Vec<Bytes>, bytes: usize },
     /// The peer is authenticated and has to attach a session.
     Attaching(crate::channel::Channel),
+    /// We have asked to go on with this session over the channel.
+    Resuming(Box<Offer<T>>),
     /// A session owns the channel.
     Attached,
     /// Between two states, or over.
     Closed,
+}
+
+/// A session that we want to go on with over a channel.
+pub(super) struct Offer<T> {
+    pub(super) cell: Arc<SessionCell<T>>,
+    pub(super) channel: crate::channel::Channel,
+    pub(super) attempt: u32,
 }
 
 impl<T> PipeCell<T> {
@@ -171,7 +226,7 @@ impl<T> PipeCell<T> {
         id: u64,
         kind: PipeKind<T>,
         target: Option<Target>,
-        state: PipeState,
+        state: PipeState<T>,
     ) -> Self {
         Self {
             id,
@@ -195,8 +250,21 @@ impl<T> PipeCell<T> {
     }
 
     /// Gives the pipe to its session, once.
-    pub(super) fn give_to(&self, cell: &Arc<SessionCell<T>>) {
+    pub(super) fn attach_to(&self, cell: &Arc<SessionCell<T>>) {
         let _ = self.session.set(Arc::downgrade(cell));
+        let mut state = lock(&self.state);
+        if !matches!(*state, PipeState::Entering { .. }) {
+            *state = PipeState::Attached;
+        }
+    }
+
+    /// Longest record that it takes.
+    pub(super) fn mtu(&self) -> usize {
+        if self.over_circuit() {
+            CIRCUIT_MTU
+        } else {
+            MAX_RECORD
+        }
     }
 
     /// Queues a handshake message.
@@ -221,7 +289,7 @@ impl<T> PipeCell<T> {
             PipeKind::Circuit { hop, cid, .. } => {
                 if let Some(cid) = cid.get() {
                     hop.mark_ready(*cid);
-                    hop.pipe.wake();
+                    hop.wake();
                 }
             }
         }

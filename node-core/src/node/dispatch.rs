@@ -86,7 +86,13 @@ impl<T> Node<T> {
                     self.admitted(&pipe, verdict, now, out);
                 }
             }
-            Action::CloseSession { cell, code } => cell.with(|session| session.close(code, None)),
+            Action::CloseSession { cell, code } => {
+                if cell.with_pipe(|session| session.is_parked()) {
+                    self.end_session(&cell, code, None, now, out);
+                } else {
+                    cell.with(|session| session.close(code, None));
+                }
+            }
             Action::Retire { cell } => cell.with(|session| session.go_away(Duration::ZERO)),
             Action::Ping { cell } => cell.with(|session| session.ping(now.mono)),
         }
@@ -99,7 +105,7 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        if cell.with_pipe(|session| session.is_closing()) {
+        if cell.with_pipe(|session| session.is_closing() || session.is_parked()) {
             return self.control(now, out, |control| control.resubmit(cell, operation, now));
         }
         let refused = match operation {
@@ -207,7 +213,7 @@ impl<T> Node<T> {
                 E::Circuit { far, signal } => self.circuit(cell, far, signal, now, out),
                 E::CircuitRoom { cid } => {
                     cell.mark_ready(cid);
-                    cell.pipe.wake();
+                    cell.wake();
                 }
                 E::CircuitOpen {
                     cid,
@@ -231,6 +237,7 @@ impl<T> Node<T> {
                         out.push(Output::Event(Event::Latency { name, round_trip }));
                     }
                 }
+                E::Lost(code) => self.lose_session(cell, code, now, out),
                 E::GoAway(_) => self.control(now, out, |control| control.going_away(cell, now)),
                 E::Ended { code, retry, .. } => self.end_session(cell, code, retry, now, out),
             }
@@ -262,7 +269,7 @@ impl<T> Node<T> {
                             && let Some(cid) = cid.get()
                         {
                             cell.mark_ready(*cid);
-                            cell.pipe.wake();
+                            cell.wake();
                         }
                     }
                     Signal::Closed { code, retry_ms } => {
@@ -289,7 +296,7 @@ impl<T> Node<T> {
     ) {
         let caller = cell.peer.name.as_ref();
         let limits = &self.inner.limits;
-        let refused = if cell.pipe.over_circuit() {
+        let refused = if cell.over_circuit() {
             Err(Code::CircuitNested)
         } else if !cell.with_pipe(|session| session.circuit_opened_in_rate(now.mono)) {
             Err(Code::CircuitRate)
@@ -313,7 +320,7 @@ impl<T> Node<T> {
             };
             target
                 .with(|session| {
-                    if session.is_closing() {
+                    if session.is_closing() || session.is_parked() {
                         return Err(Code::TargetOffline);
                     }
                     // Those that have ended but whose last bytes the target does not take count too.
@@ -366,7 +373,7 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        if cell.pipe.over_circuit() {
+        if cell.over_circuit() {
             return self.violate(cell, Code::CircuitNested, now, out);
         }
         // Until the caller has signed, cost and blame are the router's: it has to be one that we chose.
@@ -416,7 +423,12 @@ impl<T> Node<T> {
                 code,
             }));
         }
-        self.end_session(cell, code, None, now, out);
+        // What does not open ends its pipe, and nothing else.
+        if matches!(code, Code::RecordForged | Code::RecordTooLarge) {
+            self.lose_session(cell, code, now, out);
+        } else {
+            self.end_session(cell, code, None, now, out);
+        }
     }
 
     pub(super) fn end_session(
@@ -433,7 +445,9 @@ impl<T> Node<T> {
         let mut events = Vec::new();
         let unsent = cell.with_pipe(|session| session.dissolve(code, &mut events));
         self.dispatch(cell, events, now, out);
-        self.leave_pipe(&cell.pipe, code, retry, out);
+        if let Some(pipe) = cell.pipe() {
+            self.leave_pipe(&pipe, code, retry, out);
+        }
         self.control(now, out, |control| {
             control.session_closed(cell, unsent, code, retry, now)
         });
@@ -447,6 +461,23 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) -> Option<Bytes> {
+        let mut events = Vec::new();
+        let message = self.next_message(pipe, shared, &mut events, now, out);
+        if let Some(cell) = pipe.session() {
+            self.dispatch(&cell, events, now, out);
+        }
+        message
+    }
+
+    /// The same, leaving to the caller what comes of it: the message has to be on its way before.
+    fn next_message(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        shared: bool,
+        events: &mut Vec<session::Event<T>>,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) -> Option<Bytes> {
         if let Some(message) = pipe.take_outgoing() {
             return Some(message);
         }
@@ -454,9 +485,10 @@ impl<T> Node<T> {
         for cid in cell.take_ready() {
             self.fill_circuit(cell, cid, now, out);
         }
-        let mut events = Vec::new();
-        let record = cell.with_pipe(|session| session.poll_transmit(now.mono, shared, &mut events));
-        self.dispatch(cell, events, now, out);
+        let record = cell.with_pipe(|session| {
+            let on = cell.is_on(pipe);
+            on.then(|| session.poll_transmit(now.mono, shared, events))?
+        });
         record.map(bytes::BytesMut::freeze)
     }
 
@@ -479,10 +511,14 @@ impl<T> Node<T> {
         if !room {
             return;
         }
-        if let Some(pipe) = self.pipe(id)
-            && let Some(message) = self.transmit(&pipe, shared, now, out)
-        {
+        let Some(pipe) = self.pipe(id) else { return };
+        let mut events = Vec::new();
+        if let Some(message) = self.next_message(&pipe, shared, &mut events, now, out) {
             hop.with_pipe(|session| session.send_circuit(cid, message));
+        }
+        // A last word may end the circuit that it goes over.
+        if let Some(cell) = pipe.session() {
+            self.dispatch(&cell, events, now, out);
         }
     }
 
@@ -515,11 +551,7 @@ impl<T> Node<T> {
         instance.copy_from_slice(&tag[..16]);
         SessionConfig {
             limits: self.inner.limits.clone(),
-            mtu: if pipe.over_circuit() {
-                session::CIRCUIT_MTU
-            } else {
-                crate::channel::MAX_RECORD
-            },
+            mtu: pipe.mtu(),
             instance,
             agent: self.inner.local.hello.user_agent.as_str().into(),
         }

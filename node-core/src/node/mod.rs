@@ -15,6 +15,7 @@ mod dial;
 mod dispatch;
 mod output;
 mod pipe;
+mod resume;
 mod seeds;
 mod timers;
 
@@ -60,8 +61,10 @@ pub struct Counts {
     pub half_open: usize,
     /// Inbound pipes that are authenticated.
     pub inbound: usize,
-    /// Sessions of all kinds.
+    /// Sessions of all kinds that have a pipe.
     pub sessions: usize,
+    /// Sessions that wait for another pipe.
+    pub parked: usize,
     /// Circuits that end or pass here, counted at each of their sessions.
     pub circuits: usize,
     /// Bytes of circuits that wait here for somebody's socket.
@@ -178,9 +181,10 @@ impl<T> Node<T> {
     pub fn counts(&self) -> Counts {
         let (half_open, inbound) = lock(&self.inner.control).budgets.counts();
         let sessions: Vec<_> = lock(&self.inner.sessions).values().cloned().collect();
-        let (mut circuits, mut circuit_bytes) = (0, 0);
+        let (mut circuits, mut circuit_bytes, mut parked) = (0, 0, 0);
         for cell in &sessions {
             cell.with_pipe(|session| {
+                parked += usize::from(session.is_parked());
                 circuits += session.circuits();
                 circuit_bytes += session.circuit_bytes();
             });
@@ -188,7 +192,8 @@ impl<T> Node<T> {
         Counts {
             half_open,
             inbound,
-            sessions: sessions.len(),
+            sessions: sessions.len() - parked,
+            parked,
             circuits,
             circuit_bytes,
         }

@@ -166,6 +166,11 @@ pub enum PeerState {
         /// What it calls itself.
         agent: Box<str>,
     },
+    /// It has lost its pipe. It goes on as soon as another is found, and nothing is lost until then.
+    Interrupted {
+        /// What became of the pipe.
+        reason: Code,
+    },
     /// There is none.
     Offline {
         /// Why.

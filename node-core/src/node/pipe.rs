@@ -12,7 +12,7 @@ use crate::{
     channel::{Channel, HandshakeError, Reject, initiator, responder},
     session::{Session, Violation},
     time::{Duration, Instant},
-    wire::frame::{Frame, next},
+    wire::frame::{AttachStatus, Frame, next},
 };
 use alloc::{sync::Arc, vec::Vec};
 use bytes::{Bytes, BytesMut};
@@ -24,7 +24,7 @@ impl<T> Node<T> {
         id: u64,
         kind: PipeKind<T>,
         target: Option<Target>,
-        state: PipeState,
+        state: PipeState<T>,
         now: Instant,
     ) -> Arc<PipeCell<T>> {
         let pipe = Arc::new(PipeCell::new(id, kind, target, state));
@@ -134,8 +134,13 @@ impl<T> Node<T> {
                 return self.end_session(&cell, error.code, error.retry, now, out);
             }
             let mut events = Vec::new();
-            let handled =
-                cell.with(|session| session.handle_record(owned(message), now.mono, &mut events));
+            let handled = cell.with(|session| {
+                if cell.is_on(pipe) {
+                    session.handle_record(owned(message), now.mono, &mut events)
+                } else {
+                    Ok(())
+                }
+            });
             self.dispatch(&cell, events, now, out);
             if let Err(Violation { code }) = handled {
                 self.violate(&cell, code, now, out);
@@ -200,7 +205,17 @@ impl<T> Node<T> {
                 self.check_router(pipe, caller.as_ref(), out)?;
                 self.ask_admission(pipe, admission, now, out)?;
             }
-            PipeState::Attaching(channel) => self.attach_peer(pipe, channel, message, now, out)?,
+            PipeState::Attaching(channel) => {
+                if let Some(channel) = self.attach_peer(pipe, channel, message, now, out)? {
+                    *lock(&pipe.state) = PipeState::Attaching(channel);
+                }
+            }
+            PipeState::Resuming(offer) => {
+                if let Some(reject) = Reject::parse(&message) {
+                    return Err(rejected(&reject));
+                }
+                self.offer_answered(pipe, *offer, message, now, out)?;
+            }
             PipeState::Signing2(_) | PipeState::Signing3(_) | PipeState::Dialling => {
                 return Err(Code::Malformed.into());
             }
@@ -241,7 +256,7 @@ impl<T> Node<T> {
         }
     }
 
-    /// Sends message 3 and begins the session: its ATTACH follows at once.
+    /// Sends message 3. Our ATTACH follows at once.
     fn finish_initiator(
         &self,
         pipe: &Arc<PipeCell<T>>,
@@ -251,11 +266,18 @@ impl<T> Node<T> {
     ) -> Result<(), HandshakeError> {
         let (message, channel) = signing.signed(signature)?;
         pipe.send(message);
+        if let Some(channel) = self.offer_session(pipe, channel, now) {
+            self.begin_session(pipe, channel, now);
+        }
+        Ok(())
+    }
+
+    /// Begins a new session on a channel that we began.
+    pub(super) fn begin_session(&self, pipe: &Arc<PipeCell<T>>, channel: Channel, now: Now) {
         let config = self.session_config(pipe, channel.peer().name.as_ref());
         let peer = channel.peer().clone();
         let cell = self.enter_session(pipe, peer, Session::begin(channel, config, now.mono));
         cell.with(|_| ());
-        Ok(())
     }
 
     /// Permissions, before any signature is verified. Who may only be hosted or call is let in for that.
@@ -394,7 +416,9 @@ impl<T> Node<T> {
                 }
             };
             match channel.take() {
-                Some(channel) => self.attach_peer(pipe, channel, message, now, out)?,
+                Some(attaching) => {
+                    channel = self.attach_peer(pipe, attaching, message, now, out)?;
+                }
                 None => self.session_message(pipe, message, now, out),
             }
         }
@@ -408,7 +432,7 @@ impl<T> Node<T> {
         record: Bytes,
         now: Now,
         out: &mut Vec<Output<T>>,
-    ) -> Result<(), HandshakeError> {
+    ) -> Result<Option<Channel>, HandshakeError> {
         let mut frames = channel
             .open(owned(record))
             .map_err(|error| HandshakeError::from(error.code))?
@@ -417,6 +441,9 @@ impl<T> Node<T> {
             Ok(Some((_, _, Some(Frame::Attach(attach))))) => attach,
             _ => return Err(Code::AttachRefused.into()),
         };
+        if attach.status == AttachStatus::Resume {
+            return self.session_presented(pipe, channel, &attach, frames, now, out);
+        }
         let config = self.session_config(pipe, channel.peer().name.as_ref());
         let peer = channel.peer().clone();
         let mut events = Vec::new();
@@ -428,7 +455,7 @@ impl<T> Node<T> {
         if let Err(Violation { code }) = handled {
             self.violate(&cell, code, now, out);
         }
-        Ok(())
+        Ok(None)
     }
 
     fn enter_session(
@@ -446,12 +473,7 @@ impl<T> Node<T> {
             session,
         ));
         lock(&self.inner.sessions).insert(id, cell.clone());
-        pipe.give_to(&cell);
-        let mut state = lock(&pipe.state);
-        if !matches!(*state, PipeState::Entering { .. }) {
-            *state = PipeState::Attached;
-        }
-        drop(state);
+        pipe.attach_to(&cell);
         cell
     }
 
@@ -487,8 +509,10 @@ impl<T> Node<T> {
             } else {
                 code
             };
-            if let Some(cell) = pipe.session() {
-                self.end_session(&cell, code, None, now, out);
+            match pipe.session().filter(|cell| cell.is_on(pipe)) {
+                Some(cell) => self.lose_session(&cell, code, now, out),
+                // It has gone on over another.
+                None => _ = self.leave_pipe(pipe, code, None, out),
             }
             return;
         }
@@ -552,7 +576,7 @@ fn rejected(reject: &Reject) -> HandshakeError {
 }
 
 /// The message as a buffer that can be opened in place; copied only when somebody else still reads it.
-fn owned(message: Bytes) -> BytesMut {
+pub(super) fn owned(message: Bytes) -> BytesMut {
     message
         .try_into_mut()
         .unwrap_or_else(|shared| BytesMut::from(&shared[..]))

@@ -345,21 +345,8 @@ impl<T> Session<T> {
         for stream in self.streams.values_mut() {
             stream.lose(code);
         }
-        for (_, circuit) in core::mem::take(&mut self.circuits.open) {
-            let signal = super::Signal::Closed {
-                code: Code::PipeLost.as_u16(),
-                retry_ms: 0,
-            };
-            out.push(Event::Circuit {
-                far: circuit.far,
-                signal,
-            });
-        }
-        let unsent: Vec<Outgoing> = self.sender.inbox.drain(..).collect();
-        let operations = unsent
-            .into_iter()
-            .filter_map(|outgoing| self.take_back(outgoing))
-            .collect();
+        self.drop_circuits(out);
+        let operations = self.take_unsent();
         let lost: Vec<u64> = self.items.asked.keys().copied().collect();
         for id in lost {
             out.extend(self.items.forget_asked(id).map(|a| Event::Failed {
@@ -368,6 +355,16 @@ impl<T> Session<T> {
             }));
         }
         operations
+    }
+
+    /// Takes back what has not left.
+    pub(super) fn take_unsent(&mut self) -> Vec<Operation<T>> {
+        let unsent = core::mem::take(&mut self.sender.inbox);
+        let take_back = |outgoing: Outgoing| {
+            self.sender.queued -= outgoing.len();
+            self.take_back(outgoing)
+        };
+        unsent.into_iter().filter_map(take_back).collect()
     }
 
     /// Makes an operation of a frame that never left.

@@ -64,6 +64,7 @@ impl<T> Session<T> {
         now: Instant,
     ) -> Option<u32> {
         let window = self.config.limits.circuit_window;
+        self.channel.as_ref()?;
         let cid = self
             .circuits
             .insert(Circuit::new(Far::Pipe(pipe), 0, window))?;
@@ -88,6 +89,7 @@ impl<T> Session<T> {
         far: Far,
         now: Instant,
     ) -> Option<u32> {
+        self.channel.as_ref()?;
         let circuit = Circuit::new(far, window, 0);
         let announced = circuit.far_limit(self.config.limits.circuit_window);
         let cid = self.circuits.insert(circuit)?;
@@ -525,7 +527,8 @@ impl Circuits {
     /// Enters a circuit that the peer numbered; false when the number is not its next.
     #[must_use]
     pub(super) fn insert_theirs(&mut self, cid: u32, circuit: Circuit) -> bool {
-        if cid != self.next_theirs {
+        // Those that were under way when a channel was lost are skipped.
+        if cid < self.next_theirs || self.is_own(cid) {
             return false;
         }
         let Some(next) = cid.checked_add(2) else {

@@ -5,6 +5,7 @@
 //! bulk up to the last moment.
 
 mod app;
+mod attach;
 mod circuits;
 mod incoming;
 mod items;
@@ -16,6 +17,7 @@ mod streams;
 mod transmit;
 
 pub use app::{Operation, Request};
+pub use attach::Resumed;
 pub use circuits::{Far, Signal, cost};
 pub use receive::Violation;
 pub use streams::{STREAM_BUFFER, StreamError, StreamOpened};
@@ -23,6 +25,7 @@ pub use streams::{STREAM_BUFFER, StreamError, StreamOpened};
 use crate::{
     channel::{Channel, MAX_RECORD, RECORD_OVERHEAD, Role},
     code::Code,
+    crypto::Secret,
     limits::Limits,
     name::Name,
     sorted::Map,
@@ -142,7 +145,9 @@ pub enum Event<T> {
     RoundTrip(Duration),
     /// The peer will go away; reconnect after the delay.
     GoAway(Duration),
-    /// The channel is at its end.
+    /// The pipe is dead, but nobody has said the end: the session may go on over another one.
+    Lost(Code),
+    /// The session is at its end.
     Ended {
         /// Why.
         code: Code,
@@ -169,12 +174,29 @@ pub struct SessionConfig {
 /// One session. `T` is the application's token: handed in with a request or message, handed back with its outcome.
 #[derive(Debug)]
 pub struct Session<T> {
-    channel: Channel,
+    /// The channel that it is attached to; none while it is parked.
+    channel: Option<Channel>,
     config: SessionConfig,
+    /// Whether we began its first channel.
     initiator: bool,
+    /// Whether we began the present one.
+    dials: bool,
     sid: [u8; 16],
+    /// Proves that a session is ours when it goes on over another channel.
+    secret: Secret,
     attach_due: bool,
     attached: bool,
+    /// Until when it waits for another pipe, and what became of the last.
+    parked: Option<(Instant, Code)>,
+    /// Its pipe is dead; whether it waits for another or ends is for the node to say.
+    lost: bool,
+    /// The newest attempt to attach it that we made, and the newest that led to something.
+    offered: u32,
+    seen: u32,
+    /// From where we go on over a channel that is not the first.
+    resumed_from: Option<u64>,
+    /// Session bytes that come a second time.
+    skip: u64,
     sender: Sender,
     received: u64,
     acknowledged: u64,
@@ -220,14 +242,23 @@ impl<T> Session<T> {
 
     fn new(channel: Channel, config: SessionConfig, now: Instant) -> Self {
         let initiator = channel.role() == Role::Initiator;
+        let secret = channel.export("session");
         let id = channel.export("session id");
         let mut sid = [0; 16];
         sid.copy_from_slice(&id[..16]);
         Self {
             initiator,
+            dials: initiator,
             sid,
+            secret,
             attach_due: true,
             attached: false,
+            parked: None,
+            lost: false,
+            offered: 0,
+            seen: 0,
+            resumed_from: None,
+            skip: 0,
             sender: Sender::new(INBOX_INITIAL),
             received: 0,
             acknowledged: 0,
@@ -251,17 +282,12 @@ impl<T> Session<T> {
             ended: false,
             dirty: true,
             unanswered: VecDeque::new(),
-            channel,
+            channel: Some(channel),
             config,
         }
     }
 
     // Getters.
-
-    /// The channel it is attached to.
-    pub fn channel(&self) -> &Channel {
-        &self.channel
-    }
 
     /// Whether the peer's ATTACH has come.
     pub fn is_attached(&self) -> bool {
@@ -318,8 +344,15 @@ impl<T> Session<T> {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.ended {
+        if self.ended || self.lost {
             return None;
+        }
+        if let Some((until, _)) = self.parked {
+            if self.closing.is_some() {
+                return Some(Instant::default());
+            }
+            let first = self.items.deadlines.first().map(|(at, _)| *at);
+            return Some(first.map_or(until, |at| at.min(until)));
         }
         let unanswered = self
             .unanswered
@@ -337,7 +370,7 @@ impl<T> Session<T> {
             self.unacknowledged_since.map(|since| since + patience),
             self.ack_at,
             self.items.deadlines.first().map(|(at, _)| *at),
-            Some(self.keepalive.deadline(&self.config.limits, self.initiator)),
+            Some(self.keepalive.deadline(&self.config.limits, self.dials)),
             unanswered,
         ]
         .into_iter()
@@ -347,7 +380,20 @@ impl<T> Session<T> {
 
     /// Does what is due: acknowledgements, deadlines, keepalive, unanswered circuits.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Event<T>>) {
-        if self.ended {
+        if self.ended || self.lost {
+            return;
+        }
+        while let Some(&(at, id)) = self.items.deadlines.first() {
+            if at > now {
+                break;
+            }
+            self.abandon(id, Code::Timeout, out);
+        }
+        if let Some((until, code)) = self.parked {
+            // Nobody is there to hear last words.
+            if until <= now || self.closing.is_some() {
+                self.end(self.closing.map_or(code, |(code, _)| code), None, out);
+            }
             return;
         }
         if self.ack_at.is_some_and(|at| at <= now) {
@@ -364,13 +410,7 @@ impl<T> Session<T> {
         let patience = self.keepalive.patience(&self.config.limits);
         let stuck = |since: Option<Instant>| since.is_some_and(|since| since + patience <= now);
         if stuck(self.blocked_since) || stuck(self.unacknowledged_since) {
-            return self.end(Code::KeepaliveTimeout, None, out);
-        }
-        while let Some(&(at, id)) = self.items.deadlines.first() {
-            if at > now {
-                break;
-            }
-            self.abandon(id, Code::Timeout, out);
+            return self.lose(Code::KeepaliveTimeout, out);
         }
         while self
             .unanswered
@@ -387,15 +427,17 @@ impl<T> Session<T> {
                 self.fail_circuit(cid, Code::CircuitTimeout, None, out);
             }
         }
-        match self
-            .keepalive
-            .check(now, &self.config.limits, self.initiator)
-        {
+        match self.keepalive.check(now, &self.config.limits, self.dials) {
             Check::Fine => {}
             Check::Ping => self.ping(now),
-            Check::Dead => return self.end(Code::KeepaliveTimeout, None, out),
+            Check::Dead => return self.lose(Code::KeepaliveTimeout, out),
         }
         self.note_blocked(now);
+    }
+
+    fn lose(&mut self, code: Code, out: &mut Vec<Event<T>>) {
+        self.lost = true;
+        out.push(Event::Lost(code));
     }
 
     fn end(&mut self, code: Code, retry: Option<Duration>, out: &mut Vec<Event<T>>) {
@@ -418,6 +460,9 @@ impl<T> Session<T> {
 
     /// Measures the round trip, and finds out whether the peer is still there.
     pub fn ping(&mut self, now: Instant) {
+        if self.channel.is_none() {
+            return;
+        }
         self.keepalive.pinged(now);
         self.sender.push_control(&Frame::Ping(now.as_micros()));
         self.dirty = true;
@@ -425,6 +470,9 @@ impl<T> Session<T> {
 
     /// Tells the peer that we will go away.
     pub fn go_away(&mut self, delay: Duration) {
+        if self.channel.is_none() {
+            return;
+        }
         self.sender.push_control(&Frame::GoAway(delay));
         self.dirty = true;
     }

@@ -49,8 +49,10 @@ impl<T> Session<T> {
         if self.ended {
             return Ok(());
         }
-        let frames = self
-            .channel
+        let Some(channel) = &mut self.channel else {
+            return Ok(());
+        };
+        let frames = channel
             .open(record)
             .map_err(|error| Violation { code: error.code })?;
         self.handle_frames(frames.freeze(), now, out)
@@ -66,6 +68,12 @@ impl<T> Session<T> {
         self.keepalive.heard(now);
         let size = frames.len();
         while let Some((kind, length, frame)) = next(&mut frames)? {
+            if is_session(kind) && self.skip > 0 {
+                // It came over the channel before this one.
+                let skip = self.skip.checked_sub(length as u64);
+                self.skip = skip.ok_or(Code::FrameUnexpected)?;
+                continue;
+            }
             if self.closing.is_some() && !frame.as_ref().is_some_and(heard_while_closing) {
                 continue;
             }
@@ -90,10 +98,11 @@ impl<T> Session<T> {
         if self.sender.is_overfull() {
             return Err(Code::FrameRate.into());
         }
-        if self.received > self.acknowledged {
+        let unacknowledged = self.received - self.skip - self.acknowledged;
+        if unacknowledged > 0 {
             let due = now + self.config.limits.ack_delay;
             self.ack_at = Some(self.ack_at.map_or(due, |at| at.min(due)));
-            self.ack_due |= self.received - self.acknowledged >= self.config.limits.ack_bytes;
+            self.ack_due |= unacknowledged >= self.config.limits.ack_bytes;
             self.dirty |= self.ack_due;
         }
         self.note_blocked(now);
@@ -123,7 +132,11 @@ impl<T> Session<T> {
                 }
                 self.dirty = true;
             }
-            Frame::Rekey => self.channel.ratchet_receive(),
+            Frame::Rekey => {
+                if let Some(channel) = &mut self.channel {
+                    channel.ratchet_receive();
+                }
+            }
             Frame::Ping(token) => {
                 self.bound_rate(now)?;
                 self.sender.push_control(&Frame::Pong(token));

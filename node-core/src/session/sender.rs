@@ -59,8 +59,6 @@ pub(super) enum Bulk {
 #[derive(Debug)]
 struct Retained {
     end: u64,
-    /// Kept whole for the day that the session goes on over another channel.
-    #[allow(dead_code, reason = "resumption seals these again")]
     frame: Outgoing,
 }
 
@@ -85,6 +83,8 @@ pub(super) struct Sender {
     acked: u64,
     retained: VecDeque<Retained>,
     retained_bytes: usize,
+    /// How many of those have left over the present channel; until it is all, nothing new leaves.
+    resent: usize,
 }
 
 impl Sender {
@@ -93,10 +93,6 @@ impl Sender {
             inbox_limit,
             ..Self::default()
         }
-    }
-
-    pub(super) const fn offset(&self) -> u64 {
-        self.offset
     }
 
     pub(super) fn push_control(&mut self, frame: &Frame) {
@@ -145,12 +141,41 @@ impl Sender {
 
     /// Room for numbered bytes before the peer must acknowledge.
     pub(super) fn retention_room(&self, limits: &Limits) -> bool {
-        self.retained_bytes < limits.retained_bytes
+        !self.is_resending() && self.retained_bytes < limits.retained_bytes
+    }
+
+    /// Whether frames that left over an earlier channel have to leave over this one first.
+    pub(super) fn is_resending(&self) -> bool {
+        self.resent < self.retained.len()
+    }
+
+    /// Bytes kept for the peer's acknowledgement.
+    pub(super) const fn retained_bytes(&self) -> usize {
+        self.retained_bytes
+    }
+
+    /// Whether the peer may have everything below `offset` and nothing above: it is where one of our frames ends, not
+    /// below what was acknowledged, and not above what was sent.
+    pub(super) fn can_rewind(&self, offset: u64) -> bool {
+        offset == self.acked || self.retained.iter().any(|frame| frame.end == offset)
+    }
+
+    /// Goes on at `offset` over another channel.
+    pub(super) fn rewind(&mut self, offset: u64) {
+        self.resent = self.retained.len();
+        let _ = self.acknowledge(offset);
+        self.resent = 0;
+    }
+
+    /// The channel is lost, and with it what belongs to it alone.
+    pub(super) fn detach(&mut self) {
+        self.control.clear();
+        self.bulk.retain(|bulk| !matches!(bulk, Bulk::Circuit(_)));
     }
 
     /// Whether anything could go out now, credit and retention permitting.
     pub(super) fn has_work(&self, limits: &Limits) -> bool {
-        if !self.control.is_empty() {
+        if !self.control.is_empty() || self.is_resending() {
             return true;
         }
         let session =
@@ -166,7 +191,8 @@ impl Sender {
     /// The peer has all session bytes below `offset`. False when it claims more than was sent.
     #[must_use]
     pub(super) fn acknowledge(&mut self, offset: u64) -> bool {
-        if offset > self.offset {
+        let sent = self.retained.get(self.resent);
+        if offset > sent.map_or(self.offset, |next| next.end - next.frame.len() as u64) {
             return false;
         }
         self.acked = self.acked.max(offset);
@@ -177,6 +203,7 @@ impl Sender {
         {
             if let Some(done) = self.retained.pop_front() {
                 self.retained_bytes -= done.frame.len() + size_of::<Retained>();
+                self.resent = self.resent.saturating_sub(1);
             }
         }
         true
@@ -210,6 +237,13 @@ impl Sender {
             if let Some(frame) = self.control.pop_front() {
                 record.put_slice(&frame);
             }
+        }
+        while let Some(Retained { frame, .. }) = self.retained.get(self.resent)
+            && room(record.len(), frame.len())
+        {
+            record.put_slice(&frame.head);
+            record.put_slice(&frame.body);
+            self.resent += 1;
         }
         for from_inbox in [false, true] {
             while self.retention_room(limits) {
@@ -264,6 +298,7 @@ impl Sender {
             end: self.offset,
             frame,
         });
+        self.resent += 1;
     }
 }
 

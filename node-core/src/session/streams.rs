@@ -210,6 +210,12 @@ impl Stream {
         }
     }
 
+    /// Bytes that wait to be sent or read.
+    pub(super) fn held(&self) -> usize {
+        let unread = usize::try_from(self.recv.received - self.recv.consumed);
+        self.send.queued + unread.unwrap_or(usize::MAX)
+    }
+
     /// Nothing can happen on it any more.
     pub(super) fn is_done(&self) -> bool {
         self.released && self.send.closed() && self.recv.closed()

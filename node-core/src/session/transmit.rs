@@ -1,16 +1,16 @@
 //! What goes out: records, filled by priority and sealed when the pipe has room.
 
 use super::{
-    Event, SHARED_RECORD, Session,
+    CIRCUIT_MTU, Event, SHARED_RECORD, Session,
     sender::{Bulk, Outgoing, data_room},
 };
 use crate::{
     channel::RECORD_OVERHEAD,
     code::Code,
     time::Instant,
-    wire::frame::{Attach, AttachStatus, DataKind, FRAME_HEADER, Frame},
+    wire::frame::{DataKind, FRAME_HEADER, Frame},
 };
-use alloc::{boxed::Box, vec::Vec};
+use alloc::vec::Vec;
 use bytes::{BufMut, BytesMut};
 
 /// Most bytes of a frame that ends a record: CLOSE, which is longer than REKEY.
@@ -25,28 +25,21 @@ impl<T> Session<T> {
         shared: bool,
         out: &mut Vec<Event<T>>,
     ) -> Option<BytesMut> {
-        if self.ended {
+        if self.ended || self.channel.is_none() {
             return None;
         }
         let shared = shared || self.circuits.open.len() > 1;
-        let mtu = if shared {
-            self.config.mtu.min(SHARED_RECORD)
-        } else {
-            self.config.mtu
-        };
+        // A session's frame may have to go out again over a circuit: it is cut to fit that from the first.
+        let mtu = if shared { SHARED_RECORD } else { CIRCUIT_MTU };
         // Room for the tag and for a REKEY or CLOSE that may have to come last.
         let spare = RECORD_OVERHEAD - 1 + LAST_FRAME;
         self.blocked_since = None;
         let (max, alone) = (mtu - spare, self.config.mtu - spare);
-        let mut record = BytesMut::with_capacity(if self.sender.bulk.is_empty() {
-            512
-        } else {
-            mtu
-        });
+        let short = self.sender.bulk.is_empty() && !self.sender.is_resending();
+        let mut record = BytesMut::with_capacity(if short { 512 } else { mtu });
         record.put_u8(0x10);
-        if self.attach_due {
-            record.put_slice(&Frame::Attach(Box::new(self.attach())).encode());
-            self.attach_due = false;
+        if let Some(attach) = self.take_attach() {
+            record.put_slice(&attach.encode());
         }
         if self.attached {
             self.sender
@@ -82,11 +75,12 @@ impl<T> Session<T> {
         if record.len() == 1 {
             return None;
         }
-        let rekey = !last && self.channel.rekey_due(now, &self.config.limits);
+        let channel = self.channel.as_mut()?;
+        let rekey = !last && channel.rekey_due(now, &self.config.limits);
         if rekey {
             record.put_slice(&Frame::Rekey.encode());
         }
-        if self.channel.seal(&mut record).is_err() {
+        if channel.seal(&mut record).is_err() {
             self.ended = true;
             out.push(Event::Ended {
                 code: Code::RekeyOverdue,
@@ -96,36 +90,21 @@ impl<T> Session<T> {
             return None;
         }
         if rekey {
-            self.channel.ratchet_send();
+            channel.ratchet_send();
         }
         Some(record)
     }
 
-    pub(super) fn attach(&self) -> Attach {
-        Attach {
-            status: AttachStatus::Fresh,
-            sid: self.sid,
-            attempt: 0,
-            recv_off: self.received,
-            send_off: self.sender.offset(),
-            instance: self.config.instance,
-            proof: [0; 32],
-            agent: if self.initiator {
-                "".into()
-            } else {
-                self.config.agent.clone()
-            },
-        }
-    }
-
     /// An acknowledgement rides along whenever a record leaves anyway.
     fn fill_ack(&mut self, record: &mut BytesMut, max: usize) {
-        if self.received == self.acknowledged || record.len() + 11 > max {
+        // What came over an earlier channel only counts once it has come over this one as well.
+        let received = self.received - self.skip;
+        if received == self.acknowledged || record.len() + 11 > max {
             return;
         }
         if record.len() > 1 || self.ack_due {
-            record.put_slice(&Frame::Ack(self.received).encode());
-            self.acknowledged = self.received;
+            record.put_slice(&Frame::Ack(received).encode());
+            self.acknowledged = received;
             self.ack_at = None;
             self.ack_due = false;
         }

@@ -143,6 +143,11 @@ async fn check(config: &Config) -> Result<Report, Failure> {
         config.limits.inbound_channels
     );
     line!(
+        "  parked    {} MiB for up to {} sessions between two connections",
+        worst.parked >> 20,
+        config.limits.parked_sessions
+    );
+    line!(
         "  circuits  {} MiB for what a router forwards",
         worst.circuits >> 20
     );
@@ -159,7 +164,7 @@ async fn check(config: &Config) -> Result<Report, Failure> {
         "listen": config.listen.as_ref().map(|listen| listen.address.to_string()),
         "endpoints": endpoints,
         "pinned": config.pinned.len(),
-        "worst_case_bytes": { "sessions": worst.sessions, "circuits": worst.circuits, "handshakes": worst.handshakes, "total": worst.total() },
+        "worst_case_bytes": { "sessions": worst.sessions, "parked": worst.parked, "circuits": worst.circuits, "handshakes": worst.handshakes, "total": worst.total() },
         "problems": problems,
     });
     Ok(Report {
@@ -197,6 +202,7 @@ async fn own_record(
 /// Bytes that peers can make this node hold when all of them do their worst at once.
 struct WorstCase {
     sessions: u64,
+    parked: u64,
     circuits: u64,
     handshakes: u64,
 }
@@ -204,6 +210,7 @@ struct WorstCase {
 impl WorstCase {
     const fn total(&self) -> u64 {
         self.sessions
+            .saturating_add(self.parked)
             .saturating_add(self.circuits)
             .saturating_add(self.handshakes)
     }
@@ -224,6 +231,7 @@ fn worst_case(limits: &Limits) -> WorstCase {
         .saturating_mul(2);
     WorstCase {
         sessions: peers.saturating_mul(session),
+        parked: wide(limits.parked_bytes),
         circuits: peers.saturating_mul(circuits),
         handshakes: wide(limits.half_open)
             .saturating_mul(wide(limits.held_before_admission) + 4096),

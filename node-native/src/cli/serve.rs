@@ -180,6 +180,9 @@ fn tell(node: &Node, own: Option<&Own>, event: &Event) {
                     route: Route::Via(hop),
                     ..
                 } => tracing::info!("{who} is online, through {}", shown(hop)),
+                PeerState::Interrupted { reason } => {
+                    tracing::info!("{who} is interrupted: {reason}");
+                }
                 PeerState::Offline { reason, .. } => match own {
                     Some(own) if own::may_be_ours(*reason) => {
                         let (node, own) = (node.clone(), own.clone());

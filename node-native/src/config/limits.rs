@@ -76,15 +76,15 @@ macro_rules! limits {
 
 limits! {
     time {
-        handshake_timeout clock_window request_deadline keepalive ack_delay rekey_after circuit_timeout backoff_min
-        backoff_max race_stagger
+        handshake_timeout clock_window request_deadline keepalive ack_delay rekey_after circuit_timeout session_kept
+        backoff_min backoff_max race_stagger
     }
     size {
-        held_before_admission message_bytes inbox_bytes retained_bytes outbox_bytes stream_window stream_initial
-        ack_bytes rekey_bytes circuit_window
+        held_before_admission message_bytes inbox_bytes retained_bytes parked_bytes outbox_bytes stream_window
+        stream_initial ack_bytes rekey_bytes circuit_window
     }
     count {
         half_open inbound_channels channels_per_group streams requests keepalive_misses circuits circuit_opens
-        circuits_per_pair circuits_unanswered routers waiting
+        parked_sessions circuits_per_pair circuits_unanswered routers waiting
     }
 }

@@ -440,9 +440,16 @@ fn observe(site: &mut crate::http::Site, shared: &Weak<Shared>) {
             i64::try_from(count).unwrap_or(i64::MAX)
         });
     };
-    gauge("nectar_sessions", "Sessions of all kinds.", |counts| {
-        counts.sessions
-    });
+    gauge(
+        "nectar_sessions",
+        "Sessions of all kinds that are connected.",
+        |counts| counts.sessions,
+    );
+    gauge(
+        "nectar_parked",
+        "Sessions that wait for another connection.",
+        |counts| counts.parked,
+    );
     gauge(
         "nectar_inbound",
         "Inbound connections that are authenticated.",
@@ -476,6 +483,7 @@ fn status(shared: &Arc<Shared>) -> serde_json::Value {
                 PeerState::Connecting => ("connecting", String::new()),
                 PeerState::Online { route: Route::Direct, .. } => ("online", "direct".into()),
                 PeerState::Online { route: Route::Via(router), .. } => ("online", format!("via {}", node.display_name(&router))),
+                PeerState::Interrupted { reason } => ("interrupted", reason.name().into()),
                 PeerState::Offline { reason, .. } => ("offline", reason.name().into()),
             };
             value["state"] = state.into();
@@ -492,6 +500,7 @@ fn status(shared: &Arc<Shared>) -> serde_json::Value {
         "name": node.config().identity.name.as_ref().map(|name| node.display_name(name)),
         "direct": node.config().direct,
         "sessions": counts.sessions,
+        "parked": counts.parked,
         "inbound": counts.inbound,
         "half_open": counts.half_open,
         "circuits": counts.circuits,

@@ -174,7 +174,7 @@ fn route(world: &impl World, node: NodeId, peer: &str) -> Option<Route> {
     let found = peers.find(|peer| peer.name == wanted)?;
     match found.state {
         PeerState::Online { route, .. } => Some(route),
-        PeerState::Connecting | PeerState::Offline { .. } => None,
+        _ => None,
     }
 }
 

@@ -73,15 +73,23 @@ impl<T> Control<T> {
             self.know_myself(Ok(resolved), now);
             return;
         }
-        if let Some(peer) = self.peers.get_mut(&resolved.name) {
-            peer.record = Some(resolved.clone());
-            self.close_all(
-                &resolved.name,
-                Some(&resolved.record.key),
-                Code::KeyMismatch,
-            );
-        }
+        self.learn(&resolved);
         self.out(Output::Event(Event::RecordChanged(resolved)));
+    }
+
+    /// Remembers a peer's record. Sessions that were made under another key, or with another owner, end.
+    pub(super) fn learn(&mut self, resolved: &Resolved) {
+        let Some(peer) = self.peers.get_mut(&resolved.name) else {
+            return;
+        };
+        let former = peer.record.replace(resolved.clone());
+        let sold = former.is_some_and(|former| former.record.epoch != resolved.record.epoch);
+        let (key, code) = if sold {
+            (None, Code::EpochChanged)
+        } else {
+            (Some(&resolved.record.key), Code::KeyMismatch)
+        };
+        self.close_all(&resolved.name, key, code);
     }
 
     // Ourselves.

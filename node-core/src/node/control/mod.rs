@@ -5,6 +5,7 @@
 
 mod admit;
 mod chain;
+mod parked;
 mod reach;
 mod sessions;
 
@@ -27,6 +28,7 @@ use crate::{
     time::{Duration, Instant},
 };
 use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
+use parked::Parked;
 
 /// What the control plane wants done once its lock is free.
 pub(super) enum Action<T> {
@@ -95,6 +97,8 @@ struct Peer<T> {
     instance: [u8; 16],
     attached_at: Instant,
     agent: Box<str>,
+    /// A session that has lost its pipe and may go on over another.
+    parked: Option<Parked<T>>,
     /// A session that takes over if `current` does not answer a ping.
     reserve: Option<Attached<T>>,
     waiting: VecDeque<Operation<T>>,
@@ -102,6 +106,8 @@ struct Peer<T> {
     keep: bool,
     /// One of our own routers.
     router: bool,
+    /// Whether its record is watched for changes.
+    watched: bool,
     /// It said that another process of our name took our place there: nothing of our own accord takes it back.
     superseded: bool,
     record: Option<Resolved>,
@@ -120,10 +126,12 @@ impl<T> Peer<T> {
             instance: [0; 16],
             attached_at: Instant::default(),
             agent: "".into(),
+            parked: None,
             reserve: None,
             waiting: VecDeque::new(),
             keep: false,
             router: false,
+            watched: false,
             superseded: false,
             record: None,
             expected_epoch: None,
@@ -136,20 +144,30 @@ impl<T> Peer<T> {
 
     /// The session over which the peer, as a router, carries circuits: one that is not over a circuit itself.
     fn carrier(&self) -> Option<&Arc<SessionCell<T>>> {
-        self.current
-            .as_ref()
-            .filter(|cell| !cell.pipe.over_circuit())
+        self.current.as_ref().filter(|cell| !cell.over_circuit())
     }
 
     /// Whether there is the session that is needed: one of our routers hosts us over a socket of its own only.
     fn is_reached(&self) -> bool {
+        if self.parked.as_ref().is_some_and(|parked| parked.dial) {
+            return false;
+        }
         let needs_carrier = self.router || !self.wanted_by.is_empty();
         self.carrier().is_some() || (!needs_carrier && self.current.is_some())
     }
 
     fn wanted(&self) -> bool {
         let always = (self.keep || self.router) && !self.superseded;
-        always || !self.waiting.is_empty() || !self.wanted_by.is_empty()
+        let resumes = self.parked.as_ref().is_some_and(|parked| parked.dial);
+        always || resumes || !self.waiting.is_empty() || !self.wanted_by.is_empty()
+    }
+}
+
+impl<T> Peer<T> {
+    /// Whether a record says that who authenticated with `key` is not the one that we had a session with.
+    fn is_outdated(&self, known: &Resolved, key: &[u8; 32]) -> bool {
+        let epoch = self.record.as_ref().map(|record| record.record.epoch);
+        known.record.key != *key || epoch.is_some_and(|epoch| epoch != known.record.epoch)
     }
 }
 
@@ -253,6 +271,9 @@ impl<T> Control<T> {
                 route: route_of(cell),
                 how: peer.record.as_ref().map(|record| record.how),
                 agent: peer.agent.clone(),
+            },
+            (None, _) if let Some(parked) = &peer.parked => PeerState::Interrupted {
+                reason: parked.reason,
             },
             (None, Dial::Idle) => PeerState::Offline {
                 reason: Code::Closed,
@@ -417,7 +438,12 @@ impl<T> Control<T> {
     }
 
     fn tell_offline(&mut self, name: &Name, reason: Code, retry: Option<Duration>) {
-        let router = self.peers.get(name).is_some_and(|peer| peer.router);
+        let peer = self.peers.get(name);
+        // That its session waits was told when it began to.
+        if peer.is_some_and(|peer| peer.parked.is_some()) {
+            return;
+        }
+        let router = peer.is_some_and(|peer| peer.router);
         let state = PeerState::Offline { reason, retry };
         self.out(Output::Event(Event::Peer {
             name: name.clone(),
@@ -431,6 +457,7 @@ impl<T> Control<T> {
         let idle = |peer: &Peer<T>| {
             !peer.wanted()
                 && peer.current.is_none()
+                && peer.parked.is_none()
                 && peer.expected_epoch.is_none()
                 && matches!(peer.dial, Dial::Idle)
         };
@@ -463,6 +490,9 @@ impl<T> Control<T> {
             }
         }
         for (_, peer) in core::mem::take(&mut self.peers) {
+            if let Some(parked) = peer.parked {
+                self.end(parked.cell, Code::NodeClosed);
+            }
             for operation in peer.waiting {
                 self.fail(operation, Failure::new(Code::NodeClosed));
             }
@@ -491,10 +521,10 @@ fn telling(a: Code, b: Code) -> Code {
 }
 
 fn route_of<T>(cell: &SessionCell<T>) -> Route {
-    match &cell.pipe.kind {
-        super::cell::PipeKind::Circuit { hop, .. } => {
+    match cell.pipe().as_ref().map(|pipe| &pipe.kind) {
+        Some(super::cell::PipeKind::Circuit { hop, .. }) => {
             hop.peer.name.clone().map_or(Route::Direct, Route::Via)
         }
-        super::cell::PipeKind::Socket { .. } => Route::Direct,
+        _ => Route::Direct,
     }
 }

@@ -48,7 +48,9 @@ impl<T> Control<T> {
         peer.dial = Dial::Resolving {
             again: freshness != Freshness::Cached,
         };
-        self.tell(name, now.mono);
+        if peer.parked.is_none() {
+            self.tell(name, now.mono);
+        }
         match self.resolver.lookup(name, freshness, Cause::Own, now) {
             Lookup::Ready(result) => self.resolved(name, result, now),
             Lookup::Pending(id) => {
@@ -81,7 +83,7 @@ impl<T> Control<T> {
             return self.give_up(name, Code::EpochChanged, None, now);
         }
         let record = resolved.record.clone();
-        peer.record = Some(resolved);
+        self.learn(&resolved);
         let routes = self.routes(name, &record);
         if routes.is_empty() {
             let code = if record.is_direct() {
@@ -306,7 +308,8 @@ impl<T> Control<T> {
         peer.failures = peer.failures.saturating_add(1);
         let waiting = core::mem::take(&mut peer.waiting);
         peer.dial = Dial::Idle;
-        let again = peer.keep || peer.router;
+        let again =
+            peer.keep || peer.router || peer.parked.as_ref().is_some_and(|parked| parked.dial);
         let failures = peer.failures;
         for operation in waiting {
             self.fail(

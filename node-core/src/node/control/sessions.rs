@@ -5,7 +5,7 @@ use crate::{
     Code, Name, Now,
     node::{
         cell::SessionCell,
-        dial::{Dial, backoff},
+        dial::Dial,
         output::{Event, Failure, Output},
     },
     session::Operation,
@@ -43,18 +43,26 @@ impl<T> Control<T> {
             });
             return;
         }
-        self.attempt_succeeded(&name, cell.pipe.id, now.mono);
+        self.attempt_succeeded(&name, cell.pipe_id(), now.mono);
         let older = self
             .peers
             .get_or_insert_with(name.clone(), Peer::new)
             .current
             .clone();
+        // Another process of that name has taken the place of the one whose session waits.
+        let replaced = self
+            .peers
+            .get_mut(&name)
+            .and_then(|peer| peer.parked.take_if(|parked| parked.instance != instance));
+        if let Some(parked) = replaced {
+            self.end(parked.cell, Code::Superseded);
+        }
         match older {
             None => self.install(name, cell, instance, agent, now),
             Some(old) => {
                 let peer = self.peers.get(&name);
                 let same_instance = peer.is_some_and(|peer| peer.instance == instance);
-                let ours = |cell: &SessionCell<T>| cell.pipe.target.is_some();
+                let ours = |cell: &SessionCell<T>| cell.dialled();
                 if !same_instance {
                     self.actions.push_back(Action::CloseSession {
                         cell: old,
@@ -97,19 +105,12 @@ impl<T> Control<T> {
 
     /// Closes every session with a peer, used or not, whose key is not `key`.
     pub(super) fn close_all(&mut self, name: &Name, key: Option<&[u8; 32]>, code: Code) {
-        let peer = self.peers.get(name);
-        let current = peer.and_then(|peer| peer.current.as_ref());
-        let reserve = peer.and_then(|peer| peer.reserve.as_ref().map(|(cell, ..)| cell));
-        let draining = self.draining.values().map(|(cell, _)| cell);
-        let cells: Vec<_> = current
-            .into_iter()
-            .chain(reserve)
-            .chain(draining.filter(|cell| cell.peer.name.as_ref() == Some(name)))
+        let outdated = self.sessions_with(name);
+        let cells: Vec<_> = outdated
             .filter(|cell| Some(&cell.peer.key) != key)
-            .cloned()
             .collect();
         for cell in cells {
-            self.actions.push_back(Action::CloseSession { cell, code });
+            self.end(cell, code);
         }
     }
 
@@ -144,13 +145,13 @@ impl<T> Control<T> {
         cell: &SessionCell<T>,
         other: &SessionCell<T>,
     ) -> bool {
-        if cell.pipe.over_circuit() != other.pipe.over_circuit() {
-            return other.pipe.over_circuit();
+        if cell.over_circuit() != other.over_circuit() {
+            return other.over_circuit();
         }
         let Some(me) = &self.config.identity.name else {
             return true;
         };
-        (me.hash() < name.hash()) == cell.pipe.target.is_some()
+        (me.hash() < name.hash()) == cell.dialled()
     }
 
     pub(super) fn install(
@@ -166,14 +167,14 @@ impl<T> Control<T> {
             return;
         };
         peer.record = record.or_else(|| peer.record.take());
-        let first = peer.current.replace(cell.clone()).is_none();
+        peer.current = Some(cell.clone());
         peer.instance = instance;
         peer.superseded = false;
         peer.agent = agent;
         peer.attached_at = now.mono;
         let waiting = core::mem::take(&mut peer.waiting);
         let mut wanted_by = Vec::new();
-        if peer.is_reached() || peer.carrier().is_some() {
+        if peer.is_reached() {
             let race = core::mem::replace(&mut peer.dial, Dial::Idle);
             wanted_by = core::mem::take(&mut peer.wanted_by);
             if let Dial::Racing(race) = race {
@@ -182,9 +183,7 @@ impl<T> Control<T> {
         } else {
             self.ensure(&name, now);
         }
-        if first {
-            self.resolver.watch(&name, now.mono);
-        }
+        self.watch_used(&name, now.mono);
         for operation in waiting {
             self.actions.push_back(Action::Perform {
                 cell: cell.clone(),
@@ -223,26 +222,25 @@ impl<T> Control<T> {
         {
             peer.reserve = None;
         }
-        if peer
+        let is_current = peer
             .current
             .as_ref()
-            .is_none_or(|current| current.id != cell.id)
-        {
-            self.attempt_failed(&name, cell.pipe.id, code, now);
+            .is_some_and(|current| current.id == cell.id);
+        let was_parked = peer
+            .parked
+            .take_if(|parked| parked.cell.id == cell.id)
+            .is_some();
+        if !is_current && (peer.current.is_some() || !was_parked) {
+            self.attempt_failed(&name, cell.pipe_id(), code, now);
             for operation in unsent {
                 self.submit(name.clone(), operation, now);
             }
             return self.forget_idle(&name);
         }
-        for operation in unsent.into_iter().rev() {
-            self.timers
-                .insert((operation.deadline(), Timer::Waiting(name.clone())));
-            peer.waiting.push_front(operation);
-        }
-        if now.mono.since(peer.attached_at) >= STEADY {
-            peer.failures = 0;
-        }
-        // It takes the place over as it is: the name is watched as long as there is any session.
+        self.lose(&name, unsent, now.mono);
+        let Some(peer) = self.peers.get_mut(&name) else {
+            return;
+        };
         if let Some((reserve, instance, agent)) = peer.reserve.take() {
             return self.install(name, reserve, instance, agent, now);
         }
@@ -255,22 +253,50 @@ impl<T> Control<T> {
                 self.out(Output::Event(Event::Identity(Code::Superseded)));
             }
         }
-        self.resolver.unwatch(&name);
+        self.watch_used(&name, now.mono);
         self.update_reachable();
         let Some(peer) = self.peers.get_mut(&name) else {
             return;
         };
-        if !peer.wanted() {
+        if was_parked && !matches!(peer.dial, Dial::Idle) {
+            // Somebody is at it already.
+            self.tell(&name, now.mono);
+        } else if peer.wanted() {
+            self.dial_again(&name, retry, code, now);
+        } else {
             self.tell_offline(&name, code, None);
-            return self.forget_idle(&name);
+            self.forget_idle(&name);
         }
-        let delay = match retry {
-            Some(retry) => retry,
-            None if peer.failures == 0 => Duration::ZERO,
-            None => backoff(&self.config.limits, peer.failures, &mut self.seeds),
+    }
+
+    /// The session in use is over, or waits. What it never sent waits for the next.
+    pub(super) fn lose(&mut self, name: &Name, unsent: Vec<Operation<T>>, now: Instant) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
         };
-        peer.failures = peer.failures.saturating_add(1);
-        self.back_off(&name, delay, code, now.mono);
+        for operation in unsent.into_iter().rev() {
+            self.timers
+                .insert((operation.deadline(), Timer::Waiting(name.clone())));
+            peer.waiting.push_front(operation);
+        }
+        if now.since(peer.attached_at) >= STEADY {
+            peer.failures = 0;
+        }
+    }
+
+    /// A name is watched for changes as long as there is a session that is in use, or may be again.
+    pub(super) fn watch_used(&mut self, name: &Name, now: Instant) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let used = peer.current.is_some() || peer.parked.is_some();
+        if core::mem::replace(&mut peer.watched, used) != used {
+            if used {
+                self.resolver.watch(name, now);
+            } else {
+                self.resolver.unwatch(name);
+            }
+        }
     }
 
     // Several sessions with one peer.

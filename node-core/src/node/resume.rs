@@ -1,0 +1,218 @@
+//! Sessions from one pipe to the next: parked when theirs is lost, taken up again over another.
+
+use super::{
+    Node, Output,
+    cell::{Offer, PipeCell, PipeState, SessionCell},
+    timers::{Due, lock},
+};
+use crate::{
+    Code, Now,
+    channel::{Channel, HandshakeError, RECORD},
+    session::{Event, Resumed, Session, Violation},
+    time::Duration,
+    wire::frame::{Attach, AttachStatus, Frame, next},
+};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// A peer that was asked to go on with a session answers within this time, or another route is tried.
+const RESUME_WITHIN: Duration = Duration::from_secs(2);
+
+impl<T> Node<T> {
+    /// A session's pipe is lost, and nobody said that the session is over: it waits for another pipe if it can.
+    pub(super) fn lose_session(
+        &self,
+        cell: &Arc<SessionCell<T>>,
+        code: Code,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        let keeps = lock(&self.inner.control).keeps(cell);
+        let mut events = Vec::new();
+        let parked = cell.with_pipe(|session| {
+            if session.is_parked() {
+                return Ok(None);
+            }
+            let unsent = keeps.then(|| session.park(code, now.mono, &mut events));
+            let unsent = unsent.flatten().ok_or(())?;
+            Ok(cell.set_pipe(None).map(|pipe| (unsent, pipe)))
+        });
+        let (unsent, pipe) = match parked {
+            Ok(Some(parked)) => parked,
+            Ok(None) => return,
+            Err(()) => return self.end_session(cell, code, None, now, out),
+        };
+        let dialled = pipe.target.is_some();
+        self.leave_pipe(&pipe, code, None, out);
+        self.control(now, out, |control| {
+            control.session_parked(cell, dialled, unsent, code, now)
+        });
+        self.dispatch(cell, events, now, out);
+    }
+
+    /// Asks the peer to go on with a session over a channel that we began, if there is one to go on with. Gives the
+    /// channel back if there is none.
+    pub(super) fn offer_session(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        mut channel: Channel,
+        now: Now,
+    ) -> Option<Channel> {
+        let cell = lock(&self.inner.control).to_resume(channel.peer());
+        let attach = cell
+            .as_ref()
+            .and_then(|cell| cell.with_pipe(|session| session.offer(&channel)));
+        let (Some(cell), Some(attach)) = (cell, attach) else {
+            return Some(channel);
+        };
+        let attempt = attach.attempt;
+        send(pipe, &mut channel, &Frame::Attach(Box::new(attach)));
+        *lock(&pipe.state) = PipeState::Resuming(Box::new(Offer {
+            cell,
+            channel,
+            attempt,
+        }));
+        self.inner
+            .timers
+            .arm(now.mono + RESUME_WITHIN, Due::Pipe(pipe.id));
+        None
+    }
+
+    /// The peer's first record on a channel over which we asked to go on.
+    pub(super) fn offer_answered(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        offer: Offer<T>,
+        record: Bytes,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) -> Result<(), HandshakeError> {
+        let Offer {
+            cell,
+            mut channel,
+            attempt,
+        } = offer;
+        let mut frames = channel
+            .open(super::pipe::owned(record))
+            .map_err(|error| HandshakeError::from(error.code))?
+            .freeze();
+        let attach = match next(&mut frames) {
+            Ok(Some((_, _, Some(Frame::Attach(attach))))) => attach,
+            Ok(Some((_, _, Some(Frame::Close(code, retry))))) => {
+                self.end_session(&cell, code, retry, now, out);
+                return Err(code.into());
+            }
+            _ => return Err(Code::AttachRefused.into()),
+        };
+        match attach.status {
+            AttachStatus::Unknown => {
+                self.end_session(&cell, Code::SessionUnknown, None, now, out);
+                self.begin_session(pipe, channel, now);
+                Ok(())
+            }
+            AttachStatus::Fresh => Err(Code::AttachRefused.into()),
+            AttachStatus::Resume | AttachStatus::Stale => {
+                let goes_on = |session: &mut Session<T>, mtu, events: &mut Vec<Event<T>>| {
+                    session.answered(channel, &attach, attempt, mtu, now.mono, events)
+                };
+                self.take_up(pipe, &cell, frames, goes_on, now, out)
+                    .map(|_| ())
+            }
+        }
+    }
+
+    /// A peer asks to go on with a session over a channel that it began. Gives the channel back if the peer has to begin
+    /// a new session on it instead.
+    pub(super) fn session_presented(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        mut channel: Channel,
+        attach: &Attach,
+        frames: Bytes,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) -> Result<Option<Channel>, HandshakeError> {
+        let found = lock(&self.inner.control).presented(channel.peer(), attach, now.mono);
+        match found {
+            Ok(Some(cell)) => {
+                let goes_on = |session: &mut Session<T>, mtu, events: &mut Vec<Event<T>>| {
+                    session.presented(channel, attach, mtu, now.mono, events)
+                };
+                self.take_up(pipe, &cell, frames, goes_on, now, out)
+            }
+            // Once: what follows has to be a new session.
+            Ok(None) if channel.sent().records == 0 => {
+                let answer = Attach {
+                    status: AttachStatus::Unknown,
+                    recv_off: 0,
+                    send_off: 0,
+                    instance: self
+                        .session_config(pipe, channel.peer().name.as_ref())
+                        .instance,
+                    proof: [0; 32],
+                    agent: "".into(),
+                    ..attach.clone()
+                };
+                send(pipe, &mut channel, &Frame::Attach(Box::new(answer)));
+                Ok(Some(channel))
+            }
+            Ok(None) => Err(Code::AttachRefused.into()),
+            Err(code) => {
+                send(pipe, &mut channel, &Frame::Close(code, None));
+                Err(code.into())
+            }
+        }
+    }
+
+    /// Lets a session go on over a pipe, if both sides prove that it is theirs.
+    fn take_up(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        cell: &Arc<SessionCell<T>>,
+        frames: Bytes,
+        goes_on: impl FnOnce(&mut Session<T>, usize, &mut Vec<Event<T>>) -> Resumed,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) -> Result<Option<Channel>, HandshakeError> {
+        let mut events = Vec::new();
+        let (resumed, former) = cell.with_pipe(|session| {
+            let resumed = goes_on(session, pipe.mtu(), &mut events);
+            let former = match resumed {
+                Resumed::Done => cell.set_pipe(Some(pipe.clone())),
+                _ => None,
+            };
+            (resumed, former)
+        });
+        match resumed {
+            Resumed::Done => {}
+            Resumed::Stale(mut channel, answer) => {
+                send(pipe, &mut channel, &Frame::Attach(answer));
+                return Err(Code::Duplicate.into());
+            }
+            Resumed::Refused(code) => return Err(code.into()),
+        }
+        pipe.attach_to(cell);
+        if let Some(former) = former {
+            self.leave_pipe(&former, Code::Duplicate, None, out);
+        }
+        // The circuits of the channel before are over.
+        self.dispatch(cell, core::mem::take(&mut events), now, out);
+        self.control(now, out, |control| control.resumed(cell, pipe, now));
+        let handled = cell.with(|session| session.handle_frames(frames, now.mono, &mut events));
+        self.dispatch(cell, events, now, out);
+        if let Err(Violation { code }) = handled {
+            self.violate(cell, code, now, out);
+        }
+        Ok(None)
+    }
+}
+
+/// Sends one frame in a record of its own, outside of any session.
+fn send<T>(pipe: &PipeCell<T>, channel: &mut Channel, frame: &Frame) {
+    let mut record = BytesMut::with_capacity(256);
+    record.put_u8(RECORD);
+    record.put_slice(&frame.encode());
+    if channel.seal(&mut record).is_ok() {
+        pipe.send(record.to_vec());
+    }
+}
