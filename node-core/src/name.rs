@@ -55,7 +55,7 @@ impl Label {
         if text.starts_with('-') || text.ends_with('-') {
             return Err(NameError::HyphenAtEdge);
         }
-        if text.contains("--") {
+        if text.as_bytes().windows(2).any(|pair| pair == b"--") {
             return Err(NameError::DoubledHyphen);
         }
         Ok(Self(text.into()))
@@ -89,7 +89,7 @@ pub enum NameError {
     #[error("a name has at most 63 characters")]
     TooLong,
     /// Something other than `a-z`, `0-9` and `-`.
-    #[error("{0:?} is not allowed: a name consists of a-z, 0-9 and hyphens")]
+    #[error("{} is not allowed: a name consists of a-z, 0-9 and hyphens", Quoted(*.0))]
     BadCharacter(char),
     /// A hyphen at the beginning or the end.
     #[error("a name neither begins nor ends with a hyphen")]
@@ -100,6 +100,29 @@ pub enum NameError {
     /// Bytes that are not a name at all.
     #[error("malformed name")]
     Malformed,
+}
+
+/// Shows a character in quotation marks; by its number if it would not be seen, or would move what stands beside it.
+///
+/// `char`'s own `Debug` knows more such characters, by tables that a tab would have to download.
+pub(crate) struct Quoted(pub(crate) char);
+
+impl fmt::Display for Quoted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            '\0'..'\u{20}'
+            | '\u{7f}'..='\u{a0}'
+            | '\u{ad}'
+            | '\u{61c}'
+            | '\u{2000}'..='\u{200f}'
+            | '\u{2028}'..='\u{202f}'
+            | '\u{205f}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{e0000}'.. => write!(f, "U+{:04X}", u32::from(self.0)),
+            seen => write!(f, "'{seen}'"),
+        }
+    }
 }
 
 /// A node's identity: a label and the registry that issued it.
@@ -206,5 +229,23 @@ mod tests {
         assert_eq!(Name::decode(&bytes), Ok(name));
         assert_eq!(Name::decode(&bytes[..27]), Err(NameError::Malformed));
         assert_eq!(Name::decode(&bytes[..30]), Err(NameError::TooShort));
+    }
+
+    #[test]
+    fn characters_that_nobody_sees_are_shown_by_their_number() {
+        use alloc::string::ToString as _;
+        for (character, expected) in [
+            ('A', "'A'"),
+            ('а', "'а'"),
+            (' ', "' '"),
+            ('\n', "U+000A"),
+            ('\u{1b}', "U+001B"),
+            ('\u{9b}', "U+009B"),
+            ('\u{202e}', "U+202E"),
+            ('\u{feff}', "U+FEFF"),
+            ('\u{e0041}', "U+E0041"),
+        ] {
+            assert_eq!(Quoted(character).to_string(), expected);
+        }
     }
 }

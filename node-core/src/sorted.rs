@@ -5,7 +5,7 @@
 //! tenth of a tree's and a third of a hash map's, and a tab downloads it. And the order is the same in every run.
 
 use alloc::{vec, vec::Vec};
-use core::{borrow::Borrow, cmp::Ordering};
+use core::{borrow::Borrow, cmp::Ordering, slice};
 
 /// Entries that stand in one vector at most.
 const CHUNK: usize = 64;
@@ -121,10 +121,8 @@ impl<K: Ord, V> Map<K, V> {
 
     /// All entries.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.chunks
-            .iter()
-            .flatten()
-            .map(|(key, value)| (key, value))
+        let (chunks, entries) = (self.chunks.iter(), [].iter());
+        Iter { chunks, entries }
     }
 
     /// All entries, to change their values.
@@ -221,6 +219,25 @@ impl<K: Ord, V> Map<K, V> {
         {
             first.append(second);
             self.chunks.remove(chunk + 1);
+        }
+    }
+}
+
+/// What `Flatten` does, in a third of its code.
+struct Iter<'a, K, V> {
+    chunks: slice::Iter<'a, Vec<(K, V)>>,
+    entries: slice::Iter<'a, (K, V)>,
+}
+
+impl<'a, K, V> Iterator for Iter<'a, K, V> {
+    type Item = (&'a K, &'a V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((key, value)) = self.entries.next() {
+                return Some((key, value));
+            }
+            self.entries = self.chunks.next()?.iter();
         }
     }
 }

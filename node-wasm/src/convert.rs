@@ -14,11 +14,15 @@ use wasm_bindgen::prelude::*;
 
 /// An object with these properties; those that are `undefined` are left out.
 pub(crate) fn object<const N: usize>(fields: [(&str, JsValue); N]) -> JsValue {
+    from_fields(&fields)
+}
+
+fn from_fields(fields: &[(&str, JsValue)]) -> JsValue {
     let object = Object::new();
     for (name, value) in fields {
         if !value.is_undefined() {
             // Setting a property of a plain object never fails.
-            let _ = Reflect::set(&object, &name.into(), &value);
+            let _ = Reflect::set(&object, &(*name).into(), value);
         }
     }
     object.into()
@@ -78,7 +82,7 @@ pub(crate) fn failure(failure: &Failure) -> JsValue {
 }
 
 pub(crate) fn not_a_name(text: &str, why: &NameParseError) -> JsValue {
-    error(why.code(), &format!("{text:?}: {why}"), None)
+    error(why.code(), &format!("\"{text}\": {why}"), None)
 }
 
 pub(crate) fn unresolved(why: &ResolveError) -> JsValue {

@@ -275,7 +275,7 @@ impl Names {
     fn parse(&self, text: &str, path: &str) -> Result<Name, String> {
         self.0
             .parse(text)
-            .map_err(|why| format!("{path} {text:?}: {why}"))
+            .map_err(|why| format!("{path} \"{text}\": {why}"))
     }
 
     /// A router, with its ending or without: records list labels of their own registry.
@@ -283,12 +283,12 @@ impl Names {
         match self.0.parse(text) {
             Ok(name) if name.registry == of.registry => Ok(name.label),
             Ok(_) => Err(format!(
-                "{path} {text:?}: a router has the ending of the name it serves"
+                "{path} \"{text}\": a router has the ending of the name it serves"
             )),
             Err(NameParseError::NoTld(_)) => {
-                Label::new(text).map_err(|why| format!("{path} {text:?}: {why}"))
+                Label::new(text).map_err(|why| format!("{path} \"{text}\": {why}"))
             }
-            Err(why) => Err(format!("{path} {text:?}: {why}")),
+            Err(why) => Err(format!("{path} \"{text}\": {why}")),
         }
     }
 }

@@ -224,7 +224,10 @@ pub(super) fn by_health(endpoints: &[Endpoint], now: Instant) -> Vec<usize> {
 }
 
 fn host(url: &str) -> &str {
-    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let after_scheme = url
+        .split_once(':')
+        .and_then(|(_, rest)| rest.strip_prefix("//"))
+        .unwrap_or(url);
     let authority = after_scheme.split(['/', '?', '#']).next().unwrap_or("");
     authority
         .rsplit_once('@')

@@ -2,7 +2,7 @@
 
 use crate::{
     crypto::{self, BadKey},
-    name::{Label, Name, NameError},
+    name::{Label, Name, NameError, Quoted},
     time::Instant,
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
@@ -155,7 +155,7 @@ pub enum HostError {
     #[error("a DNS name has 1 to 64 bytes")]
     Length,
     /// Something other than `a-z 0-9 - .`.
-    #[error("{0:?} is not allowed in a DNS name: use a-z, 0-9, hyphens and dots")]
+    #[error("{} is not allowed in a DNS name: use a-z, 0-9, hyphens and dots", Quoted(*.0))]
     BadCharacter(char),
     /// A part between dots is empty, longer than 63 bytes, or begins or ends with a hyphen.
     #[error(

@@ -130,7 +130,7 @@ impl Hello {
     fn to_cbor(&self, head: Option<ChainHead>, user_agent: &str) -> Vec<u8> {
         let mut encoder = Encoder::new(Vec::with_capacity(HELLO_BLOCK));
         self.write(&mut encoder, head, user_agent)
-            .expect("writing to a vector does not fail");
+            .unwrap_or_else(|_| unreachable!("writing to a vector does not fail"));
         encoder.into_writer()
     }
 
@@ -182,12 +182,12 @@ impl Hello {
                 seen |= bit;
             }
             match key {
-                0 => version_max = Some(input.u8().ok()?),
+                0 => version_max = Some(number(input)?),
                 1 => timestamp = Some(Timestamp(input.u64().ok()?)),
                 2 => name = Some(Name::decode(input.bytes().ok()?).ok()?),
                 3 => target = Some(Name::decode(input.bytes().ok()?).ok()?),
-                4 => features = input.u32().ok()?,
-                5 => privacy = input.u32().ok()?,
+                4 => features = number(input)?,
+                5 => privacy = number(input)?,
                 6 => nonce = Some(input.bytes().ok()?.try_into().ok()?),
                 7 => {
                     let text = input.str().ok()?;
@@ -220,6 +220,11 @@ impl Hello {
             head,
         })
     }
+}
+
+/// A number that fits its place.
+fn number<T: TryFrom<u64>>(input: &mut Decoder<'_>) -> Option<T> {
+    T::try_from(input.u64().ok()?).ok()
 }
 
 #[cfg(test)]
