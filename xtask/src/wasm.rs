@@ -58,6 +58,8 @@ pub(crate) fn build(repo: &Repo, log: &Log) -> Result<Size> {
                 "--one-caller-inline-max-function-size=1",
                 "--always-inline-max-function-size=2",
                 "--flexible-inline-max-function-size=1",
+                // What was generated from one function for several types stands together, and compresses better.
+                "--reorder-functions-by-name",
                 "--strip-debug",
                 "--strip-producers",
                 "--strip-target-features",
