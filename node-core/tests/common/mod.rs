@@ -4,9 +4,12 @@
     unreachable_pub,
     missing_docs,
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::new_without_default,
     reason = "a module that several test binaries share, each using its part"
 )]
 
+pub mod sessions;
 pub mod stranger;
 
 use node_core::{
