@@ -218,7 +218,7 @@ impl Simulation {
                 self.sockets[dialler].peer = Some(accepted);
                 self.sockets[dialler].tamper = there;
                 self.live.insert(accepted);
-                let latency = self.latency;
+                let latency = self.way(dialler);
                 self.later(latency, Happening::Opened { socket: dialler });
             }
             Err(code) => {
@@ -284,7 +284,7 @@ impl Simulation {
         if let Some(wire) = &mut self.wire {
             wire.push((owner, to, message));
         }
-        let latency = self.latency;
+        let latency = self.way(peer);
         self.later(
             latency,
             Happening::Message {
@@ -294,11 +294,19 @@ impl Simulation {
         );
     }
 
+    /// How long anything takes to a socket from its other end.
+    fn way(&self, socket: usize) -> Duration {
+        let Socket { owner, peer, .. } = &self.sockets[socket];
+        let ends = [Some(*owner), peer.map(|peer| self.sockets[peer].owner)];
+        let remote = ends.iter().flatten().filter_map(|end| self.remote.get(end));
+        self.latency + remote.sum::<Duration>()
+    }
+
     pub(crate) fn close(&mut self, socket: usize, code: Code) {
         self.sockets[socket].open = false;
         self.live.remove(&socket);
         if let Some(peer) = self.sockets[socket].peer {
-            let latency = self.latency;
+            let latency = self.way(peer);
             self.later(latency, Happening::Closed { socket: peer, code });
         }
     }
@@ -318,7 +326,7 @@ impl Simulation {
         while open && let Some(message) = handle.poll_transmit(&pipe, Waker::noop(), now, &mut rest)
         {
             if let Some(peer) = peer {
-                let latency = self.latency;
+                let latency = self.way(peer);
                 self.later(
                     latency,
                     Happening::Message {

@@ -20,7 +20,7 @@ use node_core::{
     time::Duration,
 };
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     task::{Context, Poll, Waker},
 };
 
@@ -33,6 +33,8 @@ pub struct Simulation {
     pub machines: Vec<Machine>,
     /// One way through the network.
     pub latency: Duration,
+    /// Nodes that are further away than others: what one way to or from them takes beyond `latency`.
+    pub remote: HashMap<NodeId, Duration>,
     /// The RPC endpoints.
     pub rpc: Rpc,
     /// Every message on every socket, from whom to whom, while recording is on.
@@ -59,6 +61,7 @@ impl Simulation {
         Self {
             machines: Vec::new(),
             latency: Duration::from_millis(10),
+            remote: HashMap::new(),
             rpc: Box::new(|_, _, _| (Duration::from_millis(5), Err(FetchFailure::Unreachable))),
             wire: None,
             now: Instant::from_micros(1_000_000),

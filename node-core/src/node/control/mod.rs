@@ -115,6 +115,8 @@ struct Peer<T> {
     dial: Dial,
     failures: u32,
     last_dial: Instant,
+    /// Routes on which nothing came of the last attempt for two seconds: as many as a record can name.
+    silent: Vec<Route>,
     /// Who wants to be reached through this peer, with the pipe numbers set aside for them.
     wanted_by: Vec<(Name, u64)>,
 }
@@ -138,6 +140,7 @@ impl<T> Peer<T> {
             dial: Dial::Idle,
             failures: 0,
             last_dial: Instant::default(),
+            silent: Vec::new(),
             wanted_by: Vec::new(),
         }
     }

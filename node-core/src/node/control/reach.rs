@@ -8,10 +8,16 @@ use crate::{
         dial::{Attempt, Dial, Race, backoff},
         output::{Event, Failure, Output, Route},
     },
-    registry::{Cause, Freshness, Lookup, Record, ResolveError, Resolved},
+    registry::{Cause, Freshness, Lookup, ROUTERS_MAX, Record, ResolveError, Resolved},
     time::{Duration, Instant},
 };
 use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
+
+/// Whether a route stayed silent, its class, its round trip, and chance.
+type Rank = (bool, u8, Duration, [u8; 32]);
+
+/// An attempt of this age that has come to nothing puts its route last.
+const SILENT: Duration = Duration::from_secs(2);
 
 /// The longest delay that a peer may ask for before we come back.
 const RETRY_MAX: Duration = Duration::from_secs(600);
@@ -100,9 +106,18 @@ impl<T> Control<T> {
         self.advance(name, now);
     }
 
-    /// Every way to a peer, best first: its own address, then its routers, those that we are connected to first.
+    /// Every way to a peer, best first: those that stayed silent the last time come last; its own address comes before
+    /// its routers, a connected router before another, the nearer one first, and chance decides among equals.
     pub(super) fn routes(&mut self, name: &Name, record: &Record) -> VecDeque<Route> {
-        let mut routers: Vec<((bool, [u8; 32]), Name)> = Vec::new();
+        let mut routes: Vec<(Rank, Route)> = Vec::new();
+        if record
+            .routing
+            .as_ref()
+            .is_some_and(|routing| routing.wss || (routing.ws && !self.config.secure_only))
+        {
+            let silent = self.stayed_silent(name, &Route::Direct);
+            routes.push(((silent, 0, Duration::ZERO, [0; 32]), Route::Direct));
+        }
         for label in &record.routers {
             let router = Name {
                 registry: name.registry,
@@ -111,22 +126,24 @@ impl<T> Control<T> {
             if Some(&router) == self.config.identity.name.as_ref() || router == *name {
                 continue;
             }
-            let known = self.peers.get(&router);
-            let connected = known.is_some_and(|peer| peer.carrier().is_some());
-            let rank = (!connected, self.seeds.next());
-            let before = routers.iter().take_while(|(other, _)| *other < rank);
-            routers.insert(before.count(), (rank, router));
+            let (class, distance) = match self.carrier(&router) {
+                Some(hop) => (1, hop.with_pipe(|session| session.round_trip())),
+                None => (2, None),
+            };
+            let route = Route::Via(router);
+            let silent = self.stayed_silent(name, &route);
+            let distance = distance.unwrap_or(Duration::MAX);
+            let rank = (silent, class, distance, self.seeds.next());
+            let before = routes.iter().take_while(|(other, _)| *other < rank);
+            routes.insert(before.count(), (rank, route));
         }
-        let mut routes = VecDeque::new();
-        if record
-            .routing
-            .as_ref()
-            .is_some_and(|routing| routing.wss || (routing.ws && !self.config.secure_only))
-        {
-            routes.push_back(Route::Direct);
-        }
-        routes.extend(routers.into_iter().map(|(_, router)| Route::Via(router)));
-        routes
+        routes.into_iter().map(|(_, route)| route).collect()
+    }
+
+    fn stayed_silent(&self, name: &Name, route: &Route) -> bool {
+        self.peers
+            .get(name)
+            .is_some_and(|peer| peer.silent.contains(route))
     }
 
     /// Starts the race's next route and sees to it that the one after it follows.
@@ -235,6 +252,7 @@ impl<T> Control<T> {
         };
         race.worst = Some(race.worst.map_or(code, |worst| telling(worst, code)));
         let took = now.mono.since(attempt.began);
+        let route = attempt.route.clone();
         let (more, over, again, worst) = (
             !race.routes.is_empty(),
             race.attempts.is_empty(),
@@ -247,6 +265,9 @@ impl<T> Control<T> {
             result: Err(code),
             took,
         }));
+        if took >= SILENT {
+            self.note_silence(name, route);
+        }
         if more {
             self.advance(name, now);
         } else if over {
@@ -268,6 +289,9 @@ impl<T> Control<T> {
             return;
         };
         let took = now.since(attempt.began);
+        if let Some(peer) = self.peers.get_mut(name) {
+            peer.silent.retain(|route| *route != attempt.route);
+        }
         self.out(Output::Event(Event::Attempt {
             name: name.clone(),
             route: attempt.route,
@@ -288,8 +312,24 @@ impl<T> Control<T> {
         Some((race.attempts.swap_remove(at), race))
     }
 
-    pub(super) fn cancel(&mut self, race: Race) {
+    fn note_silence(&mut self, name: &Name, route: Route) {
+        if let Some(peer) = self.peers.get_mut(name)
+            && !peer.silent.contains(&route)
+        {
+            // Its record may have listed others before: the oldest make room.
+            if peer.silent.len() > ROUTERS_MAX {
+                peer.silent.remove(0);
+            }
+            peer.silent.push(route);
+        }
+    }
+
+    /// Ends the attempts that a race no longer needs.
+    pub(super) fn cancel(&mut self, name: &Name, race: Race, now: Instant) {
         for attempt in race.attempts {
+            if now.since(attempt.began) >= SILENT {
+                self.note_silence(name, attempt.route.clone());
+            }
             if let Route::Via(router) = &attempt.route
                 && let Some(peer) = self.peers.get_mut(router)
             {

@@ -178,7 +178,7 @@ impl<T> Control<T> {
             let race = core::mem::replace(&mut peer.dial, Dial::Idle);
             wanted_by = core::mem::take(&mut peer.wanted_by);
             if let Dial::Racing(race) = race {
-                self.cancel(race);
+                self.cancel(&name, race, now.mono);
             }
         } else {
             self.ensure(&name, now);
