@@ -107,6 +107,29 @@ fn a_rotated_key_ends_what_the_old_one_made_within_the_caches_lifetime() {
 }
 
 #[test]
+fn a_key_against_a_record_that_was_just_read_is_unconfirmed_and_the_caller_told_when_to_come_back()
+{
+    let mut town = town(9);
+    let bob = start(&mut town, "bob");
+    let token = town.simulation.token();
+    let alice = name("alice");
+    town.simulation.act(bob, |node, now, out| {
+        node.resolve(token, &alice, true, now, out)
+    });
+    town.simulation.outcome(bob, token);
+    // What bob's endpoint shows is a block behind: alice has another key by now.
+    town.change("alice", |record| {
+        record.key = key_of("new").verifying_key().to_bytes();
+    });
+    let caller = town.start(Plan::named("alice").key("new").on_chain());
+    town.simulation.run_for(Duration::from_secs(1));
+    assert_eq!(cause(&mut town, caller, "bob"), Code::KeyUnconfirmed);
+    // The chain is asked once the record is old enough.
+    town.simulation.run_for(Duration::from_secs(5));
+    assert!(ask(&mut town, caller, &name("bob")).is_ok());
+}
+
+#[test]
 fn a_contact_whose_name_was_sold_is_not_talked_to_until_the_person_confirms() {
     let mut town = town(10);
     let alice = start(&mut town, "alice");

@@ -39,7 +39,10 @@ impl Fault {
 
 /// Whether a refusal with this code may be about the caller.
 pub(super) const fn may_be_ours(code: Code) -> bool {
-    matches!(code, Code::NameUnknown | Code::KeyMismatch)
+    matches!(
+        code,
+        Code::NameUnknown | Code::KeyMismatch | Code::KeyUnconfirmed
+    )
 }
 
 /// Asks the chain what is wrong with the name and the key of `node`, if anything is.

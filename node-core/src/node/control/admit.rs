@@ -8,7 +8,7 @@ use crate::{
         budget::Ticket,
         cell::{AddressGroup, SessionCell},
     },
-    registry::{Cause, Freshness, Lookup, Record, ResolveError, Resolved},
+    registry::{Cause, Freshness, Lookup, Provenance, Record, ResolveError, Resolved},
 };
 use alloc::sync::Arc;
 
@@ -33,8 +33,13 @@ impl<T> Control<T> {
         let mut lookup = self.resolver.lookup(name, Freshness::Cached, cause, now);
         if let Lookup::Ready(Ok(resolved)) = &lookup
             && resolved.record.key != *key
-            && now.mono.since(resolved.at) >= FRESH
+            && resolved.how != Provenance::Pinned
         {
+            let age = now.mono.since(resolved.at);
+            if age < FRESH {
+                // The endpoint that was asked a moment ago may be a block behind the one that the peer believes.
+                return Verdict::Refuse(HandshakeError::after(Code::KeyUnconfirmed, FRESH - age));
+            }
             lookup = self
                 .resolver
                 .lookup(name, Freshness::NewerThan(FRESH), cause, now);

@@ -206,7 +206,7 @@ const DRAIN_CHECK: Duration = Duration::from_millis(500);
 const PROBE: Duration = Duration::from_secs(5);
 /// A session that lasted this long resets the backoff.
 const STEADY: Duration = Duration::from_secs(5);
-/// A cached record younger than this is believed even against a signature.
+/// A cached record younger than this is not read again, whatever a signature says against it.
 const FRESH: Duration = Duration::from_secs(5);
 /// How often an indirect node looks whether its own record has changed, while the chain has no better way to say so.
 const REREAD_MYSELF: Duration = Duration::from_secs(60);

@@ -235,16 +235,17 @@ impl<T> Control<T> {
             return;
         };
         for (target, pipe) in core::mem::take(&mut peer.wanted_by) {
-            self.attempt_failed(&target, pipe, code, now);
+            self.attempt_failed(&target, pipe, code, false, now);
         }
     }
 
-    /// A pipe that we began came to nothing.
+    /// A pipe that we began came to nothing, before or after its other end had proved to be the peer.
     pub(in super::super) fn attempt_failed(
         &mut self,
         name: &Name,
         pipe: u64,
         code: Code,
+        proved: bool,
         now: Now,
     ) {
         let Some((attempt, race)) = self.take_attempt(name, pipe) else {
@@ -272,12 +273,13 @@ impl<T> Control<T> {
             self.advance(name, now);
         } else if over {
             let code = worst.unwrap_or(code);
-            // The record may be stale: what it led to was not who it names. Read it once more before giving up.
+            // The record may be stale: what it led to was not who it names. Read it once more before giving up. What a
+            // peer says once it has proved to be the right one is about us.
             let suspicious = matches!(
                 code,
                 Code::WrongName | Code::KeyMismatch | Code::WrongTarget | Code::BadSignature
             );
-            if suspicious && !again {
+            if suspicious && !proved && !again {
                 return self.begin_dial(name, Freshness::NewerThan(FRESH), now);
             }
             self.give_up(name, code, None, now);
@@ -375,7 +377,7 @@ impl<T> Control<T> {
             self.forget_idle(name);
         }
         for (target, pipe) in wanted_by {
-            self.attempt_failed(&target, pipe, code, now);
+            self.attempt_failed(&target, pipe, code, false, now);
         }
     }
 

@@ -231,7 +231,7 @@ impl<T> Control<T> {
             .take_if(|parked| parked.cell.id == cell.id)
             .is_some();
         if !is_current && (peer.current.is_some() || !was_parked) {
-            self.attempt_failed(&name, cell.pipe_id(), code, now);
+            self.attempt_failed(&name, cell.pipe_id(), code, true, now);
             for operation in unsent {
                 self.submit(name.clone(), operation, now);
             }
