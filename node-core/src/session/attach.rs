@@ -58,7 +58,7 @@ impl<T> Session<T> {
         now: Instant,
         out: &mut Vec<Event<T>>,
     ) -> Option<Vec<Operation<T>>> {
-        if !self.attached || self.is_closing() {
+        if !self.attached || self.is_closing() || !self.sender.confirmed {
             return None;
         }
         self.detach(out);

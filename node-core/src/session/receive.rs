@@ -55,6 +55,8 @@ impl<T> Session<T> {
         let frames = channel
             .open(record)
             .map_err(|error| Violation { code: error.code })?;
+        // Who began the channel says more only after it has heard our ATTACH.
+        self.sender.confirmed |= self.attached;
         self.handle_frames(frames.freeze(), now, out)
     }
 
@@ -344,6 +346,7 @@ impl<T> Session<T> {
             return Err(Code::AttachRefused.into());
         }
         self.attached = true;
+        self.sender.confirmed = self.dials;
         self.dirty = true;
         self.announce_inbox();
         out.push(Event::Attached {

@@ -77,6 +77,8 @@ pub(super) struct Sender {
     pub(super) queued: usize,
     /// What has left since the session last looked returns so much to the peer's credit in our inbox.
     pub(super) released: u64,
+    /// Whether the peer is known to have the session as well. Until then no request leaves whose outcome nobody could tell.
+    pub(super) confirmed: bool,
     inbox_limit: u64,
     inbox_sent: u64,
     offset: u64,
@@ -185,7 +187,7 @@ impl Sender {
     }
 
     fn affordable(&self, frame: &Outgoing) -> bool {
-        self.inbox_sent + frame.charge <= self.inbox_limit
+        self.confirmed && self.inbox_sent + frame.charge <= self.inbox_limit
     }
 
     /// The peer has all session bytes below `offset`. False when it claims more than was sent.
@@ -253,8 +255,10 @@ impl Sender {
                     &mut self.urgent
                 };
                 let fits = |frame: &Outgoing| room(record.len(), frame.len());
-                let affordable =
-                    |frame: &Outgoing| self.inbox_sent + frame.charge <= self.inbox_limit;
+                let affordable = |frame: &Outgoing| {
+                    frame.charge == 0
+                        || (self.confirmed && self.inbox_sent + frame.charge <= self.inbox_limit)
+                };
                 let Some(frame) = queue.pop_front_if(|frame| fits(frame) && affordable(frame))
                 else {
                     break;

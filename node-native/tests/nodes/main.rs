@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod command;
+mod failover;
 mod home;
 mod hostile;
 mod lifecycle;
