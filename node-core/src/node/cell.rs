@@ -20,7 +20,7 @@ use alloc::{
 };
 use bytes::Bytes;
 use core::task::Waker;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 /// A session in its place.
 pub(super) struct SessionCell<T> {
@@ -59,17 +59,22 @@ impl<T> SessionCell<T> {
 
     /// Works on the session; afterwards its pipe is woken if there is something to send, and its deadline armed.
     pub(super) fn with<R>(&self, work: impl FnOnce(&mut Session<T>) -> R) -> R {
-        let (result, dirty, deadline) = {
-            let mut session = lock(&self.state);
-            let result = work(&mut session);
-            (result, session.take_dirty(), session.deadline())
-        };
-        self.armed
-            .arm(&self.timers, Due::Session(self.id), deadline);
+        let mut session = lock(&self.state);
+        let result = work(&mut session);
+        let dirty = session.take_dirty();
+        self.leave(session);
         if dirty {
             self.wake();
         }
         result
+    }
+
+    /// Lets go of the session, and arms its deadline.
+    fn leave(&self, session: MutexGuard<'_, Session<T>>) {
+        let deadline = session.deadline();
+        drop(session);
+        self.armed
+            .arm(&self.timers, Due::Session(self.id), deadline);
     }
 
     /// The pipe that carries it, if there is one.
@@ -115,13 +120,9 @@ impl<T> SessionCell<T> {
 
     /// Works on the session on behalf of its pipe, which needs no waking.
     pub(super) fn with_pipe<R>(&self, work: impl FnOnce(&mut Session<T>) -> R) -> R {
-        let (result, deadline) = {
-            let mut session = lock(&self.state);
-            let result = work(&mut session);
-            (result, session.deadline())
-        };
-        self.armed
-            .arm(&self.timers, Due::Session(self.id), deadline);
+        let mut session = lock(&self.state);
+        let result = work(&mut session);
+        self.leave(session);
         result
     }
 

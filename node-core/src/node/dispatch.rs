@@ -15,6 +15,7 @@ use crate::{
 };
 use alloc::{sync::Arc, vec::Vec};
 use bytes::Bytes;
+use std::sync::MutexGuard;
 
 impl<T> Node<T> {
     // Putting it together.
@@ -40,6 +41,12 @@ impl<T> Node<T> {
     ) -> R {
         let mut control = lock(&self.inner.control);
         let result = work(&mut control);
+        self.follow(control, now, out);
+        result
+    }
+
+    /// Lets go of the control plane, then does what it asks for.
+    fn follow(&self, mut control: MutexGuard<'_, Control<T>>, now: Now, out: &mut Vec<Output<T>>) {
         let actions = core::mem::take(&mut control.actions);
         let deadline = control.deadline();
         drop(control);
@@ -49,7 +56,6 @@ impl<T> Node<T> {
         for action in actions {
             self.act(action, now, out);
         }
-        result
     }
 
     pub(super) fn act(&self, action: Action<T>, now: Now, out: &mut Vec<Output<T>>) {

@@ -52,7 +52,7 @@ impl Resolver {
                     fetch,
                     EndpointState::WrongChain,
                     Code::WrongChain,
-                    what,
+                    &what,
                     now,
                 );
             }
@@ -72,7 +72,7 @@ impl Resolver {
                 "old"
             };
             let what = format!("its newest block is {} s {direction}", age.as_secs());
-            return self.fetch_failed(fetch, EndpointState::Stale, Code::RpcStale, what, now.mono);
+            return self.fetch_failed(fetch, EndpointState::Stale, Code::RpcStale, &what, now.mono);
         }
         let Fetch {
             registry, endpoint, ..
@@ -132,7 +132,7 @@ impl Resolver {
                         fetch,
                         EndpointState::Invalid,
                         Code::NotARegistry,
-                        NotARecord::Empty,
+                        &NotARecord::Empty,
                         now,
                     );
                 }
@@ -142,7 +142,7 @@ impl Resolver {
             },
             Err(Refusal::Revert(data)) if abi::is_name_unknown(data, label) => Ok(Fact::Unknown),
             Err(Refusal::Revert(_)) => return self.senseless(fetch, &result, "a record", now),
-            Err(refusal) => Err(blame(Code::RpcInvalid, host, refusal)),
+            Err(refusal) => Err(blame(Code::RpcInvalid, host, &refusal)),
         };
         if let Some(read) = self.reads.get_mut(&id) {
             match vote {
@@ -169,7 +169,13 @@ impl Resolver {
                 }
                 None => String::from("there is no nectar registry at the contract's address"),
             };
-            return self.fetch_failed(fetch, EndpointState::Invalid, Code::NotARegistry, what, now);
+            return self.fetch_failed(
+                fetch,
+                EndpointState::Invalid,
+                Code::NotARegistry,
+                &what,
+                now,
+            );
         }
         let Some(probe) = self.probes.remove(&id) else {
             return;
@@ -257,6 +263,6 @@ impl Resolver {
             Ok(_) => format!("it did not answer with {wanted}"),
             Err(refusal) => refusal.to_string(),
         };
-        self.fetch_failed(fetch, EndpointState::Invalid, Code::RpcInvalid, what, now);
+        self.fetch_failed(fetch, EndpointState::Invalid, Code::RpcInvalid, &what, now);
     }
 }

@@ -76,7 +76,7 @@ impl Resolver {
                     fetch,
                     EndpointState::Invalid,
                     Code::RpcInvalid,
-                    FetchFailure::TooLarge,
+                    &FetchFailure::TooLarge,
                     now.mono,
                 );
             }
@@ -85,7 +85,7 @@ impl Resolver {
                     fetch,
                     EndpointState::Unreachable,
                     Code::RpcUnreachable,
-                    failure,
+                    &failure,
                     now.mono,
                 );
             }
@@ -95,7 +95,7 @@ impl Resolver {
                         fetch,
                         EndpointState::Invalid,
                         Code::RpcInvalid,
-                        invalid,
+                        &invalid,
                         now.mono,
                     );
                 }
@@ -104,7 +104,7 @@ impl Resolver {
                         fetch,
                         EndpointState::Unreachable,
                         Code::RpcUnreachable,
-                        limited,
+                        &limited,
                         now.mono,
                     );
                 }
@@ -137,7 +137,7 @@ impl Resolver {
         for id in expired {
             if let Some(fetch) = self.fetches.remove(&id) {
                 let (state, code) = (EndpointState::Unreachable, Code::RpcUnreachable);
-                self.fetch_failed(fetch, state, code, FetchFailure::Timeout, now);
+                self.fetch_failed(fetch, state, code, &FetchFailure::Timeout, now);
             }
         }
         let due: Vec<u64> = self
@@ -344,7 +344,7 @@ impl Resolver {
         fetch: Fetch,
         state: EndpointState,
         code: Code,
-        what: impl core::fmt::Display,
+        what: &dyn core::fmt::Display,
         now: Instant,
     ) {
         let endpoint = &mut self.registries[fetch.registry].endpoints[fetch.endpoint];

@@ -245,14 +245,14 @@ impl Read {
         else {
             return Step::Wait;
         };
-        let candidates = order
+        let mut candidates = order
             .iter()
             .copied()
             .filter(|endpoint| !asked.contains(endpoint))
             .filter(|endpoint| !trusted_suffice || !self.distrusted.contains(endpoint));
         let missing = self.need.saturating_sub(heads.len() + waiting.len());
         let chosen = choose(
-            candidates,
+            &mut candidates,
             missing,
             waiting,
             &mut self.hedge_at,
@@ -322,13 +322,13 @@ impl Read {
         let (first, then): (Vec<usize>, Vec<usize>) = order
             .iter()
             .partition(|endpoint| votes.heads.contains(endpoint));
-        let candidates = first
+        let mut candidates = first
             .into_iter()
             .chain(then)
             .filter(|endpoint| !votes.asked.contains(endpoint));
         let missing = self.need.saturating_sub(count + votes.waiting.len());
         let chosen = choose(
-            candidates,
+            &mut candidates,
             missing,
             &votes.waiting,
             &mut self.hedge_at,
@@ -402,17 +402,17 @@ impl Votes {
 
 /// The next endpoints to ask: as many as are missing, and one more whenever somebody keeps us waiting.
 fn choose(
-    mut candidates: impl Iterator<Item = usize>,
+    candidates: &mut dyn Iterator<Item = usize>,
     missing: usize,
     waiting: &Set<usize>,
     hedge_at: &mut Option<Instant>,
     limits: &ResolverLimits,
     now: Instant,
 ) -> Vec<usize> {
-    let mut chosen: Vec<usize> = candidates.by_ref().take(missing).collect();
+    let mut chosen: Vec<usize> = (&mut *candidates).take(missing).collect();
     let overdue = hedge_at.is_some_and(|at| now >= at) && !waiting.is_empty();
     if overdue && chosen.is_empty() {
-        chosen.extend(candidates.by_ref().next());
+        chosen.extend(candidates.next());
     }
     if !chosen.is_empty() || overdue {
         *hedge_at = candidates.next().map(|_| now + limits.hedge_after);
@@ -428,7 +428,7 @@ fn asks(endpoints: &[usize], ask: Ask) -> Step {
 }
 
 /// What is said about an endpoint that fails.
-pub(super) fn blame(code: Code, host: &str, what: impl core::fmt::Display) -> ResolveError {
+pub(super) fn blame(code: Code, host: &str, what: &dyn core::fmt::Display) -> ResolveError {
     let detail: String = format!("{host}: {what}");
     ResolveError::with(code, detail)
 }

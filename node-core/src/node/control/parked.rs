@@ -12,6 +12,7 @@ use crate::{
     wire::frame::Attach,
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use core::cmp::Reverse;
 
 /// The side that dialled comes back at once. The other one gives it this long before it dials itself.
 const COURTESY: Duration = Duration::from_secs(1);
@@ -190,13 +191,15 @@ impl<T> Control<T> {
             })
             .collect();
         let mut victims = Vec::new();
-        parked.sort_by_key(|(_, since, cell)| (core::cmp::Reverse(*since), cell.id));
-        if parked.len() > limits.parked_sessions {
-            victims.extend(parked.drain(limits.parked_sessions..));
+        while parked.len() > limits.parked_sessions {
+            victims.extend(take_greatest(&mut parked, |(_, since, cell)| {
+                (Reverse(*since), cell.id)
+            }));
         }
-        parked.sort_by_key(|(held, _, cell)| (*held, cell.id));
         while parked.iter().map(|(held, ..)| held).sum::<usize>() > limits.parked_bytes {
-            victims.extend(parked.pop());
+            victims.extend(take_greatest(&mut parked, |(held, _, cell)| {
+                (*held, cell.id)
+            }));
         }
         for (_, _, cell) in victims {
             self.end(cell, Code::Overloaded);
@@ -226,4 +229,10 @@ impl<T> Control<T> {
         peer.failures = peer.failures.saturating_add(1);
         self.back_off(name, delay, code, now.mono);
     }
+}
+
+/// Takes out the item whose key is the greatest.
+fn take_greatest<I, K: Ord>(items: &mut Vec<I>, key: impl Fn(&I) -> K) -> Option<I> {
+    let greatest = items.iter().enumerate().max_by_key(|(_, item)| key(item));
+    greatest.map(|(at, _)| at).map(|at| items.swap_remove(at))
 }

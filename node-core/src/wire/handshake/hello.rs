@@ -1,8 +1,10 @@
 //! What each side says about itself.
 
-use crate::{Name, Timestamp};
+use crate::{
+    Name, Timestamp,
+    wire::cbor::{self, Reader},
+};
 use alloc::{boxed::Box, vec::Vec};
-use minicbor::{Decoder, Encoder};
 
 /// Length of a hello, or of one block of a longer one.
 pub const HELLO_BLOCK: usize = 256;
@@ -122,58 +124,57 @@ impl Hello {
         if padding.iter().any(|&byte| byte != 0) {
             return None;
         }
-        let mut decoder = Decoder::new(cbor);
-        let hello = Self::from_cbor(&mut decoder)?;
-        (decoder.position() == cbor.len()).then_some(hello)
+        let mut input = Reader::new(cbor);
+        let hello = Self::from_cbor(&mut input)?;
+        input.is_empty().then_some(hello)
     }
 
     fn to_cbor(&self, head: Option<ChainHead>, user_agent: &str) -> Vec<u8> {
-        let mut encoder = Encoder::new(Vec::with_capacity(HELLO_BLOCK));
-        self.write(&mut encoder, head, user_agent)
-            .unwrap_or_else(|_| unreachable!("writing to a vector does not fail"));
-        encoder.into_writer()
-    }
-
-    fn write(
-        &self,
-        out: &mut Encoder<Vec<u8>>,
-        head: Option<ChainHead>,
-        user_agent: &str,
-    ) -> Result<(), minicbor::encode::Error<core::convert::Infallible>> {
         let optional = [
             self.name.is_some(),
             self.target.is_some(),
             !user_agent.is_empty(),
             head.is_some(),
         ];
-        out.map(5 + optional.iter().filter(|present| **present).count() as u64)?;
-        out.u8(0)?.u8(self.version_max)?;
-        out.u8(1)?.u64(self.timestamp.0)?;
-        if let Some(name) = &self.name {
-            out.u8(2)?.bytes(&name.to_bytes())?;
+        let mut out = Vec::with_capacity(HELLO_BLOCK);
+        let present = optional.iter().filter(|present| **present).count();
+        cbor::write_map(&mut out, 5 + present as u64);
+        for (key, number) in [(0, self.version_max.into()), (1, self.timestamp.0)] {
+            cbor::write_number(&mut out, key);
+            cbor::write_number(&mut out, number);
         }
-        if let Some(target) = &self.target {
-            out.u8(3)?.bytes(&target.to_bytes())?;
+        for (key, name) in [(2, &self.name), (3, &self.target)] {
+            if let Some(name) = name {
+                cbor::write_number(&mut out, key);
+                cbor::write_bytes(&mut out, &name.to_bytes());
+            }
         }
-        out.u8(4)?.u32(self.features)?;
-        out.u8(5)?.u32(self.privacy)?;
-        out.u8(6)?.bytes(&self.nonce)?;
+        for (key, number) in [(4, self.features), (5, self.privacy)] {
+            cbor::write_number(&mut out, key);
+            cbor::write_number(&mut out, number.into());
+        }
+        cbor::write_number(&mut out, 6);
+        cbor::write_bytes(&mut out, &self.nonce);
         if !user_agent.is_empty() {
-            out.u8(7)?.str(user_agent)?;
+            cbor::write_number(&mut out, 7);
+            cbor::write_text(&mut out, user_agent);
         }
         if let Some(head) = head {
-            out.u8(8)?.array(2)?.u64(head.number)?.bytes(&head.hash)?;
+            cbor::write_number(&mut out, 8);
+            cbor::write_list(&mut out, 2);
+            cbor::write_number(&mut out, head.number);
+            cbor::write_bytes(&mut out, &head.hash);
         }
-        Ok(())
+        out
     }
 
-    fn from_cbor(input: &mut Decoder<'_>) -> Option<Self> {
+    fn from_cbor(input: &mut Reader<'_>) -> Option<Self> {
         let mut seen = 0u16;
         let (mut version_max, mut timestamp, mut nonce) = (None, None, None);
         let (mut name, mut target, mut head) = (None, None, None);
         let (mut features, mut privacy, mut user_agent) = (0, 0, UserAgent::default());
-        for _ in 0..input.map().ok()?? {
-            let key = input.u64().ok()?;
+        for _ in 0..input.map()? {
+            let key: u64 = input.number()?;
             if let known @ 0..=8 = key {
                 let bit = 1 << known;
                 if seen & bit != 0 {
@@ -182,30 +183,30 @@ impl Hello {
                 seen |= bit;
             }
             match key {
-                0 => version_max = Some(number(input)?),
-                1 => timestamp = Some(Timestamp(input.u64().ok()?)),
-                2 => name = Some(Name::decode(input.bytes().ok()?).ok()?),
-                3 => target = Some(Name::decode(input.bytes().ok()?).ok()?),
-                4 => features = number(input)?,
-                5 => privacy = number(input)?,
-                6 => nonce = Some(input.bytes().ok()?.try_into().ok()?),
+                0 => version_max = Some(input.number()?),
+                1 => timestamp = Some(Timestamp(input.number()?)),
+                2 => name = Some(Name::decode(input.bytes()?).ok()?),
+                3 => target = Some(Name::decode(input.bytes()?).ok()?),
+                4 => features = input.number()?,
+                5 => privacy = input.number()?,
+                6 => nonce = Some(input.bytes()?.try_into().ok()?),
                 7 => {
-                    let text = input.str().ok()?;
+                    let text = input.text()?;
                     user_agent = UserAgent::new(text);
                     if user_agent.as_str() != text {
                         return None;
                     }
                 }
                 8 => {
-                    let (Some(2), number) = (input.array().ok()?, input.u64().ok()?) else {
+                    let (2, number) = (input.list()?, input.number()?) else {
                         return None;
                     };
                     head = Some(ChainHead {
                         number,
-                        hash: input.bytes().ok()?.try_into().ok()?,
+                        hash: input.bytes()?.try_into().ok()?,
                     });
                 }
-                _ => input.skip().ok()?,
+                _ => input.skip()?,
             }
         }
         Some(Self {
@@ -220,11 +221,6 @@ impl Hello {
             head,
         })
     }
-}
-
-/// A number that fits its place.
-fn number<T: TryFrom<u64>>(input: &mut Decoder<'_>) -> Option<T> {
-    T::try_from(input.u64().ok()?).ok()
 }
 
 #[cfg(test)]
