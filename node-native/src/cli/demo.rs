@@ -42,6 +42,53 @@ const REST: u64 = 2;
 const GIFT: u128 = 100_000_000_000_000_000;
 
 pub(super) async fn demo(args: DemoArgs, out: Output) -> Result<(), Failure> {
+    // Listened for from the beginning: the chain is a process of its own, and must not outlive a demonstration that is
+    // told to end while it is still being set up.
+    let ended = ended();
+    tokio::pin!(ended);
+    let mut show = tokio::select! {
+        biased;
+        result = &mut ended => return result,
+        show = set_up(&args, &out) => show?,
+    };
+    let result = tokio::select! {
+        biased;
+        result = &mut ended => result,
+        status = show.anvil.wait() => Err(Failure::failed(format!("the chain ended: {status:?}"))),
+    };
+    for node in show.nodes {
+        node.close().await;
+    }
+    // Only what was started here, by its own handle.
+    let _ = show.anvil.kill().await;
+    result
+}
+
+/// Resolves when somebody wants the end: by Ctrl-C, by `kill`, or by closing the terminal.
+async fn ended() -> Result<(), Failure> {
+    #[cfg(unix)]
+    let ended = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::select! {
+            result = super::serve::ended() => result,
+            _ = hangup.recv() => Ok(()),
+        }
+    };
+    #[cfg(not(unix))]
+    let ended = super::serve::ended();
+    ended
+        .await
+        .map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))
+}
+
+/// A demonstration that runs. Dropping it ends the chain at once.
+struct Show {
+    anvil: Child,
+    nodes: [Node; 3],
+}
+
+async fn set_up(args: &DemoArgs, out: &Output) -> Result<Show, Failure> {
     let page = Page::load(&args.page)?;
     if !args.contract.is_file() {
         return Err(Failure::usage(format!(
@@ -52,7 +99,7 @@ pub(super) async fn demo(args: DemoArgs, out: Output) -> Result<(), Failure> {
     let began = std::time::Instant::now();
     let [page_port, chain_port, perch_port, echo_port] = ports(args.port)?;
     out.note(format_args!("starting a chain"));
-    let (mut anvil, rpc) = start_chain(&args.anvil, chain_port).await?;
+    let (anvil, rpc) = start_chain(&args.anvil, chain_port).await?;
     let [bank, loach, perch, echo] = wallets()?;
 
     out.note(format_args!("deploying the registry"));
@@ -122,19 +169,7 @@ pub(super) async fn demo(args: DemoArgs, out: Output) -> Result<(), Failure> {
         let facts = json!({ "page": address, "rpc": rpc, "contract": contract });
         write_whole(ready, &facts.to_string())?;
     }
-
-    let ended = tokio::select! {
-        result = super::serve::ended() => {
-            result.map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))
-        }
-        status = anvil.wait() => Err(Failure::failed(format!("the chain ended: {status:?}"))),
-    };
-    for node in nodes {
-        node.close().await;
-    }
-    // Only what was started here, by its own handle.
-    let _ = anvil.kill().await;
-    ended
+    Ok(Show { anvil, nodes })
 }
 
 /// Where everybody is.

@@ -2,6 +2,7 @@
 
 mod chain;
 mod cli;
+mod demo;
 mod http;
 mod mistakes;
 mod rpc;

@@ -28,7 +28,7 @@ pub(crate) struct Anvil {
 
 impl Anvil {
     pub(crate) fn start() -> Self {
-        let program = program();
+        let program = anvil_program();
         let mut child = Command::new(&program)
             .args(["--port", "0", "--chain-id", &CHAIN_ID.to_string()])
             .stdout(Stdio::piped())
@@ -57,7 +57,8 @@ impl Drop for Anvil {
     }
 }
 
-fn program() -> PathBuf {
+/// Where anvil is.
+pub(crate) fn anvil_program() -> PathBuf {
     let program = match std::env::var_os("NECTAR_ANVIL") {
         Some(path) => PathBuf::from(path),
         None => contracts().join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"),
