@@ -1,5 +1,6 @@
 //! `nectar demo`, and how it ends.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use crate::support::{anvil_program, artifact, guarded};
 use std::{
