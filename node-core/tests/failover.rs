@@ -521,3 +521,42 @@ fn a_session_that_is_closed_over_a_circuit_is_over_and_does_not_wait() {
     assert!(!net.interrupted(net.bob, "alice"));
     assert_eq!(net.world.machines[net.bob].node.counts().parked, 0);
 }
+
+#[test]
+fn a_router_that_restarts_as_planned_costs_no_request() {
+    let mut worst = Duration::ZERO;
+    for seed in 30..36 {
+        let mut net = Net::new(seed);
+        net.talk(net.alice, "bob");
+        let slowest = net.pace(
+            "bob",
+            |net| {
+                let router = net.router_in_use();
+                net.world.act(router, |node, _, _| {
+                    node.shut_down(Code::GoingAway, Duration::from_secs(5))
+                });
+            },
+            Duration::from_secs(3),
+        );
+        worst = worst.max(slowest);
+    }
+    println!("slowest request over six planned restarts, 10 ms per hop: {worst:?}");
+    assert!(worst <= 300 * MS, "{worst:?}");
+}
+
+#[test]
+fn one_way_loss_is_noticed_and_costs_no_request() {
+    let mut net = Net::new(40);
+    net.talk(net.alice, "bob");
+    let slowest = net.pace(
+        "bob",
+        |net| {
+            // What the router sends to alice is swallowed; what she sends still arrives.
+            let router = net.router_in_use();
+            net.world.stalled.insert((router, net.alice));
+        },
+        Duration::from_secs(1),
+    );
+    println!("slowest request over a router that is heard no more: {slowest:?}");
+    assert!(slowest <= Duration::from_secs(80), "{slowest:?}");
+}

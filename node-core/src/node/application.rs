@@ -154,7 +154,7 @@ impl<T> Node<T> {
         out: &mut Vec<Output<T>>,
     ) {
         let cells = lock(&self.inner.control).used(name);
-        for cell in cells.into_iter().flatten() {
+        for cell in cells {
             let mut events = Vec::new();
             cell.with(|session| session.cancel_where(&matches, &mut events));
             self.dispatch(&cell, events, now, out);

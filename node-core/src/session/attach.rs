@@ -58,7 +58,7 @@ impl<T> Session<T> {
         now: Instant,
         out: &mut Vec<Event<T>>,
     ) -> Option<Vec<Operation<T>>> {
-        if !self.attached || self.is_closing() || !self.sender.confirmed {
+        if !self.attached || self.is_closing() {
             return None;
         }
         self.detach(out);
@@ -213,6 +213,7 @@ impl<T> Session<T> {
         self.parked = None;
         let from = attach.recv_off.max(self.sender.acknowledged());
         self.sender.rewind(from);
+        self.sender.confirmed = true;
         self.dials = channel.role() == Role::Initiator;
         // Who began the channel goes on where the other's answer says. The other one goes on where it was asked to, which
         // may be behind what came in meanwhile over the older channel.

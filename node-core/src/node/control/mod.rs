@@ -97,8 +97,9 @@ struct Peer<T> {
     instance: [u8; 16],
     attached_at: Instant,
     agent: Box<str>,
-    /// A session that has lost its pipe and may go on over another.
-    parked: Option<Parked<T>>,
+    /// Sessions that have lost their pipe and may go on over another: the one that was in use, or one that was to finish
+    /// what it had begun.
+    parked: Vec<Parked<T>>,
     /// A session that takes over if `current` does not answer a ping.
     reserve: Option<Attached<T>>,
     waiting: VecDeque<Operation<T>>,
@@ -128,7 +129,7 @@ impl<T> Peer<T> {
             instance: [0; 16],
             attached_at: Instant::default(),
             agent: "".into(),
-            parked: None,
+            parked: Vec::new(),
             reserve: None,
             waiting: VecDeque::new(),
             keep: false,
@@ -152,17 +153,21 @@ impl<T> Peer<T> {
 
     /// Whether there is the session that is needed: one of our routers hosts us over a socket of its own only.
     fn is_reached(&self) -> bool {
-        if self.parked.as_ref().is_some_and(|parked| parked.dial) {
+        if self.resumes() {
             return false;
         }
         let needs_carrier = self.router || !self.wanted_by.is_empty();
         self.carrier().is_some() || (!needs_carrier && self.current.is_some())
     }
 
+    /// Whether we look for another pipe for a session.
+    fn resumes(&self) -> bool {
+        self.parked.iter().any(|parked| parked.dial)
+    }
+
     fn wanted(&self) -> bool {
         let always = (self.keep || self.router) && !self.superseded;
-        let resumes = self.parked.as_ref().is_some_and(|parked| parked.dial);
-        always || resumes || !self.waiting.is_empty() || !self.wanted_by.is_empty()
+        always || self.resumes() || !self.waiting.is_empty() || !self.wanted_by.is_empty()
     }
 }
 
@@ -275,7 +280,7 @@ impl<T> Control<T> {
                 how: peer.record.as_ref().map(|record| record.how),
                 agent: peer.agent.clone(),
             },
-            (None, _) if let Some(parked) = &peer.parked => PeerState::Interrupted {
+            (None, _) if let Some(parked) = peer.parked.last() => PeerState::Interrupted {
                 reason: parked.reason,
             },
             (None, Dial::Idle) => PeerState::Offline {
@@ -443,7 +448,7 @@ impl<T> Control<T> {
     fn tell_offline(&mut self, name: &Name, reason: Code, retry: Option<Duration>) {
         let peer = self.peers.get(name);
         // That its session waits was told when it began to.
-        if peer.is_some_and(|peer| peer.parked.is_some()) {
+        if peer.is_some_and(|peer| !peer.parked.is_empty()) {
             return;
         }
         let router = peer.is_some_and(|peer| peer.router);
@@ -460,7 +465,7 @@ impl<T> Control<T> {
         let idle = |peer: &Peer<T>| {
             !peer.wanted()
                 && peer.current.is_none()
-                && peer.parked.is_none()
+                && peer.parked.is_empty()
                 && peer.expected_epoch.is_none()
                 && matches!(peer.dial, Dial::Idle)
         };
@@ -493,7 +498,7 @@ impl<T> Control<T> {
             }
         }
         for (_, peer) in core::mem::take(&mut self.peers) {
-            if let Some(parked) = peer.parked {
+            for parked in peer.parked {
                 self.end(parked.cell, Code::NodeClosed);
             }
             for operation in peer.waiting {

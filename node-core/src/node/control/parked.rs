@@ -5,7 +5,7 @@ use crate::{
     Code, Name, Now, channel,
     node::{
         cell::{PipeCell, SessionCell},
-        dial::backoff,
+        dial::{Dial, backoff},
     },
     session::Operation,
     time::{Duration, Instant},
@@ -16,6 +16,9 @@ use core::cmp::Reverse;
 
 /// The side that dialled comes back at once. The other one gives it this long before it dials itself.
 const COURTESY: Duration = Duration::from_secs(1);
+
+/// Sessions with one name that may wait: the one in use, and one that it has replaced and that is not through yet.
+const PER_NAME: usize = 2;
 
 /// A session that waits for another pipe.
 pub(super) struct Parked<T> {
@@ -30,28 +33,32 @@ pub(super) struct Parked<T> {
 }
 
 impl<T> Control<T> {
-    /// Whether a session that loses its pipe is kept: the one in use with a named peer, as long as we have a name as well.
+    /// Whether a session that loses its pipe is kept: the one in use with a named peer, or another that has something
+    /// under way, as long as we have a name as well.
     pub(in super::super) fn keeps(&self, cell: &SessionCell<T>) -> bool {
-        let current = cell.peer.name.as_ref().and_then(|name| self.current(name));
+        let Some(name) = &cell.peer.name else {
+            return false;
+        };
+        let is_current = self
+            .current(name)
+            .is_some_and(|current| current.id == cell.id);
         !self.closed
             && self.config.identity.name.is_some()
-            && current.is_some_and(|current| current.id == cell.id)
+            && self.peers.contains_key(name)
+            && (is_current || !cell.with_pipe(|session| session.is_idle()))
     }
 
-    /// The session that is in use with a peer, and the one that waits.
-    pub(in super::super) fn used(&self, name: &Name) -> [Option<Arc<SessionCell<T>>>; 2] {
-        self.peers.get(name).map_or([None, None], |peer| {
-            let parked = peer.parked.as_ref().map(|parked| parked.cell.clone());
-            [peer.current.clone(), parked]
-        })
+    /// Every session with a peer.
+    pub(in super::super) fn used(&self, name: &Name) -> Vec<Arc<SessionCell<T>>> {
+        self.sessions_with(name).collect()
     }
 
     /// The session to go on with over a channel that we began.
     pub(in super::super) fn to_resume(&self, to: &channel::Peer) -> Option<Arc<SessionCell<T>>> {
         let peer = self.peers.get(to.name.as_ref()?)?;
-        let parked = peer.parked.as_ref().map(|parked| &parked.cell);
-        let cell = parked.or(peer.current.as_ref())?;
-        (cell.peer.key == to.key).then(|| cell.clone())
+        let parked = peer.parked.iter().map(|parked| &parked.cell);
+        let mut all = parked.rev().chain(&peer.current);
+        all.find(|cell| cell.peer.key == to.key).cloned()
     }
 
     /// The session that a peer wants to go on with. An error if another process of its name has taken its place.
@@ -85,7 +92,9 @@ impl<T> Control<T> {
     pub(super) fn sessions_with(&self, name: &Name) -> impl Iterator<Item = Arc<SessionCell<T>>> {
         let peer = self.peers.get(name);
         let current = peer.and_then(|peer| peer.current.clone());
-        let parked = peer.and_then(|peer| peer.parked.as_ref().map(|p| p.cell.clone()));
+        let parked: Vec<_> = peer.map_or(Vec::new(), |peer| {
+            peer.parked.iter().map(|p| p.cell.clone()).collect()
+        });
         let reserve = peer.and_then(|peer| peer.reserve.as_ref().map(|(cell, ..)| cell.clone()));
         let draining = self.draining.values().map(|(cell, _)| cell);
         current.into_iter().chain(parked).chain(reserve).chain(
@@ -111,7 +120,8 @@ impl<T> Control<T> {
             .current(&name)
             .is_some_and(|current| current.id == cell.id);
         let (still, idle) = cell.with_pipe(|session| (session.is_parked(), session.is_idle()));
-        let peer = self.peers.get_mut(&name).filter(|_| still && is_current);
+        self.draining.remove(&cell.id);
+        let peer = self.peers.get_mut(&name).filter(|_| still);
         let Some(peer) = peer else {
             // Another thread was faster.
             for operation in unsent {
@@ -119,7 +129,6 @@ impl<T> Control<T> {
             }
             return;
         };
-        peer.current = None;
         let parked = Parked {
             cell: cell.clone(),
             instance: peer.instance,
@@ -128,10 +137,28 @@ impl<T> Control<T> {
             since: now.mono,
             dial: dialled || !idle,
         };
-        if let Some(older) = peer.parked.replace(parked) {
-            self.end(older.cell, code);
+        let oldest = (peer.parked.len() == PER_NAME).then(|| peer.parked.remove(0));
+        peer.parked.push(parked);
+        if is_current {
+            peer.current = None;
+        } else if peer
+            .reserve
+            .as_ref()
+            .is_some_and(|(reserve, ..)| reserve.id == cell.id)
+        {
+            peer.reserve = None;
+        }
+        if let Some(oldest) = oldest {
+            self.end(oldest.cell, code);
         }
         self.bound_parked();
+        let delay = if dialled { None } else { Some(COURTESY) };
+        if !is_current {
+            for operation in unsent {
+                self.submit(name.clone(), operation, now);
+            }
+            return self.dial_again(&name, delay, code, now);
+        }
         self.lose(&name, unsent, now.mono);
         let Some(peer) = self.peers.get_mut(&name) else {
             return;
@@ -141,12 +168,7 @@ impl<T> Control<T> {
         }
         self.tell(&name, now.mono);
         self.update_reachable();
-        self.dial_again(
-            &name,
-            if dialled { None } else { Some(COURTESY) },
-            code,
-            now,
-        );
+        self.dial_again(&name, delay, code, now);
     }
 
     /// A session goes on over another pipe.
@@ -170,9 +192,15 @@ impl<T> Control<T> {
         if peer.current.as_ref().is_some_and(is_it) {
             let (instance, agent) = (peer.instance, peer.agent.clone());
             self.install(name, cell.clone(), instance, agent, now);
-        } else if let Some(parked) = peer.parked.take_if(|parked| is_it(&parked.cell)) {
+        } else if let Some(at) = peer.parked.iter().position(|p| is_it(&p.cell)) {
+            let parked = peer.parked.remove(at);
             if peer.current.is_some() {
-                // Another session has begun meanwhile: this one finishes what it has.
+                // Another session has taken its place: this one finishes what it has.
+                if peer.is_reached()
+                    && let Dial::Racing(race) = core::mem::replace(&mut peer.dial, Dial::Idle)
+                {
+                    self.cancel(&name, race, now.mono);
+                }
                 self.drain(cell.clone(), now.mono);
             } else {
                 self.install(name, parked.cell, parked.instance, parked.agent, now);
@@ -183,7 +211,7 @@ impl<T> Control<T> {
     /// Ends those that waited longest, or hold most, beyond the bounds.
     fn bound_parked(&mut self) {
         let limits = &self.config.limits;
-        let parked = self.peers.values().filter_map(|peer| peer.parked.as_ref());
+        let parked = self.peers.values().flat_map(|peer| &peer.parked);
         let mut parked: Vec<_> = parked
             .map(|parked| {
                 let held = parked.cell.with_pipe(|session| session.held_bytes());
@@ -221,6 +249,9 @@ impl<T> Control<T> {
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
+        if matches!(peer.dial, Dial::Racing(_) | Dial::Resolving { .. }) {
+            return;
+        }
         let delay = match delay {
             Some(delay) => delay,
             None if peer.failures == 0 => Duration::ZERO,

@@ -54,7 +54,7 @@ impl<T> Control<T> {
         peer.dial = Dial::Resolving {
             again: freshness != Freshness::Cached,
         };
-        if peer.parked.is_none() {
+        if peer.parked.is_empty() {
             self.tell(name, now.mono);
         }
         match self.resolver.lookup(name, freshness, Cause::Own, now) {
@@ -350,8 +350,7 @@ impl<T> Control<T> {
         peer.failures = peer.failures.saturating_add(1);
         let waiting = core::mem::take(&mut peer.waiting);
         peer.dial = Dial::Idle;
-        let again =
-            peer.keep || peer.router || peer.parked.as_ref().is_some_and(|parked| parked.dial);
+        let again = peer.keep || peer.router || peer.resumes();
         let failures = peer.failures;
         for operation in waiting {
             self.fail(

@@ -49,13 +49,13 @@ impl<T> Control<T> {
             .get_or_insert_with(name.clone(), Peer::new)
             .current
             .clone();
-        // Another process of that name has taken the place of the one whose session waits.
-        let replaced = self
-            .peers
-            .get_mut(&name)
-            .and_then(|peer| peer.parked.take_if(|parked| parked.instance != instance));
-        if let Some(parked) = replaced {
-            self.end(parked.cell, Code::Superseded);
+        // Another process of that name has taken the place of the one whose sessions wait.
+        if let Some(peer) = self.peers.get_mut(&name)
+            && peer.parked.iter().any(|parked| parked.instance != instance)
+        {
+            for parked in core::mem::take(&mut peer.parked) {
+                self.end(parked.cell, Code::Superseded);
+            }
         }
         match older {
             None => self.install(name, cell, instance, agent, now),
@@ -226,10 +226,9 @@ impl<T> Control<T> {
             .current
             .as_ref()
             .is_some_and(|current| current.id == cell.id);
-        let was_parked = peer
-            .parked
-            .take_if(|parked| parked.cell.id == cell.id)
-            .is_some();
+        let before = peer.parked.len();
+        peer.parked.retain(|parked| parked.cell.id != cell.id);
+        let was_parked = peer.parked.len() < before;
         if !is_current && (peer.current.is_some() || !was_parked) {
             self.attempt_failed(&name, cell.pipe_id(), code, true, now);
             for operation in unsent {
@@ -259,7 +258,7 @@ impl<T> Control<T> {
             return;
         };
         if was_parked && !matches!(peer.dial, Dial::Idle) {
-            // Somebody is at it already.
+            // It is looked for already.
             self.tell(&name, now.mono);
         } else if peer.wanted() {
             self.dial_again(&name, retry, code, now);
@@ -289,7 +288,7 @@ impl<T> Control<T> {
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
-        let used = peer.current.is_some() || peer.parked.is_some();
+        let used = peer.current.is_some() || !peer.parked.is_empty();
         if core::mem::replace(&mut peer.watched, used) != used {
             if used {
                 self.resolver.watch(name, now);
