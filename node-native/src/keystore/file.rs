@@ -121,7 +121,12 @@ fn create_private(path: &Path) -> std::io::Result<File> {
 fn refuse_exposed(path: &Path, metadata: &std::fs::Metadata) -> Result<(), KeyError> {
     use std::os::unix::fs::PermissionsExt;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    // systemd lets a service's user in to a credential by an access list, whose mask looks like rights of the group. The
+    // directory around it keeps everybody else out.
+    let is_credential = std::env::var_os("CREDENTIALS_DIRECTORY")
+        .is_some_and(|directory| path.parent() == Some(Path::new(&directory)));
+    let others = if is_credential { 0o037 } else { 0o077 };
+    if mode & others != 0 {
         return Err(KeyError::Exposed {
             path: path.into(),
             mode,

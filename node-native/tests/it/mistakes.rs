@@ -147,6 +147,37 @@ fn a_key_that_others_can_read_is_refused_with_the_remedy() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn a_credential_of_a_service_may_show_rights_of_a_group_and_no_other_file_may() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let credentials = dir.path().join("credentials");
+    let passphrase = credentials.join("passphrase");
+    std::fs::create_dir(&credentials).unwrap();
+    guarded(&passphrase, "correct horse\n");
+    let variables = [
+        ("NECTAR_PASSPHRASE_FILE", passphrase.to_str().unwrap()),
+        ("CREDENTIALS_DIRECTORY", credentials.to_str().unwrap()),
+    ];
+    let made = json(&nectar_with(dir.path(), &["keygen", "--json"], &variables));
+    assert_eq!(made["sealed"], true);
+    std::fs::write(dir.path().join("nectar.toml"), pinned(&made["public_key"])).unwrap();
+    let check = |mode: u32, variables: &[(&str, &str)]| {
+        std::fs::set_permissions(&passphrase, std::fs::Permissions::from_mode(mode)).unwrap();
+        nectar_with(dir.path(), &["run", "--check", "--json"], variables)
+    };
+    assert_eq!(json(&check(0o440, &variables))["problems"], 0);
+    for (mode, variables) in [
+        (0o440, &variables[..1]),
+        (0o444, &variables[..]),
+        (0o460, &variables[..]),
+    ] {
+        let (exit, text) = failure(&check(mode, variables));
+        assert!(exit == 2 && text.contains("chmod 600"), "{exit} {text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_chain_and_what_is_no_registry_are_told_apart_with_what_to_do() {
     let anvil = Anvil::start();
