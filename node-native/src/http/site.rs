@@ -143,6 +143,9 @@ pub struct PublicPage {
     pub hash: String,
 }
 
+/// What proxies add to requests that they pass on. Not all do, so they must be told to keep these paths to themselves.
+const PROXIED: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+
 /// Where the faucet is, on nodes that have one.
 const FAUCET: &str = "/faucet";
 
@@ -258,7 +261,8 @@ impl Prepared {
     }
 
     /// Lets through what comes from this machine and not from a web page. A page elsewhere that makes its own name
-    /// point at 127.0.0.1 is known by the `Host` that its requests carry.
+    /// point at 127.0.0.1 is known by the `Host` that its requests carry, what a proxy on this machine passes on by the
+    /// headers that proxies add.
     fn only_from_here(&self, request: &Request<Incoming>, peer: SocketAddr) -> Result<(), Refusal> {
         const REFUSED: Refusal = (
             StatusCode::FORBIDDEN,
@@ -272,7 +276,9 @@ impl Prepared {
             || headers
                 .get("sec-fetch-site")
                 .is_some_and(|site| site != "none" && site != "same-origin");
-        if peer.ip().is_loopback() && host.is_some_and(is_loopback_host) && !from_a_page {
+        let passed_on = PROXIED.iter().any(|name| headers.contains_key(*name));
+        let from_here = peer.ip().is_loopback() && host.is_some_and(is_loopback_host);
+        if from_here && !from_a_page && !passed_on {
             Ok(())
         } else {
             Err(REFUSED)

@@ -245,6 +245,10 @@ async fn metrics_and_status_are_for_this_machine_and_not_for_web_pages() {
             "host: localhost\r\norigin: https://evil.example\r\n",
             "host: localhost\r\norigin: null\r\n",
             "host: localhost\r\nsec-fetch-site: cross-site\r\n",
+            "host: localhost\r\nx-forwarded-for: 192.0.2.1\r\n",
+            "host: localhost\r\nx-real-ip: 192.0.2.1\r\n",
+            "host: localhost\r\nforwarded: for=192.0.2.1\r\n",
+            "host: localhost\r\nvia: 1.1 proxy\r\n",
             "",
         ] {
             let answer = get(node.address, path, foreign).await;
