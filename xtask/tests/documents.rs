@@ -120,6 +120,7 @@ fn every_file_that_a_document_links_to_exists() {
         "SECURITY.md",
         "contracts/README.md",
         "docs/ARCHITECTURE.md",
+        "docs/OPERATING.md",
         "docs/PROTOCOL.md",
         "node-wasm/js/README.md",
     ];

@@ -7,6 +7,7 @@ mod home;
 mod hostile;
 mod lifecycle;
 mod logs;
+mod operating;
 mod scenarios;
 mod services;
 mod sockets;

@@ -1,0 +1,109 @@
+//! What `docs/OPERATING.md` says of the program, and the unit beside it.
+
+use crate::support::{Network, soon};
+use std::{path::Path, process::Command};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn read(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::fs::read_to_string(root.join(path)).unwrap()
+}
+
+#[tokio::test]
+async fn the_operators_document_has_every_metric_with_its_type_and_no_other() {
+    let network = Network::default().direct("alice");
+    let _alice = network.start("alice").await;
+    let address = network.address("alice");
+    let exposed = soon("metrics", async {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request =
+            format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    })
+    .await;
+    let mut exposed: Vec<_> = exposed
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .collect();
+    let document = read("docs/OPERATING.md");
+    let mut documented: Vec<_> = document
+        .lines()
+        .filter_map(|line| {
+            let (name, rest) = line.strip_prefix("| `nectar_")?.split_once("` | ")?;
+            let at = line.find(name)? - "nectar_".len();
+            Some((
+                &line[at..][..name.len() + "nectar_".len()],
+                rest.split(" | ").next()?,
+            ))
+        })
+        .collect();
+    exposed.sort_unstable();
+    documented.sort_unstable();
+    assert!(!exposed.is_empty());
+    assert_eq!(documented, exposed, "document and program");
+}
+
+/// Whether the command line that follows `nectar` is understood: with `--help` at its end it does nothing but that.
+fn understood(line: &str) -> Result<(), String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_nectar"))
+        .args(line.split_whitespace())
+        .arg("--help")
+        .env_clear()
+        .output()
+        .unwrap();
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+#[test]
+fn every_command_that_the_operators_document_shows_is_understood() {
+    let document = read("docs/OPERATING.md");
+    let commands: Vec<&str> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("nectar "))
+        .map(|line| line.split_once(" #").map_or(line, |(command, _)| command))
+        .collect();
+    assert!(commands.len() >= 10, "{commands:?}");
+    for command in commands {
+        if let Err(said) = understood(command) {
+            panic!("nectar {command}: {said}");
+        }
+    }
+    assert!(understood("run --chek").is_err());
+}
+
+#[test]
+fn the_unit_starts_a_command_that_is_understood_with_settings_that_exist() {
+    let unit = read("node-native/packaging/nectar.service");
+    let values = |key: &str| {
+        let key = format!("{key}=");
+        let values = unit.lines().filter_map(|line| line.strip_prefix(&key));
+        values.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let start = values("ExecStart").pop().unwrap();
+    let (program, command) = start.split_once(' ').unwrap();
+    assert!(program.ends_with("/nectar"), "{program}");
+    assert_eq!(understood(command), Ok(()));
+    // A variable that means nothing is warned of.
+    let environment = values("Environment");
+    assert!(environment.len() >= 2, "{environment:?}");
+    let directory = tempfile::tempdir().unwrap();
+    let check = |environment: &[String]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_nectar"))
+            .args(["run", "--check"])
+            .current_dir(directory.path())
+            .env_clear()
+            .envs(environment.iter().filter_map(|pair| pair.split_once('=')))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(check(&environment), "");
+    assert!(check(&["NECTAR_NODE_KEY=x".to_owned()]).contains("warning"));
+}
