@@ -38,8 +38,12 @@ pub fn socket_config(read_buffer: usize) -> WebSocketConfig {
         .max_frame_size(Some(MESSAGE_MAX))
 }
 
-/// Bytes read at once while a peer sends faster than we read.
+/// Bytes read at once while a peer sends faster than we read. 64 KiB for each connection that is busy, none for others.
 const AHEAD: usize = 64 << 10;
+
+/// Most bytes that one connection holds beneath the core: what is read ahead, a message coming in, and what waits for
+/// the socket.
+pub const SOCKET_BUFFERS: usize = AHEAD + MESSAGE_MAX + WRITE_BUFFER_MAX;
 
 /// TCP, with or without TLS over it.
 ///

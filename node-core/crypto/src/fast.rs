@@ -10,7 +10,7 @@ use aws_lc_rs::{
 use libcrux_ml_kem::mlkem768::{self, MlKem768Ciphertext, MlKem768PrivateKey, MlKem768PublicKey};
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// What native nodes use: the same results as [`RustCrypto`](super::RustCrypto), two to five times as fast.
+/// What native nodes use: the same results as [`RustCrypto`](super::RustCrypto), for less time.
 #[derive(Clone, Copy, Debug)]
 pub struct Fast;
 

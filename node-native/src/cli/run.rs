@@ -7,6 +7,7 @@ use crate::{
     http::Page,
     keystore::{self, PassphraseSource},
     resolve::{Clock, lookup, probe},
+    stream::SOCKET_BUFFERS,
     tls::ServerTls,
 };
 use node_core::{
@@ -156,6 +157,10 @@ async fn check(config: &Config) -> Result<Report, Failure> {
         worst.handshakes >> 20,
         config.limits.half_open
     );
+    line!(
+        "  sockets   {} MiB for what is read and written at once",
+        worst.sockets >> 20
+    );
     text.truncate(text.trim_end().len());
     let value = json!({
         "name": name,
@@ -164,7 +169,7 @@ async fn check(config: &Config) -> Result<Report, Failure> {
         "listen": config.listen.as_ref().map(|listen| listen.address.to_string()),
         "endpoints": endpoints,
         "pinned": config.pinned.len(),
-        "worst_case_bytes": { "sessions": worst.sessions, "parked": worst.parked, "circuits": worst.circuits, "handshakes": worst.handshakes, "total": worst.total() },
+        "worst_case_bytes": { "sessions": worst.sessions, "parked": worst.parked, "circuits": worst.circuits, "handshakes": worst.handshakes, "sockets": worst.sockets, "total": worst.total() },
         "problems": problems,
     });
     Ok(Report {
@@ -205,6 +210,7 @@ struct WorstCase {
     parked: u64,
     circuits: u64,
     handshakes: u64,
+    sockets: u64,
 }
 
 impl WorstCase {
@@ -213,6 +219,7 @@ impl WorstCase {
             .saturating_add(self.parked)
             .saturating_add(self.circuits)
             .saturating_add(self.handshakes)
+            .saturating_add(self.sockets)
     }
 }
 
@@ -235,5 +242,8 @@ fn worst_case(limits: &Limits) -> WorstCase {
         circuits: peers.saturating_mul(circuits),
         handshakes: wide(limits.half_open)
             .saturating_mul(wide(limits.held_before_admission) + 4096),
+        sockets: peers
+            .saturating_add(wide(limits.half_open))
+            .saturating_mul(wide(SOCKET_BUFFERS)),
     }
 }
