@@ -144,6 +144,7 @@ codes! {
     501 HalfOpenBudget    "half_open_budget"   Limit        Later     "too many unfinished handshakes";
     502 SourceBudget      "source_budget"      Limit        Later     "too many connections from this address";
     503 Overloaded        "overloaded"         Limit        Later     "the node is overloaded";
+    504 RequestRate       "request_rate"       Limit        Later     "requests come too fast";
     // The registry and the way to it.
     600 RpcUnreachable    "rpc_unreachable"    Network      Later     "the RPC endpoint does not answer";
     601 RpcStale          "rpc_stale"          Network      Later     "the RPC endpoint's newest block is too old";

@@ -17,6 +17,20 @@ pub struct Limits {
     pub inbound_channels: usize,
     /// Inbound channels from one address group (IPv4 /24, IPv6 /48). 32.
     pub channels_per_group: usize,
+    /// Those of them that one router brings from one caller. 8, and twice that from all whom it does not name, so that no
+    /// caller takes a router's whole share.
+    pub channels_per_caller: usize,
+    /// Handshakes per second from one address group, or through one router; twice as many at once. 50; worst case times
+    /// about 0.3 ms of computing.
+    pub handshake_rate: u32,
+    /// Requests and messages per 10 s of a peer that is neither on the allow list, nor kept, nor a router of ours. 100; one
+    /// more is answered with `request_rate`.
+    pub stranger_requests: u32,
+    /// Names and address groups whose rates are remembered. 1,024; worst case 256 B each.
+    pub standings: usize,
+    /// Peers, besides its routers, that a node which is no router has dialled and stays connected to. 8; one more closes
+    /// the one that is idle, not kept, and was not used for longest.
+    pub outbound_peers: usize,
     /// Whole message or request, in bytes. 16 MiB. Long ones that are put together or wait for the application take no
     /// more than this per session, and long answers to us as much again.
     pub message_bytes: usize,
@@ -88,6 +102,11 @@ impl Default for Limits {
             half_open: 256,
             inbound_channels: 125,
             channels_per_group: 32,
+            channels_per_caller: 8,
+            handshake_rate: 50,
+            stranger_requests: 100,
+            standings: 1024,
+            outbound_peers: 8,
             message_bytes: 16 << 20,
             inbox_bytes: 1 << 20,
             retained_bytes: 4 << 20,

@@ -45,6 +45,8 @@ fn config(label: &str) -> NodeConfig {
         ("bob", indirect("bob", &["rho", "sigma"])),
     ];
     let mut config = Simulation::config(label, &records);
+    // A hundred requests a second, so that a short interruption shows.
+    config.limits.stranger_requests = u32::MAX;
     if ["rho", "sigma"].contains(&label) {
         config.router = RouterPolicy {
             host: Access::Anyone,

@@ -409,6 +409,9 @@ fn config(label: &str) -> NodeConfig {
             core.limits.inbound_channels = 2 * CALLERS;
             core.limits.channels_per_group = 2 * CALLERS;
             core.limits.half_open = 2 * CALLERS;
+            core.limits.handshake_rate = u32::MAX;
+            core.limits.stranger_requests = u32::MAX;
+            core.limits.outbound_peers = 2 * CALLERS;
             core.limits.circuits = 2 * CALLERS;
             core.resolver.cache_entries = 2 * CALLERS;
         })

@@ -71,6 +71,7 @@ export const codes = {
   half_open_budget: { code: 501, fault: "limit", retry: "later", meaning: "too many unfinished handshakes" },
   source_budget: { code: 502, fault: "limit", retry: "later", meaning: "too many connections from this address" },
   overloaded: { code: 503, fault: "limit", retry: "later", meaning: "the node is overloaded" },
+  request_rate: { code: 504, fault: "limit", retry: "later", meaning: "requests come too fast" },
   rpc_unreachable: { code: 600, fault: "network", retry: "later", meaning: "the RPC endpoint does not answer" },
   rpc_stale: { code: 601, fault: "network", retry: "later", meaning: "the RPC endpoint's newest block is too old" },
   rpc_disagree: { code: 602, fault: "network", retry: "later", meaning: "the RPC endpoints do not agree" },

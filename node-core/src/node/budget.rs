@@ -1,7 +1,7 @@
 //! What inbound pipes may cost, by source and in all.
 
 use super::cell::AddressGroup;
-use crate::{Code, Limits, sorted::Map};
+use crate::{Code, Limits, Name, sorted::Map};
 
 /// Counts inbound pipes: those in handshake, those admitted, and both by address group.
 #[derive(Debug)]
@@ -9,6 +9,7 @@ pub(super) struct Budgets {
     half_open_max: usize,
     channels_max: usize,
     group_max: usize,
+    caller_max: usize,
     half_open: usize,
     channels: usize,
     groups: Map<AddressGroup, usize>,
@@ -17,7 +18,9 @@ pub(super) struct Budgets {
 /// An inbound pipe's place in the count; returned with [`Budgets::close`].
 #[derive(Debug)]
 pub(super) struct Ticket {
-    pub(super) group: AddressGroup,
+    group: AddressGroup,
+    /// The caller whom a router names, in its share of what that router may bring.
+    caller: Option<AddressGroup>,
     admitted: bool,
 }
 
@@ -27,28 +30,41 @@ impl Budgets {
             half_open_max: limits.half_open,
             channels_max: limits.inbound_channels,
             group_max: limits.channels_per_group,
+            caller_max: limits.channels_per_caller,
             half_open: 0,
             channels: 0,
             groups: Map::default(),
         }
     }
 
-    /// A pipe comes in.
-    pub(super) fn open(&mut self, group: AddressGroup) -> Result<Ticket, Code> {
+    /// A pipe comes in. A circuit comes with the caller whom its router names, if it names one.
+    pub(super) fn open(
+        &mut self,
+        group: AddressGroup,
+        caller: Option<Option<&Name>>,
+    ) -> Result<Ticket, Code> {
         if self.half_open >= self.half_open_max {
             return Err(Code::HalfOpenBudget);
         }
         if self.channels >= self.channels_max {
             return Err(Code::ChannelBudget);
         }
-        let used = self.groups.get_or_insert_with(group, || 0);
-        if *used >= self.group_max {
+        let share = caller.map_or(usize::MAX, |caller| match caller {
+            Some(_) => self.caller_max,
+            None => self.caller_max.saturating_mul(2),
+        });
+        let caller = caller.map(|caller| share_of(group, caller));
+        let used = |group: &AddressGroup| self.groups.get(group).copied().unwrap_or_default();
+        if used(&group) >= self.group_max || caller.is_some_and(|caller| used(&caller) >= share) {
             return Err(Code::SourceBudget);
         }
-        *used += 1;
+        for group in caller.into_iter().chain([group]) {
+            *self.groups.get_or_insert_with(group, || 0) += 1;
+        }
         self.half_open += 1;
         Ok(Ticket {
             group,
+            caller,
             admitted: false,
         })
     }
@@ -71,10 +87,12 @@ impl Budgets {
         } else {
             self.half_open -= 1;
         }
-        if let Some(used) = self.groups.get_mut(&ticket.group) {
-            *used -= 1;
-            if *used == 0 {
-                self.groups.remove(&ticket.group);
+        for group in ticket.caller.into_iter().chain([ticket.group]) {
+            if let Some(used) = self.groups.get_mut(&group) {
+                *used -= 1;
+                if *used == 0 {
+                    self.groups.remove(&group);
+                }
             }
         }
     }
@@ -82,5 +100,50 @@ impl Budgets {
     /// Inbound channels: in handshake, admitted.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.half_open, self.channels)
+    }
+}
+
+/// The group in which a caller's circuits through one router are counted. Nobody can find two names of one group.
+fn share_of(router: AddressGroup, caller: Option<&Name>) -> AddressGroup {
+    let hash = caller.map_or([0; 32], Name::hash);
+    let [a, b, c, d, e, f, g, h, ..] = hash;
+    (AddressGroup::from_be_bytes([a, b, c, d, e, f, g, h]) ^ router) | 3 << 62
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::name::{Label, RegistryId};
+
+    #[test]
+    fn one_caller_does_not_take_all_that_a_router_may_bring() {
+        let name = |label| Name {
+            registry: RegistryId {
+                chain_id: 1,
+                contract: [0; 20],
+            },
+            label: Label::new(label).unwrap(),
+        };
+        let (mallory, alice) = (name("mallory"), name("alice"));
+        let mut budgets = Budgets::new(&Limits::default());
+        let mut bring = |caller: Option<&Name>, times: usize| {
+            let opened = (0..times).map(|_| budgets.open(1 << 63, Some(caller)));
+            opened.filter_map(Result::ok).collect::<Vec<_>>()
+        };
+        let mallorys = bring(Some(&mallory), 100);
+        assert_eq!(mallorys.len(), 8);
+        assert_eq!(bring(None, 100).len(), 16, "nameless callers share");
+        assert_eq!(bring(Some(&alice), 100).len(), 8);
+        assert_eq!(bring(Some(&name("bob")), 1).len(), 0, "32 in all");
+        for ticket in &mallorys {
+            budgets.close(ticket);
+        }
+        let ticket = budgets.open(1 << 63, Some(Some(&mallory)));
+        assert!(ticket.is_ok(), "what is closed makes room");
+        assert!(
+            budgets.open(2 | 1 << 63, Some(Some(&mallory))).is_ok(),
+            "another router has a share of its own"
+        );
     }
 }

@@ -4,13 +4,16 @@
 //! session's lock: it walks from a session over a circuit to the pipe of the session that carries it, and circuits do
 //! not nest.
 
-use super::timers::{Armed, Due, Timers, lock};
+use super::{
+    standing::{self, Subject},
+    timers::{Armed, Due, Timers, lock},
+};
 use crate::{
-    Code, Name,
+    Code, Limits, Name,
     channel::{MAX_RECORD, Peer, initiator, responder},
     registry::Host,
     session::{CIRCUIT_MTU, Session},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use alloc::{
     boxed::Box,
@@ -35,6 +38,8 @@ pub(super) struct SessionCell<T> {
     armed: Armed,
     /// Circuits that end here and may have something to send.
     ready: Mutex<Vec<u32>>,
+    /// When the peer's bucket of requests is full again; `None` for a peer that may ask as fast as it likes.
+    requests: Mutex<Option<Instant>>,
 }
 
 impl<T> SessionCell<T> {
@@ -54,6 +59,34 @@ impl<T> SessionCell<T> {
             state: Mutex::new(session),
             armed: Armed::new(),
             ready: Mutex::new(Vec::new()),
+            requests: Mutex::new(Some(Instant::default())),
+        }
+    }
+
+    /// Takes a request from the peer's bucket; how long to wait if that is empty.
+    pub(super) fn take_request(&self, limits: &Limits, now: Instant) -> Option<Duration> {
+        let mut bucket = lock(&self.requests);
+        standing::take_request(bucket.as_mut()?, limits, now).err()
+    }
+
+    /// When the peer's bucket of requests is full again.
+    pub(super) fn requests(&self) -> Instant {
+        lock(&self.requests).unwrap_or_default()
+    }
+
+    /// Replaces the peer's bucket of requests; `None` for a peer that may ask as fast as it likes.
+    pub(super) fn set_requests(&self, bucket: Option<Instant>) {
+        *lock(&self.requests) = bucket;
+    }
+
+    /// Whom the peer's rates count against: its name, or the addresses that a guest comes from.
+    pub(super) fn subject(&self) -> Option<Subject> {
+        if let Some(name) = &self.peer.name {
+            return Some(Subject::Name(name.clone()));
+        }
+        match self.pipe()?.kind {
+            PipeKind::Socket { group } => group.map(Subject::Group),
+            PipeKind::Circuit { .. } => None,
         }
     }
 
@@ -163,6 +196,11 @@ pub(super) enum PipeKind<T> {
 /// router that brought a circuit.
 pub type AddressGroup = u64;
 
+/// What circuits that a router brings are charged to: the session with it.
+pub(super) const fn source_of_circuits(session: u64) -> AddressGroup {
+    session | 1 << 63
+}
+
 /// A pipe in its place.
 pub(super) struct PipeCell<T> {
     pub(super) id: u64,
@@ -256,6 +294,14 @@ impl<T> PipeCell<T> {
         let mut state = lock(&self.state);
         if !matches!(*state, PipeState::Entering { .. }) {
             *state = PipeState::Attached;
+        }
+    }
+
+    /// What an inbound pipe is charged to.
+    pub(super) fn source(&self) -> AddressGroup {
+        match &self.kind {
+            PipeKind::Socket { group } => group.unwrap_or_default(),
+            PipeKind::Circuit { hop, .. } => source_of_circuits(hop.id),
         }
     }
 

@@ -174,9 +174,13 @@ impl<T> Node<T> {
                 E::Stream(opened) if self.serves(cell).is_err() => {
                     cell.with(|session| session.release_stream(opened.id));
                 }
-                E::Message { .. } if let Err(code) = self.serves(cell) => {
-                    // There is no saying no to a message but this.
-                    cell.with(|session| session.close(code, None));
+                E::Message { id, .. } if let Err(code) = self.serves(cell) => {
+                    cell.with(|session| session.respond(id, Response::refuse(code)));
+                }
+                E::Request { id, .. } | E::Message { id, .. }
+                    if let Some(refusal) = self.too_fast(cell, now) =>
+                {
+                    cell.with(|session| session.respond(id, refusal));
                 }
                 E::Answered { token, response } => out.push(Output::Answered { token, response }),
                 E::Delivered { token } => out.push(Output::Delivered { token }),
@@ -390,7 +394,7 @@ impl<T> Node<T> {
                 return cell.with(|session| session.close_circuit(cid, Code::NotHosted, None));
             }
             control
-                .accept(cell.id | 1 << 63)
+                .accept_circuit(cell, from.as_ref())
                 .map(|ticket| (control.take_pipe(), ticket))
         };
         let (id, ticket) = match accepted {
@@ -536,6 +540,22 @@ impl<T> Node<T> {
             Some(name) if !config.allow.allows(name) => Err(Code::NotAllowed),
             _ => Ok(()),
         }
+    }
+
+    /// The answer to a stranger that asks too fast.
+    fn too_fast(&self, cell: &SessionCell<T>, now: Now) -> Option<Response> {
+        let wait = cell.take_request(&self.inner.limits, now.mono)?;
+        let name = cell.peer.name.as_ref();
+        if name.is_some_and(|name| lock(&self.inner.control).is_chosen(name)) {
+            cell.set_requests(None);
+            return None;
+        }
+        let code = Code::RequestRate;
+        let millis = wait.as_secs() * 1000 + u64::from(wait.subsec_millis()) + 1;
+        Some(Response::Error {
+            code: code.as_u16(),
+            message: alloc::format!("{code}; try again in {millis} ms").into(),
+        })
     }
 
     pub(super) fn session(&self, id: u64) -> Option<Arc<SessionCell<T>>> {

@@ -17,6 +17,7 @@ mod output;
 mod pipe;
 mod resume;
 mod seeds;
+mod standing;
 mod timers;
 
 pub use cell::{Address, AddressGroup, Pipe};
@@ -24,6 +25,7 @@ pub use config::{Access, ConfigError, NodeConfig, RouterPolicy};
 pub use output::{
     Event, Failure, Incoming, IncomingMessage, IncomingStream, Output, PeerState, Route, Stream,
 };
+pub use standing::Subject;
 
 use crate::{
     Code, Limits, Name, Now, RegistryId,

@@ -172,7 +172,11 @@ impl<T> Node<T> {
         };
         match state {
             PipeState::Accepted => {
-                let seed = lock(&self.inner.control).seeds.next();
+                let seed = {
+                    let mut control = lock(&self.inner.control);
+                    control.charge_handshake(pipe.source(), now.mono)?;
+                    control.seeds.next()
+                };
                 let signing = responder::start(self.inner.local.clone(), &message, seed, now.wall)?;
                 let request = *signing.request();
                 *lock(&pipe.state) = PipeState::Signing2(signing);
@@ -337,10 +341,6 @@ impl<T> Node<T> {
             return self.let_in(pipe, admission, now, out);
         };
         let key = *admission.key();
-        let group = match &pipe.kind {
-            PipeKind::Socket { group } => group.unwrap_or_default(),
-            PipeKind::Circuit { hop, .. } => hop.id | 1 << 63,
-        };
         // The pipe waits before the chain is asked, so that an answer that comes at once finds it.
         *lock(&pipe.state) = PipeState::Admitting {
             admission,
@@ -348,7 +348,7 @@ impl<T> Node<T> {
             bytes: 0,
         };
         match self.control(now, out, |control| {
-            control.admit(pipe.id, &name, &key, group, now)
+            control.admit(pipe.id, &name, &key, pipe.source(), now)
         }) {
             Verdict::Wait => Ok(()),
             Verdict::Admit => {

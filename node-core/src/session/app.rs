@@ -250,16 +250,17 @@ impl<T> Session<T> {
         }
     }
 
-    /// Answers a request of the peer's. False when it is no longer waiting.
+    /// Answers a request of the peer's, or refuses a message with an error. False when it is no longer waiting.
     pub fn respond(&mut self, id: u64, answer: Response) -> bool {
         let Some(served) = self.items.served.get_mut(&id) else {
             return false;
         };
-        if served.answered || !served.is_request || served.head.is_some() {
+        let fits = served.is_request || matches!(answer, Response::Error { .. });
+        if served.answered || !fits || served.head.is_some() {
             return false;
         }
         served.answered = true;
-        self.items.handling -= 1;
+        self.items.handling -= usize::from(served.is_request);
         self.items.theirs.promised -= core::mem::take(&mut served.promised);
         if served.cancelled {
             self.drop_served(id);

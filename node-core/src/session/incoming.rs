@@ -7,7 +7,7 @@ use super::{
     sender::Outgoing,
 };
 use crate::{
-    code::Code,
+    code::{Code, Fault},
     time::Duration,
     wire::frame::{CHARGE, Frame, INLINE, Response, ResponseKind},
 };
@@ -113,14 +113,20 @@ impl<T> Session<T> {
         let Some(asked) = self.items.asked.get_mut(&id) else {
             return Ok(self.numbers.check_own(id)?);
         };
-        if !asked.is_request || asked.answer.is_some() {
+        let refusal = kind == ResponseKind::Error && data.len() == total;
+        if asked.answer.is_some() || !(asked.is_request || refusal) {
             return Err(Code::FrameUnexpected.into());
         }
         if data.len() == total {
             let response = response(kind, code, compact(&data))?;
-            out.extend(self.items.forget_asked(id).map(|a| Event::Answered {
-                token: a.token,
-                response,
+            out.extend(self.items.forget_asked(id).map(|asked| {
+                let token = asked.token;
+                if asked.is_request {
+                    Event::Answered { token, response }
+                } else {
+                    let code = refused(code);
+                    Event::Failed { token, code }
+                }
             }));
         } else {
             asked.answer = Some((Assembly::new(total), kind, code));
@@ -210,6 +216,13 @@ pub(super) fn compact(data: &Bytes) -> Bytes {
     } else {
         Bytes::copy_from_slice(data)
     }
+}
+
+/// Why a peer does not take a message, as far as that can be its reason.
+fn refused(code: u16) -> Code {
+    Code::from_u16(code)
+        .filter(|code| matches!(code.fault(), Fault::Identity | Fault::Limit))
+        .unwrap_or(Code::HandlerFailed)
 }
 
 fn response(kind: ResponseKind, code: u16, data: Bytes) -> Result<Response, Violation> {

@@ -161,6 +161,11 @@ async fn check(config: &Config) -> Result<Report, Failure> {
         "  sockets   {} MiB for what is read and written at once",
         worst.sockets >> 20
     );
+    line!(
+        "  standings {} KiB for what is remembered of {} names and address groups",
+        worst.standings >> 10,
+        config.limits.standings
+    );
     text.truncate(text.trim_end().len());
     let value = json!({
         "name": name,
@@ -169,7 +174,7 @@ async fn check(config: &Config) -> Result<Report, Failure> {
         "listen": config.listen.as_ref().map(|listen| listen.address.to_string()),
         "endpoints": endpoints,
         "pinned": config.pinned.len(),
-        "worst_case_bytes": { "sessions": worst.sessions, "parked": worst.parked, "circuits": worst.circuits, "handshakes": worst.handshakes, "sockets": worst.sockets, "total": worst.total() },
+        "worst_case_bytes": { "sessions": worst.sessions, "parked": worst.parked, "circuits": worst.circuits, "handshakes": worst.handshakes, "sockets": worst.sockets, "standings": worst.standings, "total": worst.total() },
         "problems": problems,
     });
     Ok(Report {
@@ -211,6 +216,7 @@ struct WorstCase {
     circuits: u64,
     handshakes: u64,
     sockets: u64,
+    standings: u64,
 }
 
 impl WorstCase {
@@ -220,6 +226,7 @@ impl WorstCase {
             .saturating_add(self.circuits)
             .saturating_add(self.handshakes)
             .saturating_add(self.sockets)
+            .saturating_add(self.standings)
     }
 }
 
@@ -245,5 +252,6 @@ fn worst_case(limits: &Limits) -> WorstCase {
         sockets: peers
             .saturating_add(wide(limits.half_open))
             .saturating_mul(wide(SOCKET_BUFFERS)),
+        standings: wide(limits.standings).saturating_mul(256),
     }
 }

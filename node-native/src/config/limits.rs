@@ -84,7 +84,8 @@ limits! {
         stream_initial ack_bytes rekey_bytes circuit_window
     }
     count {
-        half_open inbound_channels channels_per_group streams requests keepalive_misses circuits circuit_opens
+        half_open inbound_channels channels_per_group channels_per_caller handshake_rate stranger_requests standings
+        outbound_peers streams requests keepalive_misses circuits circuit_opens
         parked_sessions circuits_per_pair circuits_unanswered routers waiting
     }
 }

@@ -5,19 +5,49 @@ use crate::{
     Code, Name, Now,
     channel::HandshakeError,
     node::{
+        Access,
         budget::Ticket,
-        cell::{AddressGroup, SessionCell},
+        cell::{AddressGroup, SessionCell, source_of_circuits},
     },
     registry::{Cause, Freshness, Lookup, Provenance, Record, ResolveError, Resolved},
+    time::Instant,
 };
 use alloc::sync::Arc;
 
 impl<T> Control<T> {
     // Admission of peers that dial us.
 
-    /// Charges an inbound pipe to its source.
+    /// Charges an inbound socket to its source.
     pub(in super::super) fn accept(&mut self, group: AddressGroup) -> Result<Ticket, Code> {
-        self.budgets.open(group)
+        self.budgets.open(group, None)
+    }
+
+    /// Charges a circuit to the router that brings it, and to the caller whom the router names.
+    pub(in super::super) fn accept_circuit(
+        &mut self,
+        router: &SessionCell<T>,
+        caller: Option<&Name>,
+    ) -> Result<Ticket, Code> {
+        let router = source_of_circuits(router.id);
+        self.budgets.open(router, Some(caller))
+    }
+
+    /// Charges a handshake to its source, before anything is computed for it.
+    pub(in super::super) fn charge_handshake(
+        &mut self,
+        source: AddressGroup,
+        now: Instant,
+    ) -> Result<(), HandshakeError> {
+        self.standings
+            .handshake(source, &self.config.limits, now)
+            .map_err(|wait| HandshakeError::after(Code::SourceBudget, wait))
+    }
+
+    /// Whether a peer is no stranger: this node's operator or application chose it.
+    pub(in super::super) fn is_chosen(&self, name: &Name) -> bool {
+        let listed = matches!(&self.config.allow, Access::Only(names) if names.contains(name));
+        let peer = self.peers.get(name);
+        listed || peer.is_some_and(|peer| peer.keep || peer.router)
     }
 
     /// Whether a peer that has signed is let in: what its record says decides, as far as it may be read.

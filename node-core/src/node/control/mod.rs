@@ -16,6 +16,7 @@ use super::{
     dial::Dial,
     output::{Event, Failure, Output, PeerState, Route},
     seeds::Seeds,
+    standing::Standings,
 };
 use crate::{
     Code, Name, Now,
@@ -96,6 +97,8 @@ struct Peer<T> {
     current: Option<Arc<SessionCell<T>>>,
     instance: [u8; 16],
     attached_at: Instant,
+    /// When this node last wanted something of it.
+    used: Instant,
     agent: Box<str>,
     /// Sessions that have lost their pipe and may go on over another: the one that was in use, or one that was to finish
     /// what it had begun.
@@ -128,6 +131,7 @@ impl<T> Peer<T> {
             current: None,
             instance: [0; 16],
             attached_at: Instant::default(),
+            used: Instant::default(),
             agent: "".into(),
             parked: Vec::new(),
             reserve: None,
@@ -191,6 +195,7 @@ pub(super) struct Control<T> {
     pub(super) resolver: Resolver,
     pub(super) seeds: Seeds,
     pub(super) budgets: Budgets,
+    pub(super) standings: Standings,
     pub(super) actions: VecDeque<Action<T>>,
     peers: Map<Name, Peer<T>>,
     lookups: Map<LookupId, Purpose<T>>,
@@ -218,12 +223,12 @@ const REREAD_MYSELF: Duration = Duration::from_secs(60);
 
 impl<T> Control<T> {
     pub(super) fn new(config: Arc<NodeConfig>, resolver: Resolver, seeds: Seeds) -> Self {
-        let budgets = Budgets::new(&config.limits);
         Self {
+            budgets: Budgets::new(&config.limits),
+            standings: Standings::new(&config.limits),
             config,
             resolver,
             seeds,
-            budgets,
             actions: VecDeque::new(),
             peers: Map::default(),
             lookups: Map::default(),
@@ -323,6 +328,7 @@ impl<T> Control<T> {
         }
         let waiting = self.config.limits.waiting;
         let peer = self.peers.get_or_insert_with(name.clone(), Peer::new);
+        peer.used = now.mono;
         if let Some(cell) = peer.current.clone() {
             self.actions.push_back(Action::Perform { cell, operation });
             return;
@@ -368,6 +374,11 @@ impl<T> Control<T> {
         peer.expected_epoch = epoch.or(peer.expected_epoch);
         if keep {
             self.ensure(&name, now);
+        } else {
+            // It may have become a stranger.
+            for cell in self.sessions_with(&name) {
+                cell.set_requests(Some(Instant::default()));
+            }
         }
     }
 

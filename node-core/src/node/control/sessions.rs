@@ -4,6 +4,7 @@ use super::{Action, Attached, Control, DRAIN, DRAIN_CHECK, PROBE, Peer, STEADY, 
 use crate::{
     Code, Name, Now,
     node::{
+        Access,
         cell::SessionCell,
         dial::Dial,
         output::{Event, Failure, Output},
@@ -24,6 +25,13 @@ impl<T> Control<T> {
         agent: Box<str>,
         now: Now,
     ) {
+        // Whoever comes again goes on with the bucket that it had.
+        if let Some(subject) = cell.subject() {
+            let others = cell.peer.name.as_ref().map(|name| self.sessions_with(name));
+            let others = others.into_iter().flatten().map(|other| other.requests());
+            let known = self.standings.requests(&subject);
+            cell.set_requests(Some(others.fold(known, Instant::max)));
+        }
         let Some(name) = cell.peer.name.clone() else {
             return;
         };
@@ -196,6 +204,38 @@ impl<T> Control<T> {
         self.actions.push_back(Action::Ping { cell });
         self.tell(&name, now.mono);
         self.update_reachable();
+        self.bound_outbound(&name);
+    }
+
+    /// Closes what nobody has used for longest, when more peers than a node needs have been dialled. `but` has just come.
+    fn bound_outbound(&mut self, but: &Name) {
+        if self.config.router.host != Access::Nobody {
+            return;
+        }
+        let mut dialled = 0;
+        let mut idle: Option<(Instant, &Arc<SessionCell<T>>)> = None;
+        for (name, peer) in self.peers.iter() {
+            let Some(cell) = peer.current.as_ref().filter(|cell| cell.dialled()) else {
+                continue;
+            };
+            if peer.router {
+                continue;
+            }
+            dialled += 1;
+            if name != but
+                && !peer.wanted()
+                && idle.is_none_or(|(used, _)| peer.used < used)
+                && cell.with_pipe(|session| session.is_idle() && !session.is_closing())
+            {
+                idle = Some((peer.used, cell));
+            }
+        }
+        if dialled > self.config.limits.outbound_peers
+            && let Some((_, cell)) = idle
+        {
+            let cell = cell.clone();
+            self.end(cell, Code::Idle);
+        }
     }
 
     /// A session is over. What it never sent goes to the next one.
@@ -208,6 +248,10 @@ impl<T> Control<T> {
         now: Now,
     ) {
         self.draining.remove(&cell.id);
+        if let Some(subject) = cell.subject() {
+            self.standings
+                .set_requests(&subject, cell.requests(), now.mono);
+        }
         let Some(name) = cell.peer.name.clone() else {
             for operation in unsent {
                 self.fail(operation, Failure::offline(code));
