@@ -370,6 +370,30 @@ fn requests_in_flight_to_a_process_that_is_gone_are_never_reported_as_answered()
 }
 
 #[test]
+fn a_session_that_begins_anew_after_a_refused_one_has_the_whole_handshakes_time() {
+    let mut net = Net::new(41);
+    net.talk(net.alice, "dan");
+    // A round trip takes 1.4 s: asking for the old session and attaching a new one takes longer than an offer may.
+    net.world.latency = Duration::from_millis(700);
+    net.world.kill(net.dan);
+    let dan = net.world.add_named("dan", config("dan"));
+    net.count(dan);
+    net.world.machines[net.alice].events.clear();
+    net.world.run_for(Duration::from_secs(1));
+    net.talk(net.alice, "dan");
+    let attempts = net.world.machines[net.alice].events.iter();
+    let attempts: Vec<_> = attempts
+        .filter_map(|event| match event {
+            Event::Attempt {
+                name: to, result, ..
+            } if *to == name("dan") => Some(*result),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(attempts, [Ok(())]);
+}
+
+#[test]
 fn past_the_window_a_sent_request_has_an_unknown_outcome_and_an_unsent_one_says_offline() {
     let mut net = Net::new(8);
     net.talk(net.alice, "dan");

@@ -123,9 +123,12 @@ fn a_key_against_a_record_that_was_just_read_is_unconfirmed_and_the_caller_told_
     });
     let caller = town.start(Plan::named("alice").key("new").on_chain());
     town.simulation.run_for(Duration::from_secs(1));
-    assert_eq!(cause(&mut town, caller, "bob"), Code::KeyUnconfirmed);
-    // The chain is asked once the record is old enough.
-    town.simulation.run_for(Duration::from_secs(5));
+    let failure = ask(&mut town, caller, &name("bob")).expect_err("must fail");
+    assert_eq!(failure.cause, Some(Code::KeyUnconfirmed), "{failure}");
+    // The chain is asked once the record is old enough, and that is the time it was given.
+    let retry = failure.retry.expect("a time to come back");
+    assert!(retry > Duration::ZERO && retry <= Duration::from_secs(5));
+    town.simulation.run_for(retry);
     assert!(ask(&mut town, caller, &name("bob")).is_ok());
 }
 

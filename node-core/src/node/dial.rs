@@ -33,6 +33,8 @@ pub(super) struct Race {
     pub(super) again: bool,
     /// The most telling failure so far.
     pub(super) worst: Option<Code>,
+    /// The longest time to wait that a failure gave.
+    pub(super) retry: Option<Duration>,
 }
 
 /// One route under way.
@@ -41,6 +43,8 @@ pub(super) struct Attempt {
     pub(super) pipe: u64,
     pub(super) route: Route,
     pub(super) began: Instant,
+    /// Its other end has proved to be the peer.
+    pub(super) proved: bool,
 }
 
 impl Race {
@@ -51,6 +55,7 @@ impl Race {
             next: None,
             again,
             worst: None,
+            retry: None,
         }
     }
 }

@@ -312,6 +312,14 @@ impl<T> Node<T> {
                         self.end_pipe(&pipe, Code::HandshakeTimeout, None, now, out);
                     }
                 }
+                Due::Offer(id) => {
+                    // Once it is answered, what was begun on the pipe has the handshake's time.
+                    if let Some(pipe) = self.pipe(id)
+                        && matches!(*lock(&pipe.state), PipeState::Resuming(_))
+                    {
+                        self.end_pipe(&pipe, Code::HandshakeTimeout, None, now, out);
+                    }
+                }
             }
         }
         self.control(now, out, |control| control.handle_timeout(now));

@@ -522,7 +522,7 @@ impl<T> Node<T> {
         if let Some(target) = &pipe.target {
             let name = target.name.clone();
             self.control(now, out, |control| {
-                control.attempt_failed(&name, pipe.id, code, false, now)
+                control.attempt_failed(&name, pipe.id, code, retry, now)
             });
         }
     }

@@ -58,7 +58,7 @@ impl<T> Node<T> {
         mut channel: Channel,
         now: Now,
     ) -> Option<Channel> {
-        let cell = lock(&self.inner.control).to_resume(channel.peer());
+        let cell = lock(&self.inner.control).to_resume(channel.peer(), pipe.id);
         let attach = cell
             .as_ref()
             .and_then(|cell| cell.with_pipe(|session| session.offer(&channel)));
@@ -74,7 +74,7 @@ impl<T> Node<T> {
         }));
         self.inner
             .timers
-            .arm(now.mono + RESUME_WITHIN, Due::Pipe(pipe.id));
+            .arm(now.mono + RESUME_WITHIN, Due::Offer(pipe.id));
         None
     }
 
@@ -100,7 +100,10 @@ impl<T> Node<T> {
             Ok(Some((_, _, Some(Frame::Attach(attach))))) => attach,
             Ok(Some((_, _, Some(Frame::Close(code, retry))))) => {
                 self.end_session(&cell, code, retry, now, out);
-                return Err(code.into());
+                return Err(HandshakeError {
+                    retry,
+                    ..code.into()
+                });
             }
             _ => return Err(Code::AttachRefused.into()),
         };

@@ -17,6 +17,8 @@ pub(super) enum Due {
     Session(u64),
     /// A pipe whose handshake takes too long.
     Pipe(u64),
+    /// A pipe whose peer takes too long to say whether it goes on with a session.
+    Offer(u64),
 }
 
 /// Deadlines, shared by all sessions. An owner arms only deadlines that are earlier than the one it has armed; when

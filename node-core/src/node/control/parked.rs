@@ -53,9 +53,19 @@ impl<T> Control<T> {
         self.sessions_with(name).collect()
     }
 
-    /// The session to go on with over a channel that we began.
-    pub(in super::super) fn to_resume(&self, to: &channel::Peer) -> Option<Arc<SessionCell<T>>> {
-        let peer = self.peers.get(to.name.as_ref()?)?;
+    /// The session to go on with over a channel that we began on `pipe`: its other end has proved to be the peer.
+    pub(in super::super) fn to_resume(
+        &mut self,
+        to: &channel::Peer,
+        pipe: u64,
+    ) -> Option<Arc<SessionCell<T>>> {
+        let peer = self.peers.get_mut(to.name.as_ref()?)?;
+        if let Dial::Racing(race) = &mut peer.dial {
+            let attempts = race.attempts.iter_mut();
+            for attempt in attempts.filter(|attempt| attempt.pipe == pipe) {
+                attempt.proved = true;
+            }
+        }
         let parked = peer.parked.iter().map(|parked| &parked.cell);
         let mut all = parked.rev().chain(&peer.current);
         all.find(|cell| cell.peer.key == to.key).cloned()

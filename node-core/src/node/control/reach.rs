@@ -165,6 +165,7 @@ impl<T> Control<T> {
             pipe,
             route: route.clone(),
             began: now.mono,
+            proved: false,
         });
         let next = now.mono + self.config.limits.race_stagger;
         let more = !race.routes.is_empty();
@@ -235,31 +236,34 @@ impl<T> Control<T> {
             return;
         };
         for (target, pipe) in core::mem::take(&mut peer.wanted_by) {
-            self.attempt_failed(&target, pipe, code, false, now);
+            self.attempt_failed(&target, pipe, code, None, now);
         }
     }
 
-    /// A pipe that we began came to nothing, before or after its other end had proved to be the peer.
+    /// A pipe that we began came to nothing. Nobody has proved what it ended with, so `retry` counts up to the longest
+    /// time that we would wait by ourselves.
     pub(in super::super) fn attempt_failed(
         &mut self,
         name: &Name,
         pipe: u64,
         code: Code,
-        proved: bool,
+        retry: Option<Duration>,
         now: Now,
     ) {
+        let longest = self.config.limits.backoff_max;
         let Some((attempt, race)) = self.take_attempt(name, pipe) else {
             return;
         };
+        race.retry = race.retry.max(retry.map(|retry| retry.min(longest)));
         race.worst = Some(race.worst.map_or(code, |worst| telling(worst, code)));
         let took = now.mono.since(attempt.began);
         let route = attempt.route.clone();
-        let (more, over, again, worst) = (
+        let (more, over, again) = (
             !race.routes.is_empty(),
             race.attempts.is_empty(),
             race.again,
-            race.worst,
         );
+        let (worst, retry) = (race.worst, race.retry);
         self.out(Output::Event(Event::Attempt {
             name: name.clone(),
             route: attempt.route,
@@ -277,12 +281,12 @@ impl<T> Control<T> {
             // peer says once it has proved to be the right one is about us.
             let suspicious = matches!(
                 code,
-                Code::WrongName | Code::KeyMismatch | Code::WrongTarget | Code::BadSignature
+                Code::WrongName | Code::KeyMismatch | Code::BadSignature
             );
-            if suspicious && !proved && !again {
+            if suspicious && !attempt.proved && !again {
                 return self.begin_dial(name, Freshness::NewerThan(FRESH), now);
             }
-            self.give_up(name, code, None, now);
+            self.give_up(name, code, retry, now);
         }
     }
 
@@ -376,7 +380,7 @@ impl<T> Control<T> {
             self.forget_idle(name);
         }
         for (target, pipe) in wanted_by {
-            self.attempt_failed(&target, pipe, code, false, now);
+            self.attempt_failed(&target, pipe, code, None, now);
         }
     }
 

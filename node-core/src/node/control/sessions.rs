@@ -274,7 +274,7 @@ impl<T> Control<T> {
         peer.parked.retain(|parked| parked.cell.id != cell.id);
         let was_parked = peer.parked.len() < before;
         if !is_current && (peer.current.is_some() || !was_parked) {
-            self.attempt_failed(&name, cell.pipe_id(), code, true, now);
+            self.attempt_failed(&name, cell.pipe_id(), code, retry, now);
             for operation in unsent {
                 self.submit(name.clone(), operation, now);
             }
