@@ -78,6 +78,24 @@ fn every_command_that_the_operators_document_shows_is_understood() {
 }
 
 #[test]
+fn the_operators_document_shows_what_peers_may_cost_as_the_program_says_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_nectar"))
+        .args(["run", "--check"])
+        .current_dir(directory.path())
+        .env_clear()
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (_, cost) = said.split_once("\nmemory ").unwrap();
+    let shown = format!("```text\nmemory {cost}```\n");
+    assert!(
+        read("docs/OPERATING.md").contains(&shown),
+        "the document should show:\n{shown}"
+    );
+}
+
+#[test]
 fn the_unit_starts_a_command_that_is_understood_with_settings_that_exist() {
     let unit = read("node-native/packaging/nectar.service");
     let values = |key: &str| {
