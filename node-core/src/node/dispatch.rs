@@ -247,7 +247,7 @@ impl<T> Node<T> {
                         out.push(Output::Event(Event::Latency { name, round_trip }));
                     }
                 }
-                E::Lost(code) => self.lose_session(cell, code, now, out),
+                E::Lost(code) => self.lose_session(cell, None, code, now, out),
                 E::GoAway(_) => self.control(now, out, |control| control.going_away(cell, now)),
                 E::Ended { code, retry, .. } => self.end_session(cell, code, retry, now, out),
             }
@@ -361,7 +361,7 @@ impl<T> Node<T> {
                     target.with(|session| session.close_circuit(cid, Code::PipeLost, None));
                 }
             }
-            Err(Code::CircuitNested) => self.violate(cell, Code::CircuitNested, now, out),
+            Err(Code::CircuitNested) => self.violate(cell, None, Code::CircuitNested, now, out),
             Err(code) => {
                 let retry = match code {
                     Code::CircuitRate => Some(Duration::from_secs(1)),
@@ -384,7 +384,7 @@ impl<T> Node<T> {
         out: &mut Vec<Output<T>>,
     ) {
         if cell.over_circuit() {
-            return self.violate(cell, Code::CircuitNested, now, out);
+            return self.violate(cell, None, Code::CircuitNested, now, out);
         }
         // Until the caller has signed, cost and blame are the router's: it has to be one that we chose.
         let accepted = {
@@ -418,10 +418,11 @@ impl<T> Node<T> {
         self.pipe_message(&pipe, first, now, out);
     }
 
-    /// Ends a session because its peer, or somebody on the way, broke a rule.
+    /// Ends a session because its peer, or somebody on the way, broke a rule; over which pipe, if a pipe can be at fault.
     pub(super) fn violate(
         &self,
         cell: &Arc<SessionCell<T>>,
+        pipe: Option<&PipeCell<T>>,
         code: Code,
         now: Now,
         out: &mut Vec<Output<T>>,
@@ -435,7 +436,7 @@ impl<T> Node<T> {
         }
         // What does not open ends its pipe, and nothing else.
         if matches!(code, Code::RecordForged | Code::RecordTooLarge) {
-            self.lose_session(cell, code, now, out);
+            self.lose_session(cell, pipe, code, now, out);
         } else {
             self.end_session(cell, code, None, now, out);
         }
@@ -491,15 +492,23 @@ impl<T> Node<T> {
         if let Some(message) = pipe.take_outgoing() {
             return Some(message);
         }
-        let cell = &pipe.session()?;
+        // What is ready is for the pipe that the session is on: nobody would wake that one again.
+        let cell = &pipe.session().filter(|cell| cell.is_on(pipe))?;
         for cid in cell.take_ready() {
             self.fill_circuit(cell, cid, now, out);
         }
-        let record = cell.with_pipe(|session| {
+        let (on, record) = cell.with_pipe(|session| {
             let on = cell.is_on(pipe);
-            on.then(|| session.poll_transmit(now.mono, shared, events))?
+            (
+                on,
+                on.then(|| session.poll_transmit(now.mono, shared, events)),
+            )
         });
-        record.map(bytes::BytesMut::freeze)
+        if !on {
+            // It has gone on over another while circuits were filled.
+            cell.wake();
+        }
+        record.flatten().map(bytes::BytesMut::freeze)
     }
 
     /// Hands what a pipe over a circuit has to say to the session that carries it, one message at a time.

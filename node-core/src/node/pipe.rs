@@ -143,7 +143,7 @@ impl<T> Node<T> {
             });
             self.dispatch(&cell, events, now, out);
             if let Err(Violation { code }) = handled {
-                self.violate(&cell, code, now, out);
+                self.violate(&cell, Some(pipe), code, now, out);
             }
         }
     }
@@ -453,7 +453,7 @@ impl<T> Node<T> {
         let handled = cell.with(|session| session.handle_frames(frames, now.mono, &mut events));
         self.dispatch(&cell, events, now, out);
         if let Err(Violation { code }) = handled {
-            self.violate(&cell, code, now, out);
+            self.violate(&cell, Some(pipe), code, now, out);
         }
         Ok(None)
     }
@@ -509,11 +509,11 @@ impl<T> Node<T> {
             } else {
                 code
             };
-            match pipe.session().filter(|cell| cell.is_on(pipe)) {
-                Some(cell) => self.lose_session(&cell, code, now, out),
-                // It has gone on over another.
-                None => _ = self.leave_pipe(pipe, code, None, out),
+            if let Some(cell) = pipe.session() {
+                self.lose_session(&cell, Some(pipe), code, now, out);
             }
+            // The session may have gone on over another.
+            self.leave_pipe(pipe, code, None, out);
             return;
         }
         if !self.leave_pipe(pipe, code, retry, out) {

@@ -19,10 +19,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 const RESUME_WITHIN: Duration = Duration::from_secs(2);
 
 impl<T> Node<T> {
-    /// A session's pipe is lost, and nobody said that the session is over: it waits for another pipe if it can.
+    /// A session's pipe is lost, and nobody said that the session is over: it waits for another pipe if it can. Which pipe
+    /// that is (`None`: the one whose silence the session has noticed) is compared under the session's lock, because it
+    /// may have gone on over another one meanwhile.
     pub(super) fn lose_session(
         &self,
         cell: &Arc<SessionCell<T>>,
+        lost: Option<&PipeCell<T>>,
         code: Code,
         now: Now,
         out: &mut Vec<Output<T>>,
@@ -30,7 +33,7 @@ impl<T> Node<T> {
         let keeps = lock(&self.inner.control).keeps(cell);
         let mut events = Vec::new();
         let parked = cell.with_pipe(|session| {
-            if session.is_parked() {
+            if session.is_parked() || !lost.map_or(session.is_lost(), |pipe| cell.is_on(pipe)) {
                 return Ok(None);
             }
             let unsent = keeps.then(|| session.park(code, now.mono, &mut events));
@@ -204,7 +207,7 @@ impl<T> Node<T> {
         let handled = cell.with(|session| session.handle_frames(frames, now.mono, &mut events));
         self.dispatch(cell, events, now, out);
         if let Err(Violation { code }) = handled {
-            self.violate(cell, code, now, out);
+            self.violate(cell, Some(pipe), code, now, out);
         }
         Ok(None)
     }

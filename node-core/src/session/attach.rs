@@ -33,6 +33,11 @@ impl<T> Session<T> {
         self.parked.is_some()
     }
 
+    /// Whether its peer has fallen silent, so that its pipe counts as lost.
+    pub const fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     /// What it was called by its first channel.
     pub const fn id(&self) -> &[u8; 16] {
         &self.sid

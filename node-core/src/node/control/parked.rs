@@ -33,19 +33,21 @@ pub(super) struct Parked<T> {
 }
 
 impl<T> Control<T> {
-    /// Whether a session that loses its pipe is kept: the one in use with a named peer, or another that has something
+    /// Whether a session that loses its pipe is kept: the one in use with a named peer or to be used again, or another that has something
     /// under way, as long as we have a name as well.
     pub(in super::super) fn keeps(&self, cell: &SessionCell<T>) -> bool {
         let Some(name) = &cell.peer.name else {
             return false;
         };
-        let is_current = self
-            .current(name)
-            .is_some_and(|current| current.id == cell.id);
+        let Some(peer) = self.peers.get(name) else {
+            return false;
+        };
+        // One that has just been taken up is among the parked until `resumed` has heard of it.
+        let parked = peer.parked.iter().map(|parked| &parked.cell);
+        let used = peer.current.iter().chain(parked).any(|p| p.id == cell.id);
         !self.closed
             && self.config.identity.name.is_some()
-            && self.peers.contains_key(name)
-            && (is_current || !cell.with_pipe(|session| session.is_idle()))
+            && (used || !cell.with_pipe(|session| session.is_idle()))
     }
 
     /// Every session with a peer.
@@ -147,6 +149,7 @@ impl<T> Control<T> {
             since: now.mono,
             dial: dialled || !idle,
         };
+        peer.parked.retain(|parked| parked.cell.id != cell.id);
         let oldest = (peer.parked.len() == PER_NAME).then(|| peer.parked.remove(0));
         peer.parked.push(parked);
         if is_current {
