@@ -124,7 +124,8 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        if let Some(cell) = pipe.session() {
+        // What comes over a pipe that its session has left is nobody's: it may be forged, a refusal in clear above all.
+        if let Some(cell) = pipe.session().filter(|cell| cell.is_on(pipe)) {
             // A responder that does not admit us says so where its first record is expected.
             if let Some(reject) = Reject::parse(&message)
                 && pipe.target.is_some()
@@ -566,10 +567,16 @@ impl<T> Node<T> {
 /// Charged for every message that is held, beyond its bytes.
 const HELD_CHARGE: usize = 64;
 
-/// What a refusal means here. Nobody has proved it: it only moves us on to the next route.
+/// What a refusal means here. Nobody has proved it: it only moves us on to the next route, and cannot say that our name
+/// lives elsewhere.
 fn rejected(reject: &Reject) -> HandshakeError {
+    let code = reject.code.unwrap_or(Code::Closed);
     HandshakeError {
-        code: reject.code.unwrap_or(Code::Closed),
+        code: if code == Code::Superseded {
+            Code::PipeLost
+        } else {
+            code
+        },
         retry: (reject.retry > Duration::ZERO).then_some(reject.retry),
         skew_ms: None,
     }

@@ -163,6 +163,10 @@ impl Driven<'_> {
                     let Shared { node, clock, .. } = &**self.shared;
                     node.handle_message(self.pipe, message, clock.now(), &mut self.out);
                     self.shared.carry_out(&mut self.out);
+                    // What came in behind a message that ended the pipe is nobody's.
+                    if let Some(code) = self.link.wish() {
+                        return Err(End::Here(code));
+                    }
                 }
                 Message::Close(frame) => return Err(End::There(self.said(frame.as_ref()))),
                 // Answered beneath us.

@@ -1,0 +1,258 @@
+//! Attacks on sessions that wait for another pipe, and on the search for one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+mod resumption_pair;
+
+use bytes::{Bytes, BytesMut};
+use common::{Actor, NOW, admit};
+use node_core::{
+    Code, Instant, Limits, Now,
+    channel::{Channel, Reject},
+    node::{Event as NodeEvent, Node, NodeConfig, Output, Pipe},
+    registry::RegistryConfig,
+    session::{Event, Request, Resumed, Session},
+    time::Duration,
+    wire::frame::{Attach, AttachStatus, Response},
+};
+use resumption_pair::{MTU, config, opened};
+use std::task::Waker;
+
+/// A node that lists dan as its router and dials him; the test plays dan, and whoever is on the way.
+struct Ours {
+    node: Node<u64>,
+    actor: Actor,
+    dan: Actor,
+    now: Instant,
+    seed: u8,
+    dialled: Vec<Pipe<u64>>,
+    answered: Vec<u64>,
+    failed: Vec<(u64, Code)>,
+    events: Vec<NodeEvent>,
+}
+
+/// dan's end of a session, and the pipe that carries it.
+struct Dans {
+    pipe: Pipe<u64>,
+    session: Session<u64>,
+    events: Vec<Event<u64>>,
+}
+
+impl Ours {
+    fn new(label: &str) -> Self {
+        let (actor, dan) = (Actor::named(label, 1), Actor::named("dan", 2));
+        let mut node = NodeConfig::new(actor.local.identity.clone());
+        node.registries = vec![RegistryConfig {
+            id: common::REGISTRY,
+            tld: "nectar".into(),
+            rpcs: Vec::new(),
+            quorum: None,
+        }];
+        for (known, mut record) in [
+            (&actor, nectar_sim::indirect(label, &["dan"])),
+            (&dan, nectar_sim::direct("dan", 1)),
+        ] {
+            record.key = known.key();
+            node.pinned.push((known.name(), record));
+        }
+        Self {
+            node: Node::new(node, [9; 32]).unwrap(),
+            actor,
+            dan,
+            now: Instant::from_micros(1_000_000),
+            seed: 0,
+            dialled: Vec::new(),
+            answered: Vec::new(),
+            failed: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            mono: self.now,
+            wall: NOW,
+        }
+    }
+
+    fn act(&mut self, work: impl FnOnce(&Node<u64>, Now, &mut Vec<Output<u64>>)) {
+        let mut out = Vec::new();
+        work(&self.node, self.now(), &mut out);
+        while !out.is_empty() {
+            match out.remove(0) {
+                Output::Sign { pipe, request } => {
+                    let signature = Some(self.actor.sign(&request));
+                    self.node.signed(&pipe, signature, self.now(), &mut out);
+                }
+                Output::Dial { pipe, .. } => self.dialled.push(pipe),
+                Output::Close { pipe, .. } => self.dialled.retain(|open| open.id() != pipe.id()),
+                Output::Answered { token, .. } => self.answered.push(token),
+                Output::Failed { token, failure } => self.failed.push((token, failure.reason())),
+                Output::Event(event) => self.events.push(event),
+                _ => {}
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now = self.now + Duration::from_millis(10);
+            self.act(|node, now, out| node.handle_timeout(now, out));
+        }
+    }
+
+    fn hear(&mut self, pipe: &Pipe<u64>, message: impl Into<Bytes>) {
+        let message = message.into();
+        self.act(|node, now, out| node.handle_message(pipe, message, now, out));
+    }
+
+    fn say(&mut self, pipe: &Pipe<u64>) -> Option<Bytes> {
+        let mut said = None;
+        self.act(|node, now, out| said = node.poll_transmit(pipe, Waker::noop(), now, out));
+        said
+    }
+
+    fn ask(&mut self, token: u64) {
+        let (dan, request) = (self.dan.name(), Request::new("echo.1", b"?".as_slice()));
+        let timeout = Some(Duration::from_secs(60));
+        self.act(|node, now, out| node.request(token, &dan, request, timeout, now, out));
+    }
+
+    /// dan answers the socket that was dialled first and is still open, and reads our ATTACH.
+    fn picked_up(&mut self) -> (Pipe<u64>, Channel, Box<Attach>) {
+        self.pass(Duration::from_secs(3));
+        assert!(!self.dialled.is_empty(), "nobody dials");
+        let pipe = self.dialled.remove(0);
+        self.seed += 1;
+        self.act(|node, now, out| node.opened(&pipe, now, out));
+        let message1 = self.say(&pipe).expect("message 1");
+        let (message2, state) = self.dan.answer(&message1, self.seed).unwrap();
+        self.hear(&pipe, message2);
+        let message3 = self.say(&pipe).expect("message 3");
+        let mut channel = admit(state, &message3).unwrap();
+        let record = BytesMut::from(&self.say(&pipe).expect("ATTACH")[..]);
+        let (attach, _) = opened(&mut channel, record);
+        (pipe, channel, attach)
+    }
+
+    /// dan accepts a new session over a socket that we dialled.
+    fn accepted(&mut self, pipe: Pipe<u64>, channel: Channel, attach: &Attach) -> Dans {
+        assert_eq!(attach.status, AttachStatus::Fresh);
+        let mut events = Vec::new();
+        let config = config(&Limits::default(), 7);
+        let session = Session::accept(channel, config, attach, self.now, &mut events).unwrap();
+        let mut dans = Dans {
+            pipe,
+            session,
+            events,
+        };
+        self.carry(&mut dans);
+        assert!(dans.session.is_attached());
+        dans
+    }
+
+    fn reached(&mut self) -> Dans {
+        let (pipe, channel, attach) = self.picked_up();
+        self.accepted(pipe, channel, &attach)
+    }
+
+    /// Everything that the two ends have to say to each other.
+    fn carry(&mut self, dans: &mut Dans) {
+        let pipe = dans.pipe.clone();
+        loop {
+            let mut quiet = true;
+            while let Some(record) = dans
+                .session
+                .poll_transmit(self.now, false, &mut dans.events)
+            {
+                quiet = false;
+                self.hear(&pipe, record.freeze());
+            }
+            while let Some(record) = self.say(&pipe) {
+                quiet = false;
+                let record = BytesMut::from(&record[..]);
+                let session = &mut dans.session;
+                session
+                    .handle_record(record, self.now, &mut dans.events)
+                    .unwrap();
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    /// We dial, ask to go on with one of these sessions, and dan agrees.
+    fn goes_on(&mut self, waiting: &mut Vec<Dans>) -> Dans {
+        let (pipe, channel, attach) = self.picked_up();
+        assert_eq!(attach.status, AttachStatus::Resume);
+        let at = waiting
+            .iter()
+            .position(|dans| *dans.session.id() == attach.sid);
+        let mut dans = waiting.remove(at.expect("one that waits"));
+        let now = self.now;
+        if !dans.session.is_parked() {
+            let parked = dans.session.park(Code::PipeLost, now, &mut dans.events);
+            assert!(parked.is_some());
+        }
+        let events = &mut dans.events;
+        let resumed = dans.session.presented(channel, &attach, MTU, now, events);
+        assert!(matches!(resumed, Resumed::Done));
+        dans.pipe = pipe;
+        self.carry(&mut dans);
+        self.answers(&mut dans);
+        dans
+    }
+
+    /// dan answers every request that he has heard.
+    fn answers(&mut self, dans: &mut Dans) {
+        for event in std::mem::take(&mut dans.events) {
+            if let Event::Request { id, .. } = event {
+                assert!(dans.session.respond(id, Response::Success(None)));
+            }
+        }
+        self.carry(dans);
+    }
+}
+
+/// Nine bytes that anybody on the way can write.
+fn superseded_in_clear() -> Vec<u8> {
+    let reject = vec![0x04, 0, 2, 1, 1, 0, 0, 0, 0];
+    assert_eq!(
+        Reject::parse(&reject),
+        Some(Reject::new(Code::Superseded, None))
+    );
+    reject
+}
+
+#[test]
+fn a_refusal_in_clear_behind_garbage_does_not_end_the_session_that_the_garbage_has_interrupted() {
+    let mut ours = Ours::new("alice");
+    ours.ask(1);
+    let mut dans = ours.reached();
+    ours.carry(&mut dans);
+    let pipe = dans.pipe.clone();
+    ours.hear(&pipe, vec![0x10; 20]);
+    assert_eq!(ours.node.counts().parked, 1);
+    ours.hear(&pipe, superseded_in_clear());
+    assert_eq!(ours.node.counts().parked, 1, "it still waits");
+    assert_eq!(ours.failed, []);
+    ours.goes_on(&mut vec![dans]);
+    assert_eq!(ours.answered, [1]);
+}
+
+#[test]
+fn a_refusal_in_clear_cannot_say_that_the_name_lives_elsewhere() {
+    let mut ours = Ours::new("alice");
+    ours.ask(1);
+    let pipe = ours.dialled.remove(0);
+    ours.act(|node, now, out| node.opened(&pipe, now, out));
+    ours.say(&pipe).expect("message 1");
+    ours.hear(&pipe, superseded_in_clear());
+    assert_eq!(ours.failed, [(1, Code::PipeLost)]);
+}
