@@ -12,12 +12,12 @@ use bytes::{Bytes, BytesMut};
 use common::{Actor, NOW, admit};
 use node_core::{
     Code, Instant, Limits, Now,
-    channel::{Channel, Reject},
+    channel::{Channel, RECORD, Reject},
     node::{Event as NodeEvent, Node, NodeConfig, Output, Pipe},
     registry::RegistryConfig,
     session::{Event, Request, Resumed, Session},
     time::Duration,
-    wire::frame::{Attach, AttachStatus, Response},
+    wire::frame::{Attach, AttachStatus, Frame, Response},
 };
 use resumption_pair::{MTU, config, opened};
 use std::task::Waker;
@@ -117,6 +117,10 @@ impl Ours {
         said
     }
 
+    fn lose(&mut self, pipe: &Pipe<u64>) {
+        self.act(|node, now, out| node.closed(pipe, Code::PipeLost, now, out));
+    }
+
     fn ask(&mut self, token: u64) {
         let (dan, request) = (self.dan.name(), Request::new("echo.1", b"?".as_slice()));
         let timeout = Some(Duration::from_secs(60));
@@ -159,6 +163,26 @@ impl Ours {
     fn reached(&mut self) -> Dans {
         let (pipe, channel, attach) = self.picked_up();
         self.accepted(pipe, channel, &attach)
+    }
+
+    /// dan, the same process, dials us and begins a session.
+    fn called(&mut self) -> Dans {
+        self.seed += 1;
+        let pipe = self.node.accept(1, self.now()).unwrap();
+        let (dialling, message1) = self.dan.dial(&self.actor, self.seed);
+        self.hear(&pipe, message1);
+        let message2 = self.say(&pipe).expect("message 2");
+        let (message3, channel) = self.dan.conclude(dialling, &message2).unwrap();
+        self.hear(&pipe, message3);
+        let session = Session::begin(channel, config(&Limits::default(), 7), self.now);
+        let mut dans = Dans {
+            pipe,
+            session,
+            events: Vec::new(),
+        };
+        self.carry(&mut dans);
+        assert!(dans.session.is_attached());
+        dans
     }
 
     /// Everything that the two ends have to say to each other.
@@ -255,4 +279,88 @@ fn a_refusal_in_clear_cannot_say_that_the_name_lives_elsewhere() {
     ours.say(&pipe).expect("message 1");
     ours.hear(&pipe, superseded_in_clear());
     assert_eq!(ours.failed, [(1, Code::PipeLost)]);
+}
+
+#[test]
+fn of_two_sessions_that_lose_their_pipes_together_neither_waits_for_ever() {
+    let mut ours = Ours::new("alice");
+    assert!(
+        ours.actor.name().hash() > ours.dan.name().hash(),
+        "what dan begins wins"
+    );
+    ours.ask(1);
+    let mut first = ours.reached();
+    ours.carry(&mut first);
+    let mut second = ours.called();
+    ours.carry(&mut first);
+    ours.ask(2);
+    ours.carry(&mut second);
+    let heard = |dans: &Dans| {
+        let requests = dans.events.iter();
+        let requests = requests.filter(|event| matches!(event, Event::Request { .. }));
+        requests.count()
+    };
+    assert_eq!((heard(&first), heard(&second)), (1, 1), "both are used");
+    for pipe in [first.pipe.clone(), second.pipe.clone()] {
+        ours.lose(&pipe);
+    }
+    assert_eq!(ours.node.counts().parked, 2);
+    let mut waiting = vec![first, second];
+    let mut one = ours.goes_on(&mut waiting);
+    let mut other = ours.goes_on(&mut waiting);
+    for dans in [&mut one, &mut other] {
+        ours.carry(dans);
+    }
+    ours.answered.sort_unstable();
+    assert_eq!(ours.answered, [1, 2]);
+    assert_eq!(ours.failed, []);
+}
+
+#[test]
+fn a_search_that_ends_with_a_session_in_reserve_is_over_and_the_next_one_can_begin() {
+    let mut ours = Ours::new("alice");
+    assert!(
+        ours.actor.name().hash() > ours.dan.name().hash(),
+        "what dan begins wins"
+    );
+    ours.ask(1);
+    let mut lost = ours.reached();
+    ours.carry(&mut lost);
+    ours.lose(&lost.pipe);
+    // While we dial, dan calls; and he no longer knows the session that waits.
+    let mut called = ours.called();
+    let (pipe, mut channel, attach) = ours.picked_up();
+    assert_eq!(attach.status, AttachStatus::Resume);
+    let unknown = Attach {
+        status: AttachStatus::Unknown,
+        recv_off: 0,
+        send_off: 0,
+        proof: [0; 32],
+        agent: "".into(),
+        ..*attach
+    };
+    let mut record = BytesMut::from(&[RECORD][..]);
+    record.extend_from_slice(&Frame::Attach(Box::new(unknown)).encode());
+    channel.seal(&mut record).unwrap();
+    ours.hear(&pipe, record.freeze());
+    let record = BytesMut::from(&ours.say(&pipe).expect("a new session")[..]);
+    let (attach, _) = opened(&mut channel, record);
+    let mut reserve = ours.accepted(pipe, channel, &attach);
+    ours.carry(&mut called);
+    // Both are used, and both lose their pipes.
+    ours.ask(2);
+    ours.carry(&mut called);
+    ours.carry(&mut reserve);
+    ours.lose(&called.pipe);
+    ours.ask(3);
+    ours.carry(&mut reserve);
+    ours.lose(&reserve.pipe);
+    let mut waiting = vec![called, reserve];
+    let mut one = ours.goes_on(&mut waiting);
+    let mut other = ours.goes_on(&mut waiting);
+    for dans in [&mut one, &mut other] {
+        ours.carry(dans);
+    }
+    ours.answered.sort_unstable();
+    assert_eq!(ours.answered, [2, 3]);
 }

@@ -209,12 +209,8 @@ impl<T> Control<T> {
             let parked = peer.parked.remove(at);
             if peer.current.is_some() {
                 // Another session has taken its place: this one finishes what it has.
-                if peer.is_reached()
-                    && let Dial::Racing(race) = core::mem::replace(&mut peer.dial, Dial::Idle)
-                {
-                    self.cancel(&name, race, now.mono);
-                }
                 self.drain(cell.clone(), now.mono);
+                self.settle(&name, now);
             } else {
                 self.install(name, parked.cell, parked.instance, parked.agent, now);
             }

@@ -291,12 +291,17 @@ impl<T> Control<T> {
     }
 
     pub(super) fn attempt_succeeded(&mut self, name: &Name, pipe: u64, now: Instant) {
-        let Some((attempt, _)) = self.take_attempt(name, pipe) else {
+        let Some((attempt, race)) = self.take_attempt(name, pipe) else {
             return;
         };
+        let over = race.attempts.is_empty() && race.routes.is_empty();
         let took = now.since(attempt.began);
         if let Some(peer) = self.peers.get_mut(name) {
             peer.silent.retain(|route| *route != attempt.route);
+            // What it led to may not be all that is needed: the next search can only begin when this one is over.
+            if over {
+                peer.dial = Dial::Idle;
+            }
         }
         self.out(Output::Event(Event::Attempt {
             name: name.clone(),
@@ -343,6 +348,29 @@ impl<T> Control<T> {
             }
             self.actions
                 .push_back(Action::AbandonPipe { pipe: attempt.pipe });
+        }
+    }
+
+    /// A search has led to a session, or a session has found its place. What is no longer needed ends; what is still
+    /// missing is looked for.
+    pub(super) fn settle(&mut self, name: &Name, now: Now) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        if let Some(hop) = peer.carrier().cloned() {
+            for (target, pipe) in core::mem::take(&mut peer.wanted_by) {
+                self.open_circuit(&target, pipe, hop.clone());
+            }
+        }
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        if peer.is_reached() {
+            if let Dial::Racing(race) = core::mem::replace(&mut peer.dial, Dial::Idle) {
+                self.cancel(name, race, now.mono);
+            }
+        } else if matches!(peer.dial, Dial::Idle) && peer.wanted() {
+            self.dial_again(name, None, Code::NoRoute, now);
         }
     }
 

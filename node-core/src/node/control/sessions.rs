@@ -80,6 +80,7 @@ impl<T> Control<T> {
                 } else if ours(&old) && ours(&cell) {
                     // Two routes of one race: the first stays.
                     self.drain(cell, now.mono);
+                    self.settle(&name, now);
                 } else if !ours(&old) && !ours(&cell) {
                     // The side that dialled says which of the two it gives up; until then the newer one is used.
                     self.install(name.clone(), cell, instance, agent.clone(), now);
@@ -93,6 +94,7 @@ impl<T> Control<T> {
                     self.timers
                         .insert((now.mono + PROBE, Timer::Probe(name.clone())));
                     self.set_reserve(&name, (cell, instance, agent), now.mono);
+                    self.settle(&name, now);
                 }
             }
         }
@@ -181,25 +183,13 @@ impl<T> Control<T> {
         peer.agent = agent;
         peer.attached_at = now.mono;
         let waiting = core::mem::take(&mut peer.waiting);
-        let mut wanted_by = Vec::new();
-        if peer.is_reached() {
-            let race = core::mem::replace(&mut peer.dial, Dial::Idle);
-            wanted_by = core::mem::take(&mut peer.wanted_by);
-            if let Dial::Racing(race) = race {
-                self.cancel(&name, race, now.mono);
-            }
-        } else {
-            self.ensure(&name, now);
-        }
+        self.settle(&name, now);
         self.watch_used(&name, now.mono);
         for operation in waiting {
             self.actions.push_back(Action::Perform {
                 cell: cell.clone(),
                 operation,
             });
-        }
-        for (target, pipe) in wanted_by {
-            self.open_circuit(&target, pipe, cell.clone());
         }
         self.actions.push_back(Action::Ping { cell });
         self.tell(&name, now.mono);
