@@ -10,10 +10,11 @@ mod resumption_pair;
 
 use bytes::{Bytes, BytesMut};
 use common::{Actor, NOW, admit};
+use nectar_sim::{Outcome, Simulation, direct, indirect, name};
 use node_core::{
     Code, Instant, Limits, Now,
     channel::{Channel, RECORD, Reject},
-    node::{Event as NodeEvent, Node, NodeConfig, Output, Pipe},
+    node::{Access, Event as NodeEvent, Node, NodeConfig, Output, Pipe, RouterPolicy},
     registry::RegistryConfig,
     session::{Event, Request, Resumed, Session},
     time::Duration,
@@ -53,8 +54,8 @@ impl Ours {
             quorum: None,
         }];
         for (known, mut record) in [
-            (&actor, nectar_sim::indirect(label, &["dan"])),
-            (&dan, nectar_sim::direct("dan", 1)),
+            (&actor, indirect(label, &["dan"])),
+            (&dan, direct("dan", 1)),
         ] {
             record.key = known.key();
             node.pinned.push((known.name(), record));
@@ -363,4 +364,37 @@ fn a_search_that_ends_with_a_session_in_reserve_is_over_and_the_next_one_can_beg
     }
     ours.answered.sort_unstable();
     assert_eq!(ours.answered, [2, 3]);
+}
+
+#[test]
+fn a_router_that_turns_itself_indirect_does_not_keep_its_callers_from_giving_up() {
+    let records = [
+        ("sigma", direct("sigma", 2)),
+        ("rho", indirect("rho", &["sigma"])),
+        ("bob", indirect("bob", &["rho"])),
+        ("alice", indirect("alice", &[])),
+    ];
+    let mut world = Simulation::new(1);
+    for label in ["sigma", "rho"] {
+        let mut config = Simulation::config(label, &records);
+        config.router = RouterPolicy {
+            host: Access::Anyone,
+            call: Access::Anyone,
+            guests: true,
+        };
+        world.add_named(label, config);
+    }
+    let alice = world.add_named("alice", Simulation::config("alice", &records));
+    world.run_for(Duration::from_secs(2));
+    for _ in 0..3 {
+        let began = world.now();
+        let token = world.request(alice, &name("bob"), b"?");
+        let Outcome::Failed(failure) = world.outcome(alice, token) else {
+            panic!("rho carries nobody")
+        };
+        assert_eq!(failure.reason(), Code::NoRoute);
+        assert!(world.now().since(began) < Duration::from_secs(5));
+    }
+    let token = world.request(alice, &name("rho"), b"?");
+    assert!(matches!(world.outcome(alice, token), Outcome::Answered(_)));
 }

@@ -361,6 +361,9 @@ impl<T> Control<T> {
             for (target, pipe) in core::mem::take(&mut peer.wanted_by) {
                 self.open_circuit(&target, pipe, hop.clone());
             }
+        } else if peer.current.is_some() && matches!(peer.dial, Dial::Idle) {
+            // It is reached over another router only, and carries nobody.
+            self.router_unreachable(name, Code::NoRoute, now);
         }
         let Some(peer) = self.peers.get_mut(name) else {
             return;
