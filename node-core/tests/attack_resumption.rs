@@ -398,3 +398,38 @@ fn a_router_that_turns_itself_indirect_does_not_keep_its_callers_from_giving_up(
     let token = world.request(alice, &name("rho"), b"?");
     assert!(matches!(world.outcome(alice, token), Outcome::Answered(_)));
 }
+
+#[test]
+fn a_guest_who_dials_a_node_again_does_not_lose_the_session_that_it_has() {
+    let records = [
+        ("sigma", direct("sigma", 2)),
+        ("rho", indirect("rho", &["sigma"])),
+        ("bob", indirect("bob", &["rho"])),
+    ];
+    let mut world = Simulation::new(1);
+    let [_, rho] = ["sigma", "rho"].map(|label| {
+        let mut config = Simulation::config(label, &records);
+        config.guests = true;
+        config.router = RouterPolicy {
+            host: Access::Anyone,
+            call: Access::Anyone,
+            guests: true,
+        };
+        world.add_named(label, config)
+    });
+    let mut config = Simulation::config("guest", &records);
+    (config.identity.name, config.identity.key) = (None, [0; 32]);
+    let guest = world.add_named("guest", config);
+    world.run_for(Duration::from_secs(2));
+    world.machines[rho].hold_requests = true;
+    let first = world.request(guest, &name("rho"), b"first");
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(world.machines[rho].held_requests.len(), 1);
+    // A circuit to bob needs a socket to rho, which is only reached over sigma.
+    let second = world.request(guest, &name("bob"), b"second");
+    assert!(matches!(world.outcome(guest, second), Outcome::Failed(_)));
+    world.run_for(Duration::from_secs(2));
+    let held = world.machines[rho].held_requests.pop().unwrap();
+    assert!(held.respond(Response::Success(None)));
+    assert!(matches!(world.outcome(guest, first), Outcome::Answered(_)));
+}

@@ -68,6 +68,8 @@ impl<T> Control<T> {
                 attempt.proved = true;
             }
         }
+        // A guest is nobody to come back as: the peer would not know it, and its session would be over.
+        self.config.identity.name.as_ref()?;
         let parked = peer.parked.iter().map(|parked| &parked.cell);
         let mut all = parked.rev().chain(&peer.current);
         all.find(|cell| cell.peer.key == to.key).cloned()

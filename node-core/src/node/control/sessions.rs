@@ -69,7 +69,9 @@ impl<T> Control<T> {
             None => self.install(name, cell, instance, agent, now),
             Some(old) => {
                 let peer = self.peers.get(&name);
-                let same_instance = peer.is_some_and(|peer| peer.instance == instance);
+                // To each channel of a guest a peer names another instance.
+                let same_instance = self.config.identity.name.is_none()
+                    || peer.is_some_and(|peer| peer.instance == instance);
                 let ours = |cell: &SessionCell<T>| cell.dialled();
                 if !same_instance {
                     self.actions.push_back(Action::CloseSession {
@@ -77,7 +79,8 @@ impl<T> Control<T> {
                         code: Code::Superseded,
                     });
                     self.install(name, cell, instance, agent, now);
-                } else if ours(&old) && ours(&cell) {
+                } else if ours(&old) && ours(&cell) && (cell.over_circuit() || !old.over_circuit())
+                {
                     // Two routes of one race: the first stays.
                     self.drain(cell, now.mono);
                     self.settle(&name, now);
