@@ -433,3 +433,16 @@ fn a_guest_who_dials_a_node_again_does_not_lose_the_session_that_it_has() {
     assert!(held.respond(Response::Success(None)));
     assert!(matches!(world.outcome(guest, first), Outcome::Answered(_)));
 }
+
+#[test]
+fn nobody_is_reported_for_a_record_that_anybody_may_have_written() {
+    for forged in [vec![0x10; 20], vec![0x10; 70_000]] {
+        let mut ours = Ours::new("alice");
+        ours.ask(1);
+        let dans = ours.reached();
+        ours.hear(&dans.pipe, forged);
+        assert_eq!(ours.node.counts().parked, 1);
+        let reported = |event: &NodeEvent| matches!(event, NodeEvent::Misbehaved { .. });
+        assert!(!ours.events.iter().any(reported), "{:?}", ours.events);
+    }
+}

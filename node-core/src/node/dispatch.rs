@@ -427,19 +427,18 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        // A record that does not open may be anybody's doing; everything inside an opened record is the peer's.
+        // A record that does not open may be anybody's doing: it ends its pipe, and nothing else. Everything inside an
+        // opened record is the peer's.
+        if matches!(code, Code::RecordForged | Code::RecordTooLarge) {
+            return self.lose_session(cell, pipe, code, now, out);
+        }
         if code.fault() == crate::code::Fault::Peer {
             out.push(Output::Event(Event::Misbehaved {
                 name: cell.peer.name.clone(),
                 code,
             }));
         }
-        // What does not open ends its pipe, and nothing else.
-        if matches!(code, Code::RecordForged | Code::RecordTooLarge) {
-            self.lose_session(cell, pipe, code, now, out);
-        } else {
-            self.end_session(cell, code, None, now, out);
-        }
+        self.end_session(cell, code, None, now, out);
     }
 
     pub(super) fn end_session(
