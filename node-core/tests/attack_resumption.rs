@@ -446,3 +446,19 @@ fn nobody_is_reported_for_a_record_that_anybody_may_have_written() {
         assert!(!ours.events.iter().any(reported), "{:?}", ours.events);
     }
 }
+
+#[test]
+fn a_node_that_a_router_calls_superseded_does_not_take_its_name_back_until_it_is_told_to() {
+    let mut ours = Ours::new("alice");
+    ours.act(|node, now, out| node.start(now, out));
+    let mut dans = ours.reached();
+    dans.session.close(Code::Superseded, None);
+    ours.carry(&mut dans);
+    let told = NodeEvent::Identity(Code::Superseded);
+    assert!(ours.events.contains(&told));
+    assert_eq!(ours.node.counts().sessions, 0);
+    ours.pass(Duration::from_secs(300));
+    assert_eq!(ours.dialled.len(), 0, "it does not come back");
+    ours.act(|node, now, out| node.start(now, out));
+    assert_eq!(ours.dialled.len(), 1, "unless a person wants it to");
+}

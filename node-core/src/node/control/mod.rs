@@ -474,7 +474,10 @@ impl<T> Control<T> {
     /// Nothing is remembered about a peer that nobody wants: strangers cost no memory.
     fn forget_idle(&mut self, name: &Name) {
         let idle = |peer: &Peer<T>| {
+            // That we must not come back is remembered as long as we would.
+            let stays_away = peer.superseded && (peer.keep || peer.router);
             !peer.wanted()
+                && !stays_away
                 && peer.current.is_none()
                 && peer.parked.is_empty()
                 && peer.expected_epoch.is_none()
