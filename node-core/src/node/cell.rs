@@ -245,6 +245,8 @@ pub(super) enum PipeState<T> {
     Entering { held: Vec<Bytes>, bytes: usize },
     /// The peer is authenticated and has to attach a session.
     Attaching(crate::channel::Channel),
+    /// The peer is authenticated. Whether we ask to go on with a session over the channel is not decided.
+    Held(crate::channel::Channel),
     /// We have asked to go on with this session over the channel.
     Resuming(Box<Offer<T>>),
     /// A session owns the channel.

@@ -43,8 +43,21 @@ pub(super) struct Attempt {
     pub(super) pipe: u64,
     pub(super) route: Route,
     pub(super) began: Instant,
-    /// Its other end has proved to be the peer.
-    pub(super) proved: bool,
+    pub(super) stage: Stage,
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its other end may be anybody.
+    Handshake,
+    /// Its other end has proved to be the peer, and a session begins.
+    Proved,
+    /// The same, and it was asked to go on with a session.
+    Asked,
+    /// The same, and it is asked only if another route that was asked comes to nothing: two answers under way would take
+    /// the session from each other.
+    Held,
 }
 
 impl Race {

@@ -81,8 +81,18 @@ impl<T> Node<T> {
                 name,
                 key,
             } => self.dial_circuit(pipe, &hop, Target { name, key }, now, out),
+            Action::Ask { pipe } => {
+                if let Some(pipe) = self.pipe(pipe) {
+                    self.ask(&pipe, now);
+                }
+            }
             Action::AbandonPipe { pipe } => {
-                if let Some(pipe) = self.pipe(pipe).filter(|pipe| !pipe.has_session()) {
+                let asked =
+                    |pipe: &PipeCell<T>| matches!(*lock(&pipe.state), PipeState::Resuming(_));
+                if let Some(pipe) = self.pipe(pipe)
+                    && !pipe.has_session()
+                    && !asked(&pipe)
+                {
                     self.end_pipe(&pipe, Code::Duplicate, None, now, out);
                 }
             }

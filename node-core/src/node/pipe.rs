@@ -221,6 +221,10 @@ impl<T> Node<T> {
                 }
                 self.offer_answered(pipe, *offer, message, now, out)?;
             }
+            PipeState::Held(_) => {
+                let code = Code::AttachRefused;
+                return Err(Reject::parse(&message).map_or(code.into(), |reject| rejected(&reject)));
+            }
             PipeState::Signing2(_) | PipeState::Signing3(_) | PipeState::Dialling => {
                 return Err(Code::Malformed.into());
             }
@@ -271,9 +275,8 @@ impl<T> Node<T> {
     ) -> Result<(), HandshakeError> {
         let (message, channel) = signing.signed(signature)?;
         pipe.send(message);
-        if let Some(channel) = self.offer_session(pipe, channel, now) {
-            self.begin_session(pipe, channel, now);
-        }
+        *lock(&pipe.state) = PipeState::Held(channel);
+        self.ask(pipe, now);
         Ok(())
     }
 

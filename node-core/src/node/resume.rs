@@ -53,20 +53,25 @@ impl<T> Node<T> {
         self.dispatch(cell, events, now, out);
     }
 
-    /// Asks the peer to go on with a session over a channel that we began, if there is one to go on with. Gives the
-    /// channel back if there is none.
-    pub(super) fn offer_session(
-        &self,
-        pipe: &Arc<PipeCell<T>>,
-        mut channel: Channel,
-        now: Now,
-    ) -> Option<Channel> {
-        let cell = lock(&self.inner.control).to_resume(channel.peer(), pipe.id);
+    /// Asks the peer to go on with a session over a channel that we began, or begins one if there is none; nothing while
+    /// another route was asked.
+    pub(super) fn ask(&self, pipe: &Arc<PipeCell<T>>, now: Now) {
+        let Some(target) = &pipe.target else { return };
+        let Ok(cell) = lock(&self.inner.control).session_for(target, pipe.id) else {
+            return;
+        };
+        let mut state = lock(&pipe.state);
+        let mut channel = match core::mem::replace(&mut *state, PipeState::Closed) {
+            PipeState::Held(channel) => channel,
+            // Given up, or asked by somebody else.
+            other => return *state = other,
+        };
+        drop(state);
         let attach = cell
             .as_ref()
             .and_then(|cell| cell.with_pipe(|session| session.offer(&channel)));
         let (Some(cell), Some(attach)) = (cell, attach) else {
-            return Some(channel);
+            return self.begin_session(pipe, channel, now);
         };
         let attempt = attach.attempt;
         send(pipe, &mut channel, &Frame::Attach(Box::new(attach)));
@@ -78,7 +83,6 @@ impl<T> Node<T> {
         self.inner
             .timers
             .arm(now.mono + RESUME_WITHIN, Due::Offer(pipe.id));
-        None
     }
 
     /// The peer's first record on a channel over which we asked to go on.
@@ -114,6 +118,9 @@ impl<T> Node<T> {
             AttachStatus::Unknown => {
                 self.end_session(&cell, Code::SessionUnknown, None, now, out);
                 self.begin_session(pipe, channel, now);
+                if let Some(name) = &cell.peer.name {
+                    self.control(now, out, |control| control.begins_anew(name, pipe.id));
+                }
                 Ok(())
             }
             AttachStatus::Fresh => Err(Code::AttachRefused.into()),

@@ -47,7 +47,10 @@ pub(super) enum Action<T> {
         name: Name,
         key: [u8; 32],
     },
-    /// Give up a pipe, unless its handshake is done: then the peer may use it already, and has to agree.
+    /// Go on with a session over a pipe that was held back.
+    Ask { pipe: u64 },
+    /// Give up a pipe, unless its handshake is done, or the peer was asked to go on with a session over it: then the peer
+    /// may use it already, and has to agree.
     AbandonPipe { pipe: u64 },
     /// Hand an operation to a session.
     Perform {

@@ -4,8 +4,8 @@ use super::{Action, Control};
 use crate::{
     Code, Name, Now, channel,
     node::{
-        cell::{PipeCell, SessionCell},
-        dial::{Dial, backoff},
+        cell::{PipeCell, SessionCell, Target},
+        dial::{Attempt, Dial, Stage, backoff},
     },
     session::Operation,
     time::{Duration, Instant},
@@ -55,24 +55,37 @@ impl<T> Control<T> {
         self.sessions_with(name).collect()
     }
 
-    /// The session to go on with over a channel that we began on `pipe`: its other end has proved to be the peer.
-    pub(in super::super) fn to_resume(
+    /// The session to go on with over a channel that we began on `pipe`, whose other end has proved to be the peer. An
+    /// error while another route was asked already: the pipe is held back.
+    pub(in super::super) fn session_for(
         &mut self,
-        to: &channel::Peer,
+        to: &Target,
         pipe: u64,
-    ) -> Option<Arc<SessionCell<T>>> {
-        let peer = self.peers.get_mut(to.name.as_ref()?)?;
-        if let Dial::Racing(race) = &mut peer.dial {
-            let attempts = race.attempts.iter_mut();
-            for attempt in attempts.filter(|attempt| attempt.pipe == pipe) {
-                attempt.proved = true;
-            }
-        }
-        // A guest is nobody to come back as: the peer would not know it, and its session would be over.
-        self.config.identity.name.as_ref()?;
+    ) -> Result<Option<Arc<SessionCell<T>>>, ()> {
+        let Some(peer) = self.peers.get_mut(&to.name) else {
+            return Ok(None);
+        };
         let parked = peer.parked.iter().map(|parked| &parked.cell);
         let mut all = parked.rev().chain(&peer.current);
-        all.find(|cell| cell.peer.key == to.key).cloned()
+        // A guest is nobody to come back as: the peer would not know it, and its session would be over.
+        let named = self.config.identity.name.is_some();
+        let found = all.find(|cell| named && cell.peer.key == to.key).cloned();
+        let Dial::Racing(race) = &mut peer.dial else {
+            return Ok(found);
+        };
+        let asked = |attempt: &Attempt| attempt.stage == Stage::Asked && attempt.pipe != pipe;
+        let stage = match &found {
+            None => Stage::Proved,
+            Some(_) if race.attempts.iter().any(asked) => Stage::Held,
+            Some(_) => Stage::Asked,
+        };
+        if let Some(attempt) = race.attempts.iter_mut().find(|a| a.pipe == pipe) {
+            attempt.stage = stage;
+        }
+        if stage == Stage::Held {
+            return Err(());
+        }
+        Ok(found)
     }
 
     /// The session that a peer wants to go on with. An error if another process of its name has taken its place.

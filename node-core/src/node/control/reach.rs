@@ -5,7 +5,7 @@ use crate::{
     Code, Name, Now,
     node::{
         cell::{Address, SessionCell},
-        dial::{Attempt, Dial, Race, backoff},
+        dial::{Attempt, Dial, Race, Stage, backoff},
         output::{Event, Failure, Output, Route},
     },
     registry::{Cause, Freshness, Lookup, ROUTERS_MAX, Record, ResolveError, Resolved},
@@ -165,7 +165,7 @@ impl<T> Control<T> {
             pipe,
             route: route.clone(),
             began: now.mono,
-            proved: false,
+            stage: Stage::Handshake,
         });
         let next = now.mono + self.config.limits.race_stagger;
         let more = !race.routes.is_empty();
@@ -257,7 +257,7 @@ impl<T> Control<T> {
         race.retry = race.retry.max(retry.map(|retry| retry.min(longest)));
         race.worst = Some(race.worst.map_or(code, |worst| telling(worst, code)));
         let took = now.mono.since(attempt.began);
-        let route = attempt.route.clone();
+        let (route, stage) = (attempt.route.clone(), attempt.stage);
         let (more, over, again) = (
             !race.routes.is_empty(),
             race.attempts.is_empty(),
@@ -273,6 +273,9 @@ impl<T> Control<T> {
         if took >= SILENT {
             self.note_silence(name, route);
         }
+        if stage == Stage::Asked {
+            self.ask_held(name);
+        }
         if more {
             self.advance(name, now);
         } else if over {
@@ -283,7 +286,7 @@ impl<T> Control<T> {
                 code,
                 Code::WrongName | Code::KeyMismatch | Code::BadSignature
             );
-            if suspicious && !attempt.proved && !again {
+            if suspicious && stage == Stage::Handshake && !again {
                 return self.begin_dial(name, Freshness::NewerThan(FRESH), now);
             }
             self.give_up(name, code, retry, now);
@@ -309,6 +312,26 @@ impl<T> Control<T> {
             result: Ok(()),
             took,
         }));
+    }
+
+    /// The peer does not know the session that it was asked for: a new one begins on this pipe, as on any other.
+    pub(in super::super) fn begins_anew(&mut self, name: &Name, pipe: u64) {
+        if let Some(Dial::Racing(race)) = self.peers.get_mut(name).map(|peer| &mut peer.dial) {
+            let attempts = race.attempts.iter_mut();
+            for attempt in attempts.filter(|attempt| attempt.pipe == pipe) {
+                attempt.stage = Stage::Proved;
+            }
+        }
+        self.ask_held(name);
+    }
+
+    /// Lets those that were held back go on: the first of them is asked.
+    pub(super) fn ask_held(&mut self, name: &Name) {
+        if let Some(Dial::Racing(race)) = self.peers.get(name).map(|peer| &peer.dial) {
+            let held = race.attempts.iter().filter(|a| a.stage == Stage::Held);
+            self.actions
+                .extend(held.map(|attempt| Action::Ask { pipe: attempt.pipe }));
+        }
     }
 
     /// Takes the attempt that `pipe` was out of its race.
@@ -374,6 +397,8 @@ impl<T> Control<T> {
             }
         } else if matches!(peer.dial, Dial::Idle) && peer.wanted() {
             self.dial_again(name, None, Code::NoRoute, now);
+        } else {
+            self.ask_held(name);
         }
     }
 
