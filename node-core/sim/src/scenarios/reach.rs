@@ -64,8 +64,11 @@ pub(super) fn two_nodes_that_dial_each_other_at_once_keep_one_session(world: &mu
             world.ask(nodes[from], &name(&labels[to]), Ask::Request(request, None))
         });
         for (node, token) in nodes.into_iter().zip(asked) {
-            let outcome = world.outcome(node, token);
-            assert!(matches!(outcome, Outcome::Answered(_)), "round {round}");
+            match world.outcome(node, token) {
+                Outcome::Answered(_) => {}
+                Outcome::Failed(failure) => panic!("round {round}: {failure}"),
+                _ => panic!("a request ends with an answer or fails"),
+            }
         }
         until(world, "one session is left", |world| {
             nodes.iter().all(|node| world.counts(*node).sessions == 1)
