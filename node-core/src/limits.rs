@@ -26,7 +26,9 @@ pub struct Limits {
     /// Requests and messages per 10 s of a peer that is neither on the allow list, nor kept, nor a router of ours. 100; one
     /// more is answered with `request_rate`.
     pub stranger_requests: u32,
-    /// Names and address groups whose rates are remembered. 1,024; worst case 256 B each.
+    /// How long whoever broke the rules may not come back. 1 h.
+    pub ban: Duration,
+    /// Names, and address groups, whose rates, scores and bans are remembered. 1,024 of each; worst case 512 B for both.
     pub standings: usize,
     /// Peers, besides its routers, that a node which is no router has dialled and stays connected to. 8; one more closes
     /// the one that is idle, not kept, and was not used for longest.
@@ -105,6 +107,7 @@ impl Default for Limits {
             channels_per_caller: 8,
             handshake_rate: 50,
             stranger_requests: 100,
+            ban: Duration::from_secs(3600),
             standings: 1024,
             outbound_peers: 8,
             message_bytes: 16 << 20,

@@ -44,7 +44,7 @@ impl Sub<Duration> for Instant {
     }
 }
 
-/// Wall-clock time in milliseconds since the Unix epoch. It may jump; only handshakes and chain heads look at it.
+/// Wall-clock time in milliseconds since the Unix epoch. It may jump; only handshakes, chain heads and bans look at it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
 

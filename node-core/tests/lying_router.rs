@@ -539,6 +539,36 @@ fn a_router_that_hides_the_caller_changes_nothing_about_who_it_is() {
 }
 
 #[test]
+fn a_router_that_forges_records_gets_nobody_banned() {
+    let lies = (1..=3).flat_map(|n| {
+        [
+            Lie::Drop(n),
+            Lie::Repeat(n),
+            Lie::Flip(n),
+            Lie::Swap(n),
+            Lie::Inject(n),
+            Lie::Reflect(n),
+            Lie::Cross(n),
+        ]
+    });
+    for lie in lies.chain([Lie::WrongFrom, Lie::WrongTarget]) {
+        let mut stage = Theatre::new(lie);
+        for _ in 0..2 {
+            stage.ask(0, "bob", SECRET);
+            stage.ask(2, "bob", b"something else");
+            stage.run(Duration::from_secs(3));
+        }
+        let now = Now {
+            mono: stage.now,
+            wall: stage.wall(),
+        };
+        for client in &stage.clients {
+            assert_eq!(client.node.bans(now), [], "{lie:?}");
+        }
+    }
+}
+
+#[test]
 fn circuits_that_a_router_crosses_carry_nothing_into_each_other() {
     for n in 1..=3 {
         let mut stage = Theatre::new(Lie::Cross(n));

@@ -8,8 +8,10 @@
 //!  stream    the one socket type of both directions, its bounds
 //!  rpc       posts what the core's resolver writes      resolve   drives it for one look-up
 //!  tls       certificates                          metrics   what is counted
+//!  bans      who may not come back, on disk
 //! ```
 
+pub mod bans;
 pub mod chain;
 pub mod cli;
 pub mod config;

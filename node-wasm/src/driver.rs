@@ -21,7 +21,7 @@ use js_sys::Promise;
 use node_core::{
     Code, Instant, Name, Now,
     channel::SignRequest,
-    node::{Address, Event, Failure, Node, Output, PeerState, Pipe},
+    node::{Address, Ban, Event, Failure, Node, Output, PeerState, Pipe, Subject},
     registry::{FetchFailure, FetchId},
     sorted::Map,
     time::Duration,
@@ -546,6 +546,15 @@ impl Driver {
                     &format!("{name} changed onchain: version {version}, epoch {epoch}"),
                 )
             }
+            Event::Banned(Ban {
+                subject: Subject::Name(name),
+                ..
+            }) => {
+                let name = node.display_name(name);
+                convert::log("warn", &format!("{name} is banned"))
+            }
+            // A tab accepts no sockets, and nobody lifts its bans.
+            Event::Banned(_) | Event::Lifted(_) => return,
             Event::Misbehaved { name, code } => {
                 let who = name
                     .as_ref()

@@ -449,6 +449,9 @@ impl<T> Node<T> {
             }));
         }
         self.end_session(cell, code, None, now, out);
+        if let Some(who) = cell.subject() {
+            self.control(now, out, |control| control.blame(&who, code, now));
+        }
     }
 
     pub(super) fn end_session(

@@ -25,7 +25,7 @@ pub use config::{Access, ConfigError, NodeConfig, RouterPolicy};
 pub use output::{
     Event, Failure, Incoming, IncomingMessage, IncomingStream, Output, PeerState, Route, Stream,
 };
-pub use standing::Subject;
+pub use standing::{Ban, Subject};
 
 use crate::{
     Code, Limits, Name, Now, RegistryId,
@@ -216,6 +216,22 @@ impl<T> Node<T> {
         lock(&self.inner.control).resolver.display(name)
     }
 
+    /// Bans that have not ended.
+    pub fn bans(&self, now: Now) -> Vec<Ban> {
+        lock(&self.inner.control).standings.bans(now.wall)
+    }
+
+    /// Bans somebody, or gives a ban another end: [`Event::Banned`], unless it is over already or changes nothing. A name's
+    /// sessions end.
+    pub fn ban(&self, ban: Ban, now: Now, out: &mut Vec<Output<T>>) {
+        self.control(now, out, |control| control.ban(ban, now));
+    }
+
+    /// Lifts a ban before its end: [`Event::Lifted`]. False if there was none.
+    pub fn lift(&self, subject: &Subject, now: Now, out: &mut Vec<Output<T>>) -> bool {
+        self.control(now, out, |control| control.lift(subject, now))
+    }
+
     // Inputs from the driver.
 
     /// Begins. An indirect node connects to its routers.
@@ -228,11 +244,13 @@ impl<T> Node<T> {
         lock(&self.inner.control).seeds.mix(entropy);
     }
 
-    /// A WebSocket came in. `group` is its source for budgets. An error says why it must be closed at once.
+    /// A WebSocket came in. `group` is its source for budgets and bans; one with the highest bit set is shared by people who
+    /// have nothing to do with each other, such as the clients of a proxy, and never banned. An error says why the socket
+    /// must be closed at once.
     pub fn accept(&self, group: AddressGroup, now: Now) -> Result<Pipe<T>, Code> {
         let (id, ticket) = {
             let mut control = lock(&self.inner.control);
-            let ticket = control.accept(group)?;
+            let ticket = control.accept(group, now)?;
             (control.take_pipe(), ticket)
         };
         lock(&self.inner.tickets).insert(id, ticket);

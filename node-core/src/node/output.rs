@@ -1,6 +1,9 @@
 //! What leaves the node: work for the driver, outcomes and calls for the application, news for people.
 
-use super::cell::{Address, Pipe, SessionCell};
+use super::{
+    cell::{Address, Pipe, SessionCell},
+    standing::{Ban, Subject},
+};
 use crate::{
     Code, Name,
     channel::SignRequest,
@@ -223,6 +226,10 @@ pub enum Event {
         /// How.
         code: Code,
     },
+    /// Somebody may not come back before the ban ends.
+    Banned(Ban),
+    /// A ban was lifted before its end.
+    Lifted(Subject),
 }
 
 /// A request of a peer's. Dropping it unanswered answers with [`Code::HandlerFailed`].

@@ -5,6 +5,7 @@ use super::{
     cell::{Pipe, PipeCell, PipeKind, PipeState, SessionCell, Target},
     control::Verdict,
     output::Event,
+    standing::Subject,
     timers::{Due, lock},
 };
 use crate::{
@@ -175,7 +176,7 @@ impl<T> Node<T> {
             PipeState::Accepted => {
                 let seed = {
                     let mut control = lock(&self.inner.control);
-                    control.charge_handshake(pipe.source(), now.mono)?;
+                    control.charge_handshake(pipe.source(), now)?;
                     control.seeds.next()
                 };
                 let signing = responder::start(self.inner.local.clone(), &message, seed, now.wall)?;
@@ -205,7 +206,7 @@ impl<T> Node<T> {
             PipeState::Sent2(state) => {
                 let claimed = state.handle(&message, now.wall)?;
                 let caller = claimed.peer().name.clone();
-                self.check_caller(caller.as_ref())?;
+                self.check_caller(caller.as_ref(), now)?;
                 let admission = claimed.verify()?;
                 self.check_router(pipe, caller.as_ref(), out)?;
                 self.ask_admission(pipe, admission, now, out)?;
@@ -289,7 +290,10 @@ impl<T> Node<T> {
     }
 
     /// Permissions, before any signature is verified. Who may only be hosted or call is let in for that.
-    fn check_caller(&self, caller: Option<&Name>) -> Result<(), HandshakeError> {
+    fn check_caller(&self, caller: Option<&Name>, now: Now) -> Result<(), HandshakeError> {
+        if let Some(name) = caller {
+            lock(&self.inner.control).check_ban(name, now)?;
+        }
         let config = &self.inner.config;
         let router = &config.router;
         match caller {
@@ -493,6 +497,11 @@ impl<T> Node<T> {
             && let Some(reject) = error.reject()
         {
             pipe.send(reject.to_bytes().to_vec());
+        }
+        // Nobody has proved anything, so it counts against the addresses that it came from.
+        if let PipeKind::Socket { group: Some(group) } = pipe.kind {
+            let source = Subject::Group(group);
+            self.control(now, out, |control| control.blame(&source, error.code, now));
         }
         self.end_pipe(pipe, error.code, error.retry, now, out);
     }

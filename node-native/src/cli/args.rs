@@ -1,7 +1,7 @@
 //! What can be typed.
 
 use crate::{
-    config::{Config, Override, check_rpc, parse_address},
+    config::{Config, Override, check_rpc, parse_address, parse_time},
     keystore::{self, PassphraseSource},
 };
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -9,7 +9,7 @@ use node_core::{
     Name, RegistryId,
     registry::{Host, RegistryConfig, Routing},
 };
-use std::{path::PathBuf, str::FromStr};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use super::Failure;
 
@@ -64,6 +64,9 @@ pub(super) enum Command {
     Ping(PingArgs),
     /// Show what a node on this machine does
     Status(StatusArgs),
+    /// Show, add and lift bans of the configured node, running or not
+    #[command(subcommand)]
+    Ban(BanCommand),
     /// Deploy a registry of your own
     Deploy(DeployArgs),
     /// Send money from the wallet to an account
@@ -456,6 +459,31 @@ pub(super) struct StatusArgs {
     /// The node serves TLS
     #[arg(long)]
     pub(super) tls: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BanCommand {
+    /// Show who is banned, until when, and what for
+    List,
+    /// Ban a name or a network: its sessions end, and it may not come back
+    Add(BanAddArgs),
+    /// Lift a ban before its end
+    Lift(BanLiftArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BanAddArgs {
+    /// A name such as mallory.nectar, or a network (IPv4 /24, IPv6 /48) such as 203.0.113.0/24
+    pub(super) who: String,
+    /// For how long, such as 30min or 24h [default: limits.ban]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
+    pub(super) time: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BanLiftArgs {
+    /// As `nectar ban list` shows it
+    pub(super) who: String,
 }
 
 #[derive(Debug, Args)]

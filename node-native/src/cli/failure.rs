@@ -1,6 +1,7 @@
 //! How a command ends when it does not succeed.
 
 use crate::{
+    bans::BansError,
     chain::ChainError,
     config::ConfigError,
     http::{BindError, PageError},
@@ -128,7 +129,9 @@ impl From<StartError> for Failure {
         match error {
             StartError::Bind(error) => error.into(),
             StartError::Client(error) => error.into(),
-            StartError::Config(_) | StartError::Tls(_) => Self::usage(error.to_string()),
+            StartError::Config(_) | StartError::Tls(_) | StartError::Bans(_) => {
+                Self::usage(error.to_string())
+            }
             StartError::Entropy(_) => Self::failed(error.to_string()),
         }
     }
@@ -147,6 +150,12 @@ impl From<NodeError> for Failure {
             )),
             _ => Self::failed(message),
         }
+    }
+}
+
+impl From<BansError> for Failure {
+    fn from(error: BansError) -> Self {
+        Self::usage(error.to_string())
     }
 }
 

@@ -7,6 +7,7 @@
 //! not registered.
 
 mod args;
+mod ban;
 mod demo;
 mod echo;
 mod failure;
@@ -89,6 +90,7 @@ async fn dispatch(cli: Cli, out: Output) -> Result<(), Failure> {
         Command::Request(args) => talk::request(context, args).await,
         Command::Ping(args) => ping::ping(context, args).await,
         Command::Status(args) => status::status(context, args).await,
+        Command::Ban(command) => ban::ban(&context, command),
     }
 }
 

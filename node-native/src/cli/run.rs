@@ -162,7 +162,7 @@ async fn check(config: &Config) -> Result<Report, Failure> {
         worst.sockets >> 20
     );
     line!(
-        "  standings {} KiB for what is remembered of {} names and address groups",
+        "  standings {} KiB for what is remembered of {} names and as many address groups",
         worst.standings >> 10,
         config.limits.standings
     );
@@ -252,6 +252,6 @@ fn worst_case(limits: &Limits) -> WorstCase {
         sockets: peers
             .saturating_add(wide(limits.half_open))
             .saturating_mul(wide(SOCKET_BUFFERS)),
-        standings: wide(limits.standings).saturating_mul(256),
+        standings: wide(limits.standings).saturating_mul(512),
     }
 }

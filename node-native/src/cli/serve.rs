@@ -217,6 +217,13 @@ fn tell(node: &Node, own: Option<&Own>, event: &Event) {
             let who = name.as_ref().map_or_else(|| "a stranger".into(), shown);
             tracing::warn!("{who} broke the protocol: {code}");
         }
+        Event::Banned(ban) => {
+            let why = ban.code.unwrap_or(Code::NotAllowed);
+            tracing::warn!("{} is banned: {why}", node.display_subject(&ban.subject));
+        }
+        Event::Lifted(subject) => {
+            tracing::info!("{} is no longer banned", node.display_subject(subject));
+        }
         Event::RecordChanged(resolved) => {
             tracing::info!("the record of {} changed", shown(&resolved.name));
         }

@@ -22,6 +22,7 @@ pub(super) struct File {
 pub(super) struct NodeSection {
     pub(super) name: Option<String>,
     pub(super) key_file: Option<PathBuf>,
+    pub(super) ban_file: Option<PathBuf>,
     pub(super) user_agent: Option<String>,
     pub(super) allow: Option<AnyOr>,
     pub(super) guests: bool,

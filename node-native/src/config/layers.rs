@@ -18,6 +18,7 @@ use toml::Value;
 const SETTINGS: &[&str] = &[
     "node.name",
     "node.key_file",
+    "node.ban_file",
     "node.user_agent",
     "node.allow",
     "node.guests",

@@ -77,7 +77,7 @@ macro_rules! limits {
 limits! {
     time {
         handshake_timeout clock_window request_deadline keepalive ack_delay rekey_after circuit_timeout session_kept
-        backoff_min backoff_max race_stagger
+        backoff_min backoff_max race_stagger ban
     }
     size {
         held_before_admission message_bytes inbox_bytes retained_bytes parked_bytes outbox_bytes stream_window

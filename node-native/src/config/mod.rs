@@ -29,6 +29,7 @@ use std::{
 pub(crate) use check::{check_rpc, parse_address};
 pub use error::ConfigError;
 pub use layers::{Override, Sources};
+pub(crate) use units::parse_time;
 
 /// Everything an operator decides, checked.
 #[derive(Clone, Debug)]
@@ -60,6 +61,8 @@ pub struct Node {
     pub name: Option<Name>,
     /// Its networking key.
     pub key_file: PathBuf,
+    /// Who is banned: beside the key unless set.
+    pub ban_file: PathBuf,
     /// Shown to peers, at most 64 bytes.
     pub user_agent: String,
     /// Which named peers may talk to it.

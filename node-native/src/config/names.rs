@@ -54,9 +54,15 @@ impl Names<'_> {
             ));
         }
         let key_file = section.key_file.unwrap_or_else(|| "nectar.key".into());
+        let key_file = relative_to(self.places.base("node.key_file"), key_file);
+        let ban_file = match section.ban_file {
+            Some(path) => relative_to(self.places.base("node.ban_file"), path),
+            None => key_file.with_extension("bans.json"),
+        };
         Ok(Node {
             name,
-            key_file: relative_to(self.places.base("node.key_file"), key_file),
+            key_file,
+            ban_file,
             user_agent,
             allow: self.allowed("node.allow", section.allow)?,
             guests: section.guests,

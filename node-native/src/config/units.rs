@@ -12,6 +12,11 @@ pub(super) struct Time(pub(super) Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Size(pub(super) u64);
 
+/// Reads a time as the configuration writes it.
+pub(crate) fn parse_time(text: &str) -> Result<Duration, &'static str> {
+    time(text).map(|Time(time)| time)
+}
+
 fn time(text: &str) -> Result<Time, &'static str> {
     const HELP: &str = "a time is a whole number with a unit: ms, s, min or h, as in \"30s\"";
     let (number, unit) = split(text).ok_or(HELP)?;

@@ -2,6 +2,7 @@
 
 use super::{IncomingMessage, IncomingRequest, IncomingStream, service::Services, signer::Signer};
 use crate::{
+    bans::BanFile,
     config::{self, Listen},
     http::Site,
 };
@@ -33,6 +34,7 @@ pub struct NodeConfig {
     pub(super) allow_private: bool,
     pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) events: usize,
+    pub(super) bans: Option<BanFile>,
     pub(super) services: Arc<Services>,
 }
 
@@ -57,6 +59,7 @@ impl NodeConfig {
             allow_private: false,
             tls: None,
             events: 1024,
+            bans: None,
             services: Arc::default(),
         }
     }
@@ -77,6 +80,12 @@ impl NodeConfig {
         new.core = config.node_config(new.core.identity);
         new.allow_private = config.node.allow_private;
         new.listen.clone_from(&config.listen);
+        new.bans = new
+            .core
+            .identity
+            .name
+            .as_ref()
+            .map(|_| BanFile::new(&config.node.ban_file, &config.registries));
         new
     }
 
@@ -84,6 +93,7 @@ impl NodeConfig {
     #[must_use]
     pub fn calls_only(mut self) -> Self {
         self.listen = None;
+        self.bans = None;
         // What listens needs no routers; that nothing does is nobody else's business.
         self.core.direct = true;
         self
@@ -164,6 +174,13 @@ impl NodeConfig {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.core.limits = limits;
+        self
+    }
+
+    /// Keeps bans in a file, so that they survive a restart and an operator can change them; with the node only unless set.
+    #[must_use]
+    pub fn bans(mut self, file: BanFile) -> Self {
+        self.bans = Some(file);
         self
     }
 

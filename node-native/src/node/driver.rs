@@ -4,11 +4,19 @@
 
 use super::{
     NodeError, Token,
+    bans::Bans,
     service::Services,
     signer::{Signer, Signing},
     socket::{self, Link},
 };
-use crate::{dial::Dialer, http::Accepted, resolve::Clock, rpc};
+use crate::{
+    bans::group,
+    dial::Dialer,
+    http::Accepted,
+    metrics::{Counter, Metrics},
+    resolve::Clock,
+    rpc,
+};
 use futures_util::FutureExt;
 use node_core::{
     Code, Name,
@@ -18,7 +26,6 @@ use node_core::{
 use std::{
     collections::HashMap,
     future::poll_fn,
-    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -40,6 +47,9 @@ pub(super) struct Shared {
     pub(super) events: broadcast::Sender<Event>,
     pub(super) next_token: AtomicU64,
     pub(super) closing: AtomicBool,
+    pub(super) counted: Counted,
+    /// Where bans are kept; without, they end with the node.
+    pub(super) bans: Option<Bans>,
     signer: Box<dyn Signer>,
     dialer: Dialer,
     http: reqwest::Client,
@@ -48,6 +58,28 @@ pub(super) struct Shared {
     left: Notify,
     /// `None` once the node has ended.
     tasks: Mutex<Option<JoinSet<()>>>,
+}
+
+/// What is counted as it happens.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) turned_away: Arc<Counter>,
+    pub(super) misbehaved: Arc<Counter>,
+}
+
+impl Counted {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self {
+            turned_away: metrics.counter(
+                "nectar_turned_away_total",
+                "WebSockets closed when they came in, for a budget or a ban.",
+            ),
+            misbehaved: metrics.counter(
+                "nectar_misbehaved_total",
+                "Times that a peer was seen to break the protocol.",
+            ),
+        }
+    }
 }
 
 /// Sockets, open or being dialled, by the number of their pipe.
@@ -61,6 +93,8 @@ impl Shared {
         dialer: Dialer,
         http: reqwest::Client,
         events: usize,
+        bans: Option<Bans>,
+        counted: Counted,
     ) -> Arc<Self> {
         Arc::new(Self {
             node,
@@ -69,6 +103,8 @@ impl Shared {
             events: broadcast::Sender::new(events),
             next_token: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            counted,
+            bans,
             signer,
             dialer,
             http,
@@ -82,6 +118,14 @@ impl Shared {
     pub(super) fn start(self: &Arc<Self>) {
         let shared = self.clone();
         self.spawn(async move { keep_time(&shared).await });
+        if self.bans.is_some() {
+            let shared = self.clone();
+            self.spawn(async move {
+                if let Some(bans) = &shared.bans {
+                    bans.keep(&shared).await;
+                }
+            });
+        }
         let mut out = Vec::new();
         self.node.start(self.clock.now(), &mut out);
         self.carry_out(&mut out);
@@ -105,6 +149,7 @@ impl Shared {
             }
             Err(code) => {
                 tracing::debug!(%peer, %code, "turned away");
+                self.counted.turned_away.increment();
                 self.spawn(async move {
                     socket::turn_away(&shared, socket, code).await;
                     drop(slot);
@@ -164,6 +209,15 @@ impl Shared {
             Output::Stream(stream) => self.services.stream(self, stream),
             Output::Event(event) => {
                 tracing::debug!(?event);
+                match &event {
+                    Event::Misbehaved { .. } => self.counted.misbehaved.increment(),
+                    Event::Banned(_) | Event::Lifted(_) => {
+                        if let Some(bans) = &self.bans {
+                            bans.changed();
+                        }
+                    }
+                    _ => {}
+                }
                 // Nobody has to listen.
                 let _ = self.events.send(event);
             }
@@ -388,45 +442,5 @@ async fn keep_time(shared: &Arc<Shared>) {
         shared.carry_out(&mut out);
         // A core that is always late must not keep the thread.
         tokio::task::yield_now().await;
-    }
-}
-
-/// What one operator usually holds, as a number: an IPv4 /24 or an IPv6 /48. The highest bit stays clear.
-fn group(address: IpAddr) -> u64 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => u64::from(u32::from(address) >> 8),
-        IpAddr::V6(address) => {
-            let prefix = u128::from(address) >> 80;
-            u64::try_from(prefix).unwrap_or_default() | 1 << 62
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
-    use super::*;
-
-    #[test]
-    fn addresses_of_one_operator_share_a_group() {
-        let of = |text: &str| group(text.parse().unwrap());
-        assert_eq!(of("192.0.2.1"), of("192.0.2.254"));
-        assert_ne!(of("192.0.2.1"), of("192.0.3.1"));
-        assert_eq!(
-            of("::ffff:192.0.2.1"),
-            of("192.0.2.1"),
-            "a mapped address is an IPv4 address"
-        );
-        assert_eq!(of("2001:db8:1::1"), of("2001:db8:1:ffff::2"));
-        assert_ne!(of("2001:db8:1::1"), of("2001:db8:2::1"));
-        for text in [
-            "255.255.255.255",
-            "ffff:ffff:ffff:ffff::",
-            "::1",
-            "127.0.0.1",
-        ] {
-            assert_eq!(of(text) >> 63, 0, "{text}");
-        }
-        assert_ne!(of("::192.0.2.1"), of("192.0.2.1"));
     }
 }

@@ -21,6 +21,7 @@
 //! fails is the node's business; an application sees [`Offline`](Code::Offline) or [`Timeout`](Code::Timeout), with the
 //! reason beneath.
 
+mod bans;
 mod config;
 mod driver;
 mod service;
@@ -30,13 +31,15 @@ mod stream;
 mod token;
 
 use crate::{
+    bans::BansError,
     dial::Dialer,
     http::{BindError, Server},
     rpc::{self, ClientError},
     tls::TlsError,
 };
+use bans::Bans;
 use bytes::Bytes;
-use driver::Shared;
+use driver::{Counted, Shared};
 use futures_util::FutureExt;
 use std::{
     net::SocketAddr,
@@ -50,8 +53,8 @@ pub use config::NodeConfig;
 pub use node_core::{
     Code, Name,
     node::{
-        Access, ConfigError, Counts, Event, Failure as NodeError, PeerInfo, PeerState, Route,
-        RouterPolicy,
+        Access, Ban, ConfigError, Counts, Event, Failure as NodeError, PeerInfo, PeerState, Route,
+        RouterPolicy, Subject,
     },
     registry::{NameParseError, ResolveError, Resolved},
     session::{Request, StreamError},
@@ -76,6 +79,9 @@ pub enum StartError {
     /// Certificate authorities cannot be read.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Bans cannot be read or written.
+    #[error(transparent)]
+    Bans(#[from] BansError),
     /// No way to RPC endpoints.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -119,6 +125,7 @@ impl Node {
             allow_private,
             tls,
             events,
+            bans,
             services,
         } = config;
         let dialer = match tls {
@@ -129,7 +136,21 @@ impl Node {
         getrandom::fill(&mut seed).map_err(StartError::Entropy)?;
         let core = node_core::node::Node::new(core, seed)?;
         let http = rpc::http_client()?;
-        let shared = Shared::new(core, services, signer, dialer, http, events);
+        let counted = Counted::new(&site.metrics);
+        let shared = Shared::new(
+            core,
+            services,
+            signer,
+            dialer,
+            http,
+            events,
+            bans.map(Bans::new),
+            counted,
+        );
+        // Before anybody comes.
+        if let Some(bans) = &shared.bans {
+            bans.heed(&shared)?;
+        }
         let mut listening = None;
         if let Some(listen) = listen {
             observe(&mut site, &Arc::downgrade(&shared));
@@ -180,6 +201,11 @@ impl Node {
         self.core().display_name(name)
     }
 
+    /// Writes a name or a network as people read it.
+    pub fn display_subject(&self, subject: &Subject) -> String {
+        crate::bans::shown(subject, &self.core().config().registries)
+    }
+
     /// Whether others can reach it: it is direct, or one of its routers is connected.
     pub fn is_reachable(&self) -> bool {
         self.core().is_reachable()
@@ -204,6 +230,27 @@ impl Node {
     pub fn events(&self) -> Events {
         let first = driver::lock(&self.handle.first).take();
         first.map_or_else(|| self.events_from_now(), Events)
+    }
+
+    /// Bans that have not ended.
+    pub fn bans(&self) -> Vec<Ban> {
+        self.core().bans(self.shared().clock.now())
+    }
+
+    /// Bans somebody, or gives a ban another end. A name's sessions end.
+    pub fn ban(&self, ban: Ban) {
+        let mut out = Vec::new();
+        self.core().ban(ban, self.shared().clock.now(), &mut out);
+        self.shared().carry_out(&mut out);
+    }
+
+    /// Lifts a ban before its end. False if there was none.
+    pub fn lift(&self, subject: &Subject) -> bool {
+        let mut out = Vec::new();
+        let now = self.shared().clock.now();
+        let lifted = self.core().lift(subject, now, &mut out);
+        self.shared().carry_out(&mut out);
+        lifted
     }
 
     // Asking others.
@@ -431,6 +478,17 @@ fn observe(site: &mut crate::http::Site, shared: &Weak<Shared>) {
                 .map_or(serde_json::Value::Null, status)
         })
     });
+    let node = shared.clone();
+    site.metrics.observe(
+        "nectar_banned",
+        "Names and networks that are banned now.",
+        move || {
+            let count = node
+                .upgrade()
+                .map_or(0, |shared| shared.node.bans(shared.clock.now()).len());
+            i64::try_from(count).unwrap_or(i64::MAX)
+        },
+    );
     let gauge = |name, help, read: fn(Counts) -> usize| {
         let node = shared.clone();
         site.metrics.observe(name, help, move || {
@@ -504,6 +562,9 @@ fn status(shared: &Arc<Shared>) -> serde_json::Value {
         "inbound": counts.inbound,
         "half_open": counts.half_open,
         "circuits": counts.circuits,
+        "banned": node.bans(shared.clock.now()).len(),
+        "misbehaved": shared.counted.misbehaved.get(),
+        "turned_away": shared.counted.turned_away.get(),
         "peers": peers,
         "endpoints": endpoints,
     })

@@ -1,6 +1,7 @@
 //! Whole nodes over real sockets of this machine.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod bans;
 mod command;
 mod failover;
 mod home;

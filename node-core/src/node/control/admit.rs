@@ -1,6 +1,6 @@
 //! Who is let in, and whom we carry circuits to.
 
-use super::{Control, FRESH, Purpose, Verdict};
+use super::{Control, FRESH, Peer, Purpose, Verdict};
 use crate::{
     Code, Name, Now,
     channel::HandshakeError,
@@ -8,9 +8,10 @@ use crate::{
         Access,
         budget::Ticket,
         cell::{AddressGroup, SessionCell, source_of_circuits},
+        output::{Event, Output},
+        standing::{Ban, Subject},
     },
     registry::{Cause, Freshness, Lookup, Provenance, Record, ResolveError, Resolved},
-    time::Instant,
 };
 use alloc::sync::Arc;
 
@@ -18,7 +19,15 @@ impl<T> Control<T> {
     // Admission of peers that dial us.
 
     /// Charges an inbound socket to its source.
-    pub(in super::super) fn accept(&mut self, group: AddressGroup) -> Result<Ticket, Code> {
+    pub(in super::super) fn accept(
+        &mut self,
+        group: AddressGroup,
+        now: Now,
+    ) -> Result<Ticket, Code> {
+        let source = Subject::Group(group);
+        if self.standings.banned(&source, now.wall).is_some() {
+            return Err(Code::Banned);
+        }
         self.budgets.open(group, None)
     }
 
@@ -36,11 +45,54 @@ impl<T> Control<T> {
     pub(in super::super) fn charge_handshake(
         &mut self,
         source: AddressGroup,
-        now: Instant,
+        now: Now,
     ) -> Result<(), HandshakeError> {
         self.standings
             .handshake(source, &self.config.limits, now)
             .map_err(|wait| HandshakeError::after(Code::SourceBudget, wait))
+    }
+
+    /// Whether a name may come, before anything is computed to verify it.
+    pub(in super::super) fn check_ban(&self, name: &Name, now: Now) -> Result<(), HandshakeError> {
+        let name = Subject::Name(name.clone());
+        match self.standings.banned(&name, now.wall) {
+            None => Ok(()),
+            Some(left) => Err(HandshakeError::after(Code::Banned, left)),
+        }
+    }
+
+    /// Counts what somebody did, and bans whoever did too much.
+    pub(in super::super) fn blame(&mut self, subject: &Subject, code: Code, now: Now) {
+        let limits = &self.config.limits;
+        if let Some(ban) = self.standings.blame(subject, code, limits, now) {
+            self.banned(ban);
+        }
+    }
+
+    pub(in super::super) fn ban(&mut self, ban: Ban, now: Now) {
+        if self.standings.ban(&ban, now) {
+            self.banned(ban);
+        }
+    }
+
+    fn banned(&mut self, ban: Ban) {
+        if let Subject::Name(name) = &ban.subject {
+            self.close_all(name, None, Code::Banned);
+        }
+        self.out(Output::Event(Event::Banned(ban)));
+    }
+
+    pub(in super::super) fn lift(&mut self, subject: &Subject, now: Now) -> bool {
+        let lifted = self.standings.lift(subject, now);
+        if lifted {
+            self.out(Output::Event(Event::Lifted(subject.clone())));
+            if let Subject::Name(name) = subject
+                && self.peers.get(name).is_some_and(Peer::wanted)
+            {
+                self.ensure(name, now);
+            }
+        }
+        lifted
     }
 
     /// Whether a peer is no stranger: this node's operator or application chose it.

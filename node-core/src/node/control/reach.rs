@@ -47,6 +47,7 @@ impl<T> Control<T> {
         if self.closed {
             return;
         }
+        let ban = self.check_ban(name, now);
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
@@ -54,6 +55,9 @@ impl<T> Control<T> {
         peer.dial = Dial::Resolving {
             again: freshness != Freshness::Cached,
         };
+        if let Err(error) = ban {
+            return self.give_up(name, error.code, error.retry, now);
+        }
         if peer.parked.is_empty() {
             self.tell(name, now.mono);
         }

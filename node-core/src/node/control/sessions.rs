@@ -51,6 +51,9 @@ impl<T> Control<T> {
             });
             return;
         }
+        if self.check_ban(&name, now).is_err() {
+            return self.end(cell, Code::Banned);
+        }
         self.attempt_succeeded(&name, cell.pipe_id(), now.mono);
         let older = self
             .peers
@@ -242,8 +245,7 @@ impl<T> Control<T> {
     ) {
         self.draining.remove(&cell.id);
         if let Some(subject) = cell.subject() {
-            self.standings
-                .set_requests(&subject, cell.requests(), now.mono);
+            self.standings.set_requests(&subject, cell.requests(), now);
         }
         let Some(name) = cell.peer.name.clone() else {
             for operation in unsent {

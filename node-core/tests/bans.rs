@@ -1,0 +1,371 @@
+//! Who breaks the rules stays away for an hour; who does not, cannot be made to look like it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use bytes::{BufMut, Bytes, BytesMut};
+use ed25519_dalek::{Signer, SigningKey};
+use nectar_sim::{EPOCH_MS, Outcome, Simulation, direct, key_of, name};
+use node_core::{
+    Code, Instant, Now, Timestamp,
+    channel::{Channel, HelloInfo, Identity, Local, RECORD, Reject, SignerTrust, initiator},
+    node::{Ban, Event, Node, Output, PeerState, Pipe, Subject},
+    time::Duration,
+    wire::frame::{Attach, AttachStatus, Frame},
+};
+use std::{sync::Arc, task::Waker};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Bob, to whom everybody here talks over sockets that nobody else sees.
+struct Bob {
+    node: Node<u64>,
+    now: Now,
+    calls: u8,
+    events: Vec<Event>,
+}
+
+/// Somebody who got in, and says what it likes.
+struct Caller {
+    pipe: Pipe<u64>,
+    channel: Channel,
+}
+
+impl Bob {
+    fn new() -> Self {
+        let records = [
+            ("bob", direct("bob", 1)),
+            ("mallory", direct("mallory", 2)),
+            ("carol", direct("carol", 3)),
+        ];
+        Self {
+            node: Node::new(Simulation::config("bob", &records), [1; 32]).unwrap(),
+            now: Now {
+                mono: Instant::from_micros(1_000_000),
+                wall: Timestamp(EPOCH_MS),
+            },
+            calls: 0,
+            events: Vec::new(),
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now.mono = self.now.mono + time;
+        self.now.wall = Timestamp(self.now.wall.0 + time.as_millis() as u64);
+        let mut out = Vec::new();
+        self.node.handle_timeout(self.now, &mut out);
+        self.note(out);
+    }
+
+    /// Does what bob's driver would, as far as anybody here needs it.
+    fn note(&mut self, outputs: Vec<Output<u64>>) {
+        for output in outputs {
+            match output {
+                Output::Sign { pipe, request } => {
+                    let signature = key_of("bob").sign(&request.message()).to_bytes();
+                    let mut out = Vec::new();
+                    self.node.signed(&pipe, Some(signature), self.now, &mut out);
+                    self.note(out);
+                }
+                Output::Event(event) => self.events.push(event),
+                _ => {}
+            }
+        }
+    }
+
+    fn hear(&mut self, pipe: &Pipe<u64>, message: impl Into<Bytes>) {
+        let mut out = Vec::new();
+        self.node
+            .handle_message(pipe, message.into(), self.now, &mut out);
+        self.note(out);
+    }
+
+    fn says(&mut self, pipe: &Pipe<u64>) -> Option<Bytes> {
+        let mut out = Vec::new();
+        let said = self
+            .node
+            .poll_transmit(pipe, Waker::noop(), self.now, &mut out);
+        self.note(out);
+        said
+    }
+
+    /// Calls bob under a name, with a key: the code with which he refuses, and when to come back.
+    fn call(
+        &mut self,
+        label: &str,
+        key: &SigningKey,
+        group: u64,
+        skew_ms: i64,
+    ) -> Result<Caller, (Option<Code>, Duration)> {
+        self.calls += 1;
+        let local = local(label, key);
+        let wall = Timestamp(self.now.wall.0.saturating_add_signed(skew_ms));
+        let refusal = |said: Option<Bytes>| {
+            let reject = said.and_then(|said| Reject::parse(&said));
+            reject.map_or((None, Duration::ZERO), |reject| (reject.code, reject.retry))
+        };
+        let bob = key_of("bob").verifying_key().to_bytes();
+        let (state, first) = initiator::start(local, name("bob"), bob, [self.calls; 32]);
+        let pipe = self
+            .node
+            .accept(group, self.now)
+            .map_err(|code| (Some(code), Duration::ZERO))?;
+        self.hear(&pipe, first);
+        let second = self.says(&pipe);
+        let state = match state.handle(&second.clone().unwrap_or_default(), wall) {
+            Ok(state) => state,
+            Err(_) => return Err(refusal(second)),
+        };
+        let signature = key.sign(&state.request().unwrap().message()).to_bytes();
+        let (third, channel) = state.signed(Some(signature)).unwrap();
+        self.hear(&pipe, third);
+        let mut caller = Caller { pipe, channel };
+        let attach = caller.attach();
+        self.tell(&mut caller, &Frame::Attach(Box::new(attach)).encode());
+        let said = self.says(&caller.pipe);
+        match said.as_ref().and_then(|said| said.first()) {
+            Some(&RECORD) => Ok(caller),
+            _ => Err(refusal(said)),
+        }
+    }
+
+    fn tell(&mut self, caller: &mut Caller, frames: &[u8]) {
+        let mut record = BytesMut::with_capacity(frames.len() + 64);
+        record.put_u8(RECORD);
+        record.put_slice(frames);
+        caller.channel.seal(&mut record).unwrap();
+        self.hear(&caller.pipe, record);
+    }
+
+    fn mallory(&mut self) -> Result<Caller, (Option<Code>, Duration)> {
+        self.call("mallory", &key_of("mallory"), 7, 0)
+    }
+
+    fn carol(&mut self) -> Result<Caller, (Option<Code>, Duration)> {
+        self.call("carol", &key_of("carol"), 7, 0)
+    }
+
+    fn bans(&self) -> Vec<Ban> {
+        self.node.bans(self.now)
+    }
+}
+
+impl Caller {
+    fn attach(&self) -> Attach {
+        let mut sid = [0; 16];
+        sid.copy_from_slice(&self.channel.export("session id")[..16]);
+        Attach {
+            status: AttachStatus::Fresh,
+            sid,
+            attempt: 0,
+            recv_off: 0,
+            send_off: 0,
+            instance: [9; 16],
+            proof: [0; 32],
+            agent: "".into(),
+        }
+    }
+}
+
+/// Who a caller says it is.
+fn local(label: &str, key: &SigningKey) -> Arc<Local> {
+    Arc::new(Local {
+        identity: Identity {
+            name: Some(name(label)),
+            key: key.verifying_key().to_bytes(),
+        },
+        hello: HelloInfo::default(),
+        registries: [nectar_sim::REGISTRY].into(),
+        clock_window: Duration::from_secs(1 << 20),
+        signer: SignerTrust::default(),
+    })
+}
+
+/// A frame of a type that nobody may use.
+const BROKEN: &[u8] = &[0x47, 0, 0];
+
+fn mallory() -> Subject {
+    Subject::Name(name("mallory"))
+}
+
+#[test]
+fn a_name_that_breaks_the_rules_cannot_come_back_for_an_hour() {
+    let mut bob = Bob::new();
+    let mut other = bob.mallory().ok().unwrap();
+    let mut caller = bob.mallory().ok().unwrap();
+    bob.tell(&mut caller, BROKEN);
+    let [ban] = &bob.bans()[..] else {
+        panic!("one ban")
+    };
+    assert_eq!(ban.subject, mallory());
+    assert_eq!(ban.code, Some(Code::FrameMalformed));
+    assert!(bob.events.contains(&Event::Banned(ban.clone())));
+    // A session that it had besides ends, too.
+    bob.tell(&mut other, &Frame::Ping(1).encode());
+    while bob.says(&other.pipe).is_some() {}
+    bob.wait(Duration::from_secs(11));
+    assert_eq!(bob.node.counts().sessions, 0);
+
+    // From anywhere; and no signature is verified for it.
+    let refusal = |refused: Result<Caller, _>| refused.err().unwrap();
+    let (code, retry) = refusal(bob.call("mallory", &key_of("mallory"), 9, 0));
+    assert_eq!(code, Some(Code::Banned));
+    assert_eq!(retry, HOUR - Duration::from_secs(11));
+    let forged = bob.call("mallory", &key_of("somebody"), 9, 0);
+    assert_eq!(refusal(forged).0, Some(Code::Banned));
+    assert!(bob.carol().is_ok(), "its neighbours come in");
+
+    bob.wait(HOUR - Duration::from_secs(12));
+    assert_eq!(refusal(bob.mallory()).0, Some(Code::Banned));
+    bob.wait(Duration::from_secs(1));
+    assert!(bob.mallory().is_ok());
+    assert_eq!(bob.bans(), []);
+}
+
+#[test]
+fn what_somebody_on_the_way_can_do_bans_nobody() {
+    let mut bob = Bob::new();
+    for _ in 0..40 {
+        let mut caller = bob.mallory().ok().unwrap();
+        // A record that was altered.
+        let mut record = BytesMut::from(&[RECORD][..]);
+        record.put_slice(&Frame::Ping(1).encode());
+        caller.channel.seal(&mut record).unwrap();
+        *record.last_mut().unwrap() ^= 1;
+        bob.hear(&caller.pipe, record);
+        // One of nobody's, and one that is too long.
+        let caller = bob.mallory().ok().unwrap();
+        bob.hear(&caller.pipe, vec![RECORD; 100]);
+        let caller = bob.mallory().ok().unwrap();
+        bob.hear(&caller.pipe, vec![RECORD; 1 << 17]);
+        // A message 3 that does not decrypt.
+        let local = local("mallory", &key_of("mallory"));
+        let key = key_of("bob").verifying_key().to_bytes();
+        let (_, first) = initiator::start(local, name("bob"), key, [7; 32]);
+        let pipe = bob.node.accept(7, bob.now).unwrap();
+        bob.hear(&pipe, first);
+        assert!(bob.says(&pipe).is_some());
+        bob.hear(&pipe, vec![3; 401]);
+        bob.wait(Duration::from_secs(1));
+    }
+    assert_eq!(bob.bans(), []);
+    assert!(bob.mallory().is_ok());
+}
+
+#[test]
+fn timeouts_wrong_clocks_and_keys_that_nobody_registered_ban_nobody() {
+    let mut bob = Bob::new();
+    for _ in 0..60 {
+        let clock = bob.call("mallory", &key_of("mallory"), 7, 200_000);
+        assert_eq!(clock.err().unwrap().0, Some(Code::ClockSkew));
+        let key = bob.call("mallory", &key_of("new"), 7, 0);
+        assert_eq!(key.err().unwrap().0, Some(Code::KeyMismatch));
+        let unknown = bob.call("nobody", &key_of("nobody"), 7, 0);
+        assert_eq!(unknown.err().unwrap().0, Some(Code::NameUnknown));
+        // Somebody who connects and says nothing, and somebody who falls silent.
+        bob.node.accept(7, bob.now).unwrap();
+        bob.mallory().ok().unwrap();
+        bob.wait(Duration::from_secs(600));
+    }
+    assert_eq!(bob.bans(), []);
+}
+
+#[test]
+fn a_group_that_sends_rubbish_is_banned_and_its_neighbour_is_not() {
+    let mut bob = Bob::new();
+    let rubbish = |bob: &mut Bob, group| {
+        let pipe = bob.node.accept(group, bob.now)?;
+        bob.hear(&pipe, vec![1; 1000]);
+        Ok::<_, Code>(())
+    };
+    let sent = (0..100)
+        .take_while(|_| rubbish(&mut bob, 7).is_ok())
+        .count();
+    assert_eq!(sent, 10);
+    assert_eq!(
+        bob.mallory().err().unwrap().0,
+        Some(Code::Banned),
+        "of group 7"
+    );
+    assert!(bob.call("mallory", &key_of("mallory"), 8, 0).is_ok());
+    // Rubbish now and then is bad luck.
+    let mut bob = Bob::new();
+    for _ in 0..100 {
+        rubbish(&mut bob, 7).unwrap();
+        bob.wait(Duration::from_secs(300));
+    }
+    // What many share is never banned.
+    let mut bob = Bob::new();
+    for _ in 0..50 {
+        rubbish(&mut bob, 1 << 63).unwrap();
+    }
+    assert_eq!(bob.bans(), []);
+}
+
+#[test]
+fn an_operator_bans_and_lifts_and_bans_come_back_as_data() {
+    let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
+    let mut world = Simulation::new(1);
+    let alice = world.add_named("alice", Simulation::config("alice", &records));
+    let bob = world.add_named("bob", Simulation::config("bob", &records));
+    let token = world.request(alice, &name("bob"), b"?");
+    assert!(matches!(world.outcome(alice, token), Outcome::Answered(_)));
+    world.act(alice, |node, now, out| {
+        node.keep(&name("bob"), true, None, now, out)
+    });
+    let ban = Ban {
+        subject: Subject::Name(name("alice")),
+        until: Timestamp(world.now_of(bob).wall.0 + 60_000),
+        code: None,
+    };
+    world.act(bob, |node, now, out| node.ban(ban.clone(), now, out));
+    world.run_for(Duration::from_secs(10));
+    assert_eq!(world.machines[bob].node.counts().sessions, 0);
+    let state = |world: &Simulation| {
+        let peers = world.machines[alice].node.peers(world.now());
+        peers
+            .into_iter()
+            .find(|peer| peer.name == name("bob"))
+            .unwrap()
+            .state
+    };
+    let PeerState::Offline { reason, .. } = state(&world) else {
+        panic!("{:?}", state(&world))
+    };
+    assert_eq!(reason, Code::Banned);
+    // Nor does bob call whom he has banned.
+    let token = world.request(bob, &name("alice"), b"?");
+    let Outcome::Failed(failure) = world.outcome(bob, token) else {
+        panic!("refused")
+    };
+    assert_eq!(failure.cause, Some(Code::Banned));
+    assert!(
+        failure
+            .retry
+            .is_some_and(|retry| retry > Duration::from_secs(40))
+    );
+
+    // Another process of bob's knows what this one knew.
+    let bans = world.act(bob, |node, now, _| node.bans(now));
+    assert_eq!(bans, [ban.clone()]);
+    world.kill(bob);
+    let bob = world.add_named("bob", Simulation::config("bob", &records));
+    for ban in bans {
+        world.act(bob, |node, now, out| node.ban(ban, now, out));
+    }
+    world.run_for(Duration::from_secs(35));
+    assert!(matches!(state(&world), PeerState::Offline { .. }));
+    let lifted = world.act(bob, |node, now, out| node.lift(&ban.subject, now, out));
+    assert!(
+        lifted
+            && world.machines[bob]
+                .events
+                .contains(&Event::Lifted(ban.subject))
+    );
+    let back = world.run_until(Duration::from_secs(35), |world| {
+        matches!(state(world), PeerState::Online { .. })
+    });
+    assert!(back);
+}
