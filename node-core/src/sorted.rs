@@ -1,6 +1,6 @@
 //! Maps and sets in order, of any size.
 //!
-//! Sorted vectors of at most [`CHUNK`] entries, in order themselves: whatever their number, an entry is found by two binary
+//! Sorted vectors of at most `CHUNK` entries, in order themselves: whatever their number, an entry is found by two binary
 //! searches, and putting one in or taking one out moves a few kilobytes at most. The code for one more type of entries is a
 //! tenth of a tree's and a third of a hash map's, and a tab downloads it. And the order is the same in every run.
 

@@ -60,6 +60,15 @@ pub(super) struct Shared {
     tasks: Mutex<Option<JoinSet<()>>>,
 }
 
+/// What a node reaches the outside with.
+pub(super) struct Outside {
+    pub(super) signer: Box<dyn Signer>,
+    pub(super) dialer: Dialer,
+    pub(super) http: reqwest::Client,
+    /// Where bans are kept; without, they end with the node.
+    pub(super) bans: Option<Bans>,
+}
+
 /// What is counted as it happens.
 #[derive(Debug)]
 pub(super) struct Counted {
@@ -89,13 +98,16 @@ impl Shared {
     pub(super) fn new(
         node: Node<Token>,
         services: Arc<Services>,
-        signer: Box<dyn Signer>,
-        dialer: Dialer,
-        http: reqwest::Client,
+        outside: Outside,
         events: usize,
-        bans: Option<Bans>,
         counted: Counted,
     ) -> Arc<Self> {
+        let Outside {
+            signer,
+            dialer,
+            http,
+            bans,
+        } = outside;
         Arc::new(Self {
             node,
             clock: Clock::new(),

@@ -39,7 +39,7 @@ use crate::{
 };
 use bans::Bans;
 use bytes::Bytes;
-use driver::{Counted, Shared};
+use driver::{Counted, Outside, Shared};
 use futures_util::FutureExt;
 use std::{
     net::SocketAddr,
@@ -135,18 +135,14 @@ impl Node {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(StartError::Entropy)?;
         let core = node_core::node::Node::new(core, seed)?;
-        let http = rpc::http_client()?;
-        let counted = Counted::new(&site.metrics);
-        let shared = Shared::new(
-            core,
-            services,
+        let outside = Outside {
             signer,
             dialer,
-            http,
-            events,
-            bans.map(Bans::new),
-            counted,
-        );
+            http: rpc::http_client()?,
+            bans: bans.map(Bans::new),
+        };
+        let counted = Counted::new(&site.metrics);
+        let shared = Shared::new(core, services, outside, events, counted);
         // Before anybody comes.
         if let Some(bans) = &shared.bans {
             bans.heed(&shared)?;
