@@ -294,6 +294,11 @@ impl<T> Session<T> {
         self.attached
     }
 
+    /// Whether the peer has shown that it knows of the session: our ATTACH has come, and it has spoken after it.
+    pub fn is_confirmed(&self) -> bool {
+        self.sender.confirmed
+    }
+
     /// Whether nothing can be begun on it any more: it is over, or says its last words.
     pub fn is_closing(&self) -> bool {
         self.ended || self.closing.is_some()

@@ -66,7 +66,11 @@ impl<T> Control<T> {
             return Ok(None);
         };
         let parked = peer.parked.iter().map(|parked| &parked.cell);
-        let mut all = parked.rev().chain(&peer.current);
+        // Two that dial each other at once: the peer, who began the session, may not have heard yet that it has one.
+        let confirmed =
+            |cell: &&Arc<SessionCell<T>>| cell.with_pipe(|session| session.is_confirmed());
+        let current = peer.current.iter().filter(confirmed);
+        let mut all = parked.rev().chain(current);
         // A guest is nobody to come back as: the peer would not know it, and its session would be over.
         let named = self.config.identity.name.is_some();
         let found = all.find(|cell| named && cell.peer.key == to.key).cloned();
