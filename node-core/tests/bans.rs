@@ -349,7 +349,7 @@ fn an_operator_bans_and_lifts_and_bans_come_back_as_data() {
 
     // Another process of bob's knows what this one knew.
     let bans = world.act(bob, |node, now, _| node.bans(now));
-    assert_eq!(bans, [ban.clone()]);
+    assert_eq!(bans, std::slice::from_ref(&ban));
     world.kill(bob);
     let bob = world.add_named("bob", Simulation::config("bob", &records));
     for ban in bans {

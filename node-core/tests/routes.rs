@@ -96,3 +96,23 @@ fn a_route_that_stayed_silent_is_taken_last_the_next_time() {
         assert_eq!(tried(&world, alice, "bob")[..2], [far, near], "seed {seed}");
     }
 }
+
+#[test]
+fn a_session_that_waits_does_not_take_a_name_back_from_the_process_that_has_it_now() {
+    let (mut world, [_, sigma, alice, bob, _]) = town(3);
+    // One router is enough to disagree about.
+    world.kill(sigma);
+    world.run_for(Duration::from_secs(1));
+    talk(&mut world, alice, "bob");
+    let second = world.add_named("alice", config("alice"));
+    world.run_for(Duration::from_secs(1));
+    talk(&mut world, second, "bob");
+    world.machines[second].events.clear();
+    world.run_for(Duration::from_secs(90));
+    let taken = world.machines[second]
+        .events
+        .iter()
+        .any(|event| matches!(event, Event::Identity(Code::Superseded)));
+    assert!(!taken, "nobody asked the first process for anything");
+    talk(&mut world, bob, "alice");
+}

@@ -114,6 +114,10 @@ impl<T> Control<T> {
     /// its routers, a connected router before another, the nearer one first, and chance decides among equals.
     pub(super) fn routes(&mut self, name: &Name, record: &Record) -> VecDeque<Route> {
         let mut routes: Vec<(Rank, Route)> = Vec::new();
+        let asked = self
+            .peers
+            .get(name)
+            .is_some_and(|peer| !peer.waiting.is_empty());
         if record
             .routing
             .as_ref()
@@ -128,6 +132,11 @@ impl<T> Control<T> {
                 label: label.clone(),
             };
             if Some(&router) == self.config.identity.name.as_ref() || router == *name {
+                continue;
+            }
+            // Another process of our name is there now. A session that waits takes nothing back from it, a person may.
+            let superseded = self.peers.get(&router).is_some_and(|peer| peer.superseded);
+            if superseded && !asked && self.carrier(&router).is_none() {
                 continue;
             }
             let (class, distance) = match self.carrier(&router) {
