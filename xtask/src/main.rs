@@ -6,6 +6,7 @@
 
 mod commands;
 mod deny;
+mod glue;
 mod page;
 mod process;
 mod repo;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use crate::glue::Names;
 use crate::process::Log;
 use crate::repo::{Repo, which};
 use crate::setup::WASM_TARGET;
@@ -42,6 +43,8 @@ pub(crate) fn build(repo: &Repo, log: &Log) -> Result<Size> {
     log.require(
         repo.command(tool(repo, "bindgen")?)
             .args(["--target", "web", "--out-name", "node_wasm"])
+            // What applications use is declared in `node-wasm/js/wasm.d.ts`.
+            .arg("--no-typescript")
             .args([
                 "--out-dir".as_ref(),
                 package.as_os_str(),
@@ -50,7 +53,7 @@ pub(crate) fn build(repo: &Repo, log: &Log) -> Result<Size> {
     )?;
     let bound = package.join("node_wasm_bg.wasm");
     let optimised = package.join("node_wasm_bg.opt.wasm");
-    log.require(
+    let names = log.require(
         repo.npx(TOOLS, "wasm-opt")
             .args([
                 // Twice for speed, with every value under a name of its own in between, compresses better than once or twice
@@ -64,6 +67,7 @@ pub(crate) fn build(repo: &Repo, log: &Log) -> Result<Size> {
                 "--flexible-inline-max-function-size=1",
                 // What was generated from one function for several types stands together, and compresses better.
                 "--reorder-functions-by-name",
+                "--minify-imports-and-exports-and-modules",
                 "--strip-debug",
                 "--strip-producers",
                 "--strip-target-features",
@@ -74,6 +78,9 @@ pub(crate) fn build(repo: &Repo, log: &Log) -> Result<Size> {
             .arg(&optimised),
     )?;
     fs::rename(&optimised, &bound)?;
+    let script = package.join("node_wasm.js");
+    let text = fs::read_to_string(&script).context("cannot read the module's script")?;
+    fs::write(&script, Names::read(&names)?.apply(&text)?)?;
     sizes::measure(repo, &[bound])?
         .pop()
         .context("the module was not measured")
