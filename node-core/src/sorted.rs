@@ -1,34 +1,54 @@
 //! Maps and sets in order, of any size.
 //!
 //! Sorted vectors of at most `CHUNK` entries, in order themselves: whatever their number, an entry is found by two binary
-//! searches, and putting one in or taking one out moves a few kilobytes at most. The code for one more type of entries is a
-//! tenth of a tree's and a third of a hash map's, and a tab downloads it. And the order is the same in every run.
+//! searches, and putting one in or taking one out moves a kilobyte at most. And the order is the same in every run.
+//!
+//! A tab downloads the code, so that there is little of it for one more type of entries: these are boxed, and what deals with
+//! boxes alone is the same for all types, because it drops none, and stays out of line. Of functions that are the same, the
+//! compiler and the optimiser keep one.
 
-use alloc::{vec, vec::Vec};
-use core::{borrow::Borrow, cmp::Ordering, slice};
+use alloc::{boxed::Box, vec, vec::Vec};
+use core::{
+    borrow::Borrow,
+    cmp::Ordering,
+    mem::{self, ManuallyDrop},
+    slice,
+};
 
 /// Entries that stand in one vector at most.
 const CHUNK: usize = 64;
 
 /// A map, in the order of its keys.
 #[derive(Clone, Debug)]
-pub struct Map<K, V> {
-    /// None is empty. Of two neighbours, one at least is a quarter full.
-    chunks: Vec<Vec<(K, V)>>,
-    len: usize,
+pub struct Map<K, V>(Chunks<Entry<K, V>>);
+
+/// Dropped by the map, and by whoever takes it out.
+type Entry<K, V> = ManuallyDrop<Box<(K, V)>>;
+
+fn entry<K, V>(key: K, value: V) -> Entry<K, V> {
+    ManuallyDrop::new(Box::new((key, value)))
 }
 
-impl<K, V> Default for Map<K, V> {
-    fn default() -> Self {
-        Self {
-            chunks: Vec::new(),
-            len: 0,
+fn inner<K, V>(entry: Entry<K, V>) -> (K, V) {
+    *ManuallyDrop::into_inner(entry)
+}
+
+impl<K, V> Drop for Map<K, V> {
+    fn drop(&mut self) {
+        while let Some(entry) = self.0.remove_at((0, 0)) {
+            drop(inner(entry));
         }
     }
 }
 
-/// Which chunk, and where in it.
-type Place = (usize, usize);
+impl<K, V> Default for Map<K, V> {
+    fn default() -> Self {
+        Self(Chunks {
+            chunks: Vec::new(),
+            len: 0,
+        })
+    }
+}
 
 impl<K: Ord, V> Map<K, V> {
     /// The value of a key.
@@ -36,8 +56,8 @@ impl<K: Ord, V> Map<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (chunk, at) = self.find(key).ok()?;
-        self.chunks.get(chunk)?.get(at).map(|(_, value)| value)
+        let place = self.find(key).ok()?;
+        self.0.at(place).map(|entry| &entry.1)
     }
 
     /// The value of a key, to change it.
@@ -56,9 +76,9 @@ impl<K: Ord, V> Map<K, V> {
         match self.find(&key) {
             Ok(place) => self
                 .value_at(place)
-                .map(|former| core::mem::replace(former, value)),
+                .map(|former| mem::replace(former, value)),
             Err(place) => {
-                self.insert_at(place, (key, value));
+                self.0.insert_at(place, entry(key, value));
                 None
             }
         }
@@ -68,7 +88,7 @@ impl<K: Ord, V> Map<K, V> {
     pub fn get_or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V {
         let place = match self.find(&key) {
             Ok(place) => place,
-            Err(place) => self.insert_at(place, (key, make())),
+            Err(place) => self.0.insert_at(place, entry(key, make())),
         };
         self.value_at(place).expect("it is there")
     }
@@ -79,7 +99,7 @@ impl<K: Ord, V> Map<K, V> {
         K: Borrow<Q>,
     {
         let place = self.find(key).ok()?;
-        self.remove_at(place).map(|(_, value)| value)
+        self.0.remove_at(place).map(|entry| inner(entry).1)
     }
 
     /// The first entry.
@@ -89,17 +109,17 @@ impl<K: Ord, V> Map<K, V> {
 
     /// Takes the first entry out.
     pub fn pop_first(&mut self) -> Option<(K, V)> {
-        self.remove_at((0, 0))
+        self.0.remove_at((0, 0)).map(inner)
     }
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.len
+        self.0.len
     }
 
     /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.0.len == 0
     }
 
     /// Takes all entries out.
@@ -109,28 +129,29 @@ impl<K: Ord, V> Map<K, V> {
 
     /// Takes out all entries but those to be kept.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
-        for chunk in &mut self.chunks {
-            chunk.retain_mut(|(key, value)| keep(key, value));
+        let mut former = mem::take(self);
+        while let Some(mut entry) = former.0.remove_at((0, 0)) {
+            let (key, value) = &mut **entry;
+            if keep(key, value) {
+                self.0.push(entry);
+            } else {
+                drop(inner(entry));
+            }
         }
-        self.chunks.retain(|chunk| !chunk.is_empty());
-        for chunk in (1..self.chunks.len()).rev() {
-            self.join(chunk - 1);
-        }
-        self.len = self.chunks.iter().map(Vec::len).sum();
     }
 
     /// All entries.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        let (chunks, entries) = (self.chunks.iter(), [].iter());
-        Iter { chunks, entries }
+        let (chunks, entries) = (self.0.chunks.iter(), [].iter());
+        Iter { chunks, entries }.map(|entry| (&entry.0, &entry.1))
     }
 
     /// All entries, to change their values.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
-        self.chunks
-            .iter_mut()
-            .flatten()
-            .map(|(key, value)| (&*key, value))
+        self.0.chunks.iter_mut().flatten().map(|entry| {
+            let (key, value) = &mut ***entry;
+            (&*key, value)
+        })
     }
 
     /// All keys.
@@ -153,29 +174,74 @@ impl<K: Ord, V> Map<K, V> {
     where
         K: Borrow<Q>,
     {
+        self.0.find(&|entry| entry.0.borrow().cmp(key))
+    }
+
+    fn value_at(&mut self, place: Place) -> Option<&mut V> {
+        self.0.at_mut(place).map(|entry| &mut entry.1)
+    }
+}
+
+impl<K: Ord, V> IntoIterator for Map<K, V> {
+    type Item = (K, V);
+    type IntoIter = IntoIter<K, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        IntoIter(self)
+    }
+}
+
+/// The entries of a map, taken out.
+#[derive(Debug)]
+pub struct IntoIter<K, V>(Map<K, V>);
+
+impl<K: Ord, V> Iterator for IntoIter<K, V> {
+    type Item = (K, V);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.pop_first()
+    }
+}
+
+/// What maps consist of. `T` is a box, whatever is in it, and need not be dropped.
+#[derive(Clone, Debug)]
+struct Chunks<T> {
+    /// None is empty. Of two neighbours, one at least is a quarter full.
+    chunks: Vec<Vec<T>>,
+    len: usize,
+}
+
+/// Which chunk, and where in it.
+type Place = (usize, usize);
+
+impl<T> Chunks<T> {
+    fn at(&self, (chunk, at): Place) -> Option<&T> {
+        self.chunks.get(chunk)?.get(at)
+    }
+
+    fn at_mut(&mut self, (chunk, at): Place) -> Option<&mut T> {
+        self.chunks.get_mut(chunk)?.get_mut(at)
+    }
+
+    /// Where an entry is that compares as equal, or else belongs.
+    #[inline(never)]
+    fn find(&self, compare: &dyn Fn(&T) -> Ordering) -> Result<Place, Place> {
         // The first chunk that does not end before the key, or the last.
-        let chunk = search(self.chunks.len().saturating_sub(1), &|chunk| {
+        let chunk = search(self.chunks.len().saturating_sub(1), |chunk| {
             let last = self.chunks.get(chunk).and_then(|chunk| chunk.last());
-            last.map_or(Ordering::Less, |(last, _)| last.borrow().cmp(key))
+            last.map_or(Ordering::Less, compare)
         });
         let chunk = chunk.unwrap_or_else(|chunk| chunk);
         let entries = self.chunks.get(chunk).map_or(&[][..], |chunk| chunk);
-        let at = search(entries.len(), &|at| {
-            let entry = entries.get(at);
-            entry.map_or(Ordering::Less, |(other, _)| other.borrow().cmp(key))
+        let at = search(entries.len(), |at| {
+            entries.get(at).map_or(Ordering::Less, compare)
         });
         at.map(|at| (chunk, at)).map_err(|at| (chunk, at))
     }
 
-    fn value_at(&mut self, (chunk, at): Place) -> Option<&mut V> {
-        self.chunks
-            .get_mut(chunk)?
-            .get_mut(at)
-            .map(|(_, value)| value)
-    }
-
     /// Puts an entry where it belongs, and returns where that is now.
-    fn insert_at(&mut self, (chunk, at): Place, entry: (K, V)) -> Place {
+    #[inline(never)]
+    fn insert_at(&mut self, (chunk, at): Place, entry: T) -> Place {
         self.len += 1;
         let Some(entries) = self.chunks.get_mut(chunk) else {
             self.chunks.push(vec![entry]);
@@ -199,7 +265,14 @@ impl<K: Ord, V> Map<K, V> {
         place
     }
 
-    fn remove_at(&mut self, (chunk, at): Place) -> Option<(K, V)> {
+    /// Puts an entry behind all others.
+    fn push(&mut self, entry: T) {
+        let end = self.find(&|_| Ordering::Less);
+        self.insert_at(end.unwrap_or_else(|end| end), entry);
+    }
+
+    #[inline(never)]
+    fn remove_at(&mut self, (chunk, at): Place) -> Option<T> {
         let entries = self.chunks.get_mut(chunk)?;
         let entry = (at < entries.len()).then(|| entries.remove(at))?;
         self.len -= 1;
@@ -213,6 +286,7 @@ impl<K: Ord, V> Map<K, V> {
     }
 
     /// Makes one of a chunk and the next if they are small.
+    #[inline(never)]
     fn join(&mut self, chunk: usize) {
         if let [first, second, ..] = self.chunks.get_mut(chunk..).unwrap_or_default()
             && first.len() + second.len() <= CHUNK / 2
@@ -224,35 +298,26 @@ impl<K: Ord, V> Map<K, V> {
 }
 
 /// What `Flatten` does, in a third of its code.
-struct Iter<'a, K, V> {
-    chunks: slice::Iter<'a, Vec<(K, V)>>,
-    entries: slice::Iter<'a, (K, V)>,
+struct Iter<'a, T> {
+    chunks: slice::Iter<'a, Vec<T>>,
+    entries: slice::Iter<'a, T>,
 }
 
-impl<'a, K, V> Iterator for Iter<'a, K, V> {
-    type Item = (&'a K, &'a V);
+impl<'a, T> Iterator for Iter<'a, T> {
+    type Item = &'a T;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some((key, value)) = self.entries.next() {
-                return Some((key, value));
+            if let Some(entry) = self.entries.next() {
+                return Some(entry);
             }
             self.entries = self.chunks.next()?.iter();
         }
     }
 }
 
-impl<K, V> IntoIterator for Map<K, V> {
-    type Item = (K, V);
-    type IntoIter = core::iter::Flatten<vec::IntoIter<Vec<(K, V)>>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.chunks.into_iter().flatten()
-    }
-}
-
-/// Where, among the first `length`, what is equal stands, or else belongs. One function for all types.
-fn search(length: usize, compare: &dyn Fn(usize) -> Ordering) -> Result<usize, usize> {
+/// Where, among the first `length`, what is equal stands, or else belongs.
+fn search(length: usize, compare: impl Fn(usize) -> Ordering) -> Result<usize, usize> {
     let (mut low, mut high) = (0, length);
     while low < high {
         let middle = low.midpoint(high);
@@ -348,7 +413,7 @@ impl<T: Ord> Extend<T> for Set<T> {
     }
 }
 
-impl<T> IntoIterator for Set<T> {
+impl<T: Ord> IntoIterator for Set<T> {
     type Item = T;
     type IntoIter = core::iter::Map<<Map<T, ()> as IntoIterator>::IntoIter, fn((T, ())) -> T>;
 
@@ -416,7 +481,7 @@ mod tests {
     #[test]
     fn keys_that_only_grow_fill_every_chunk_but_the_last() {
         let set: Set<u32> = (0..10 * CHUNK as u32 + 1).collect();
-        let sizes: Vec<usize> = set.0.chunks.iter().map(Vec::len).collect();
+        let sizes: Vec<usize> = set.0.0.chunks.iter().map(Vec::len).collect();
         assert_eq!(sizes, [vec![CHUNK; 10], vec![1]].concat());
     }
 
@@ -427,16 +492,17 @@ mod tests {
             set.remove(&item);
         }
         assert_eq!(set.len(), 200);
-        assert!(set.0.chunks.len() <= 2 * 200 / (CHUNK / 4) + 1);
+        assert!(set.0.0.chunks.len() <= 2 * 200 / (CHUNK / 4) + 1);
     }
 
     fn check(map: &Map<u32, u32>) {
         assert!(
-            map.chunks
+            map.0
+                .chunks
                 .iter()
                 .all(|chunk| (1..=CHUNK).contains(&chunk.len()))
         );
-        assert_eq!(map.len, map.chunks.iter().map(Vec::len).sum::<usize>());
+        assert_eq!(map.0.len, map.0.chunks.iter().map(Vec::len).sum::<usize>());
         assert!(map.keys().is_sorted_by(|a, b| a < b));
     }
 }
