@@ -6,6 +6,7 @@
 
 mod commands;
 mod deny;
+mod fuzz;
 mod glue;
 mod page;
 mod process;
@@ -35,6 +36,8 @@ usage: cargo xtask COMMAND
   demo             a chain, two routers, an echo node and the page, all on this machine
   demo --check     the same, driven by two browsers instead of a person
   bench [--quick]  the workloads, as JSON lines
+  fuzz [--minutes N] [TARGET]...
+                   looks for inputs that break something, N minutes (1) for each target
 ";
 
 fn main() -> ExitCode {
@@ -69,6 +72,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ["demo", "--check"] => commands::demo_check(&repo),
         ["bench"] => commands::bench(&repo, false),
         ["bench", "--quick"] => commands::bench(&repo, true),
+        ["fuzz", args @ ..] => fuzz::run(&repo, args),
         other => bail!("unknown arguments: {}\n\n{USAGE}", other.join(" ")),
     }
 }

@@ -113,9 +113,14 @@ impl Drop for Group {
 
 /// Runs a program whose output the person reads as it comes.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
+    run_within(command, LONGEST)
+}
+
+/// Runs such a program that may take as long as a person has asked for.
+pub(crate) fn run_within(command: &mut Command, at_most: Duration) -> Result<()> {
     let line = shown(command);
     let status = Group::start(command)?
-        .wait(LONGEST)
+        .wait(at_most)
         .with_context(|| line.clone())?;
     if !status.success() {
         bail!("{line}: {status}");

@@ -104,7 +104,10 @@ const fn step(part: Part, name: &'static str, needs: &'static [&'static str], ru
 }
 
 /// The crates that stand outside the workspace are formatted alike.
-const OUTSIDE: [&str; 1] = ["xtask/wasm-tools/Cargo.toml"];
+const OUTSIDE: [&str; 2] = [
+    "node-core/fuzz/libfuzzer/Cargo.toml",
+    "xtask/wasm-tools/Cargo.toml",
+];
 
 fn toolchain(repo: &Repo, log: &Log) -> Result<Outcome> {
     setup::toolchain(repo, &Output::Log(log))?;

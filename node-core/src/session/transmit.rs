@@ -18,7 +18,7 @@ const LAST_FRAME: usize = FRAME_HEADER + 2 + 4;
 
 impl<T> Session<T> {
     /// The next record for the pipe, sealed now; `None` when there is nothing to send. `shared` bounds its length to
-    /// [`SHARED_RECORD`] because others wait for the same pipe.
+    /// [`SHARED_RECORD`] because others wait for the same pipe; a frame that is longer by itself goes alone.
     pub fn poll_transmit(
         &mut self,
         now: Instant,
