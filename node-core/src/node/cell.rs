@@ -22,7 +22,10 @@ use alloc::{
     vec::Vec,
 };
 use bytes::Bytes;
-use core::task::Waker;
+use core::{
+    sync::atomic::{AtomicBool, Ordering},
+    task::Waker,
+};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 /// A session in its place.
@@ -210,6 +213,8 @@ pub(super) struct PipeCell<T> {
     pub(super) state: Mutex<PipeState<T>>,
     /// The session owns its pipe, not the other way round: what is over is freed.
     session: OnceLock<Weak<SessionCell<T>>>,
+    /// The search that it was for is over.
+    unwanted: AtomicBool,
     outgoing: Mutex<VecDeque<Bytes>>,
     waker: Mutex<Option<Waker>>,
 }
@@ -275,6 +280,7 @@ impl<T> PipeCell<T> {
             target,
             state: Mutex::new(state),
             session: OnceLock::new(),
+            unwanted: AtomicBool::new(false),
             outgoing: Mutex::new(VecDeque::new()),
             waker: Mutex::new(None),
         }
@@ -297,6 +303,35 @@ impl<T> PipeCell<T> {
         if !matches!(*state, PipeState::Entering { .. }) {
             *state = PipeState::Attached;
         }
+    }
+
+    /// Closes its handshake if that is so far. Nobody else can take it further in between.
+    pub(super) fn give_up(&self, so_far: impl FnOnce(&PipeState<T>) -> bool) -> bool {
+        let mut state = lock(&self.state);
+        let given_up = so_far(&state);
+        if given_up {
+            *state = PipeState::Closed;
+        }
+        given_up
+    }
+
+    /// The search that it was for is over: its handshake ends before anything is asked of the peer. True if it ends now;
+    /// one that is being worked on is ended by whoever does so.
+    pub(super) fn abandon(&self) -> bool {
+        self.unwanted.store(true, Ordering::Release);
+        self.give_up(|state| {
+            matches!(
+                state,
+                PipeState::Dialling
+                    | PipeState::Sent1(_)
+                    | PipeState::Signing3(_)
+                    | PipeState::Held(_)
+            )
+        })
+    }
+
+    pub(super) fn is_unwanted(&self) -> bool {
+        self.unwanted.load(Ordering::Acquire)
     }
 
     /// What an inbound pipe is charged to.

@@ -83,15 +83,12 @@ impl<T> Node<T> {
             } => self.dial_circuit(pipe, &hop, Target { name, key }, now, out),
             Action::Ask { pipe } => {
                 if let Some(pipe) = self.pipe(pipe) {
-                    self.ask(&pipe, now);
+                    self.ask(&pipe, now, out);
                 }
             }
             Action::AbandonPipe { pipe } => {
-                let asked =
-                    |pipe: &PipeCell<T>| matches!(*lock(&pipe.state), PipeState::Resuming(_));
                 if let Some(pipe) = self.pipe(pipe)
-                    && !pipe.has_session()
-                    && !asked(&pipe)
+                    && pipe.abandon()
                 {
                     self.end_pipe(&pipe, Code::Duplicate, None, now, out);
                 }

@@ -333,7 +333,7 @@ impl<T> Node<T> {
                 Due::Offer(id) => {
                     // Once it is answered, what was begun on the pipe has the handshake's time.
                     if let Some(pipe) = self.pipe(id)
-                        && matches!(*lock(&pipe.state), PipeState::Resuming(_))
+                        && pipe.give_up(|state| matches!(state, PipeState::Resuming(_)))
                     {
                         self.end_pipe(&pipe, Code::HandshakeTimeout, None, now, out);
                     }

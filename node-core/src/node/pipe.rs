@@ -200,7 +200,7 @@ impl<T> Node<T> {
                             request,
                         });
                     }
-                    None => self.finish_initiator(pipe, signing, None, now)?,
+                    None => self.finish_initiator(pipe, signing, None, now, out)?,
                 }
             }
             PipeState::Sent2(state) => {
@@ -251,7 +251,7 @@ impl<T> Node<T> {
                 })
             }
             (PipeState::Signing3(signing), Some(signature)) => {
-                self.finish_initiator(pipe, signing, Some(signature), now)
+                self.finish_initiator(pipe, signing, Some(signature), now, out)
             }
             (PipeState::Signing2(_) | PipeState::Signing3(_), None) => {
                 Err(Code::SignerFailed.into())
@@ -273,20 +273,44 @@ impl<T> Node<T> {
         signing: initiator::AwaitSignature,
         signature: Option<[u8; 64]>,
         now: Now,
+        out: &mut Vec<Output<T>>,
     ) -> Result<(), HandshakeError> {
         let (message, channel) = signing.signed(signature)?;
         pipe.send(message);
         *lock(&pipe.state) = PipeState::Held(channel);
-        self.ask(pipe, now);
+        if pipe.is_unwanted() {
+            return Err(Code::Duplicate.into());
+        }
+        self.ask(pipe, now, out);
         Ok(())
     }
 
     /// Begins a new session on a channel that we began.
-    pub(super) fn begin_session(&self, pipe: &Arc<PipeCell<T>>, channel: Channel, now: Now) {
+    pub(super) fn begin_session(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        channel: Channel,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
         let config = self.session_config(pipe, channel.peer().name.as_ref());
         let peer = channel.peer().clone();
         let cell = self.enter_session(pipe, peer, Session::begin(channel, config, now.mono));
         cell.with(|_| ());
+        self.check_pipe(pipe, &cell, now, out);
+    }
+
+    /// What ended a pipe while its handshake was finished could not end the session on it.
+    pub(super) fn check_pipe(
+        &self,
+        pipe: &Arc<PipeCell<T>>,
+        cell: &Arc<SessionCell<T>>,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        if self.pipe(pipe.id).is_none() {
+            self.lose_session(cell, Some(pipe), Code::PipeLost, now, out);
+        }
     }
 
     /// Permissions, before any signature is verified. Who may only be hosted or call is let in for that.
@@ -463,6 +487,7 @@ impl<T> Node<T> {
         if let Err(Violation { code }) = handled {
             self.violate(&cell, Some(pipe), code, now, out);
         }
+        self.check_pipe(pipe, &cell, now, out);
         Ok(None)
     }
 

@@ -55,31 +55,33 @@ impl<T> Node<T> {
 
     /// Asks the peer to go on with a session over a channel that we began, or begins one if there is none; nothing while
     /// another route was asked.
-    pub(super) fn ask(&self, pipe: &Arc<PipeCell<T>>, now: Now) {
+    pub(super) fn ask(&self, pipe: &Arc<PipeCell<T>>, now: Now, out: &mut Vec<Output<T>>) {
         let Some(target) = &pipe.target else { return };
         let Ok(cell) = lock(&self.inner.control).session_for(target, pipe.id) else {
             return;
         };
+        // Held until the pipe is what it will be: the answer may come on another thread, or the pipe may be given up.
         let mut state = lock(&pipe.state);
         let mut channel = match core::mem::replace(&mut *state, PipeState::Closed) {
             PipeState::Held(channel) => channel,
             // Given up, or asked by somebody else.
             other => return *state = other,
         };
-        drop(state);
         let attach = cell
             .as_ref()
             .and_then(|cell| cell.with_pipe(|session| session.offer(&channel)));
         let (Some(cell), Some(attach)) = (cell, attach) else {
-            return self.begin_session(pipe, channel, now);
+            drop(state);
+            return self.begin_session(pipe, channel, now, out);
         };
         let attempt = attach.attempt;
         send(pipe, &mut channel, &Frame::Attach(Box::new(attach)));
-        *lock(&pipe.state) = PipeState::Resuming(Box::new(Offer {
+        *state = PipeState::Resuming(Box::new(Offer {
             cell,
             channel,
             attempt,
         }));
+        drop(state);
         self.inner
             .timers
             .arm(now.mono + RESUME_WITHIN, Due::Offer(pipe.id));
@@ -117,7 +119,7 @@ impl<T> Node<T> {
         match attach.status {
             AttachStatus::Unknown => {
                 self.end_session(&cell, Code::SessionUnknown, None, now, out);
-                self.begin_session(pipe, channel, now);
+                self.begin_session(pipe, channel, now, out);
                 if let Some(name) = &cell.peer.name {
                     self.control(now, out, |control| control.begins_anew(name, pipe.id));
                 }
@@ -216,6 +218,7 @@ impl<T> Node<T> {
         if let Err(Violation { code }) = handled {
             self.violate(cell, Some(pipe), code, now, out);
         }
+        self.check_pipe(pipe, cell, now, out);
         Ok(None)
     }
 }

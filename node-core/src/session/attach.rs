@@ -241,6 +241,7 @@ impl<T> Session<T> {
     fn detach(&mut self, out: &mut Vec<Event<T>>) {
         self.channel = None;
         self.lost = false;
+        self.left = false;
         self.attached = false;
         self.attach_due = false;
         self.ack_at = None;

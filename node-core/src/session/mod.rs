@@ -190,6 +190,8 @@ pub struct Session<T> {
     parked: Option<(Instant, Code)>,
     /// Its pipe is dead; whether it waits for another or ends is for the node to say.
     lost: bool,
+    /// The peer begins nothing more over the present channel.
+    left: bool,
     /// The newest attempt to attach it that we made, and the newest that led to something.
     offered: u32,
     seen: u32,
@@ -255,6 +257,7 @@ impl<T> Session<T> {
             attached: false,
             parked: None,
             lost: false,
+            left: false,
             offered: 0,
             seen: 0,
             resumed_from: None,
@@ -307,6 +310,11 @@ impl<T> Session<T> {
     /// Whether it is over.
     pub fn is_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Whether the peer has said that it begins nothing more over the present channel.
+    pub fn is_left(&self) -> bool {
+        self.left
     }
 
     /// Whether nothing is under way: no item, no stream, no circuit, nothing unacknowledged.

@@ -150,6 +150,7 @@ impl<T> Session<T> {
             }
             Frame::GoAway(delay) => {
                 self.bound_rate(now)?;
+                self.left = true;
                 out.push(Event::GoAway(delay));
             }
             Frame::Close(code, retry) => {

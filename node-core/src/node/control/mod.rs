@@ -49,8 +49,8 @@ pub(super) enum Action<T> {
     },
     /// Go on with a session over a pipe that was held back.
     Ask { pipe: u64 },
-    /// Give up a pipe, unless its handshake is done, or the peer was asked to go on with a session over it: then the peer
-    /// may use it already, and has to agree.
+    /// Give up a pipe, unless a session was begun on it, or the peer was asked to go on with one over it: then the peer may
+    /// use it already, and has to agree.
     AbandonPipe { pipe: u64 },
     /// Hand an operation to a session.
     Perform {
@@ -88,7 +88,7 @@ enum Timer {
     Dial(Name),
     Waiting(Name),
     Drain(u64),
-    Probe(Name),
+    Compare(Name),
     Myself,
 }
 
@@ -106,8 +106,12 @@ struct Peer<T> {
     /// Sessions that have lost their pipe and may go on over another: the one that was in use, or one that was to finish
     /// what it had begun.
     parked: Vec<Parked<T>>,
-    /// A session that takes over if `current` does not answer a ping.
-    reserve: Option<Attached<T>>,
+    /// Sessions beside `current` until it is found which of them is used, oldest first.
+    others: Vec<Attached<T>>,
+    /// When the peer was last asked on which of its sessions it is there.
+    compared: Instant,
+    /// When to look whether it has answered.
+    compare_at: Instant,
     waiting: VecDeque<Operation<T>>,
     /// A session is kept up even when nothing waits: the peer is a contact.
     keep: bool,
@@ -137,7 +141,9 @@ impl<T> Peer<T> {
             used: Instant::default(),
             agent: "".into(),
             parked: Vec::new(),
-            reserve: None,
+            others: Vec::new(),
+            compared: Instant::default(),
+            compare_at: Instant::default(),
             waiting: VecDeque::new(),
             keep: false,
             router: false,
@@ -165,6 +171,13 @@ impl<T> Peer<T> {
         }
         let needs_carrier = self.router || !self.wanted_by.is_empty();
         self.carrier().is_some() || (!needs_carrier && self.current.is_some())
+    }
+
+    /// Takes the session to use instead of the present one, preferably one that the peer does not leave.
+    fn next(&mut self) -> Option<Attached<T>> {
+        let stays = |(cell, ..): &Attached<T>| !cell.with_pipe(|session| session.is_left());
+        let at = self.others.iter().position(stays).unwrap_or_default();
+        (at < self.others.len()).then(|| self.others.remove(at))
     }
 
     /// Whether we look for another pipe for a session.
@@ -204,19 +217,25 @@ pub(super) struct Control<T> {
     lookups: Map<LookupId, Purpose<T>>,
     timers: Set<(Instant, Timer)>,
     /// Sessions that finish what is under way and then close.
-    draining: Map<u64, (Arc<SessionCell<T>>, Instant)>,
+    /// With how long they wait at most, once nothing is under way here, for the peer to have nothing under way either;
+    /// `None` until it was told.
+    draining: Map<u64, (Arc<SessionCell<T>>, Option<Instant>)>,
     /// The node ends: nothing is begun any more.
     pub(super) closed: bool,
     reachable: bool,
     next_pipe: u64,
 }
 
-/// How long a session that lost against another may finish what is under way.
+/// How long a peer has to say that it has nothing under way on a session that lost against another.
 const DRAIN: Duration = Duration::from_secs(30);
 /// How often a draining session is looked at.
 const DRAIN_CHECK: Duration = Duration::from_millis(500);
-/// How long the older of two sessions has to prove that it lives.
+/// How long a peer has to show that it is there on the session that is to be used.
 const PROBE: Duration = Duration::from_secs(5);
+/// How often is looked whether it has.
+const COMPARE_CHECK: Duration = Duration::from_millis(100);
+/// Sessions with one peer beside the one in use.
+const OTHERS: usize = 4;
 /// A session that lasted this long resets the backoff.
 const STEADY: Duration = Duration::from_secs(5);
 /// A cached record younger than this is not read again, whatever a signature says against it.
@@ -428,7 +447,7 @@ impl<T> Control<T> {
                 Timer::Dial(name) => self.dial_due(&name, now),
                 Timer::Waiting(name) => self.expire_waiting(&name, now.mono),
                 Timer::Drain(id) => self.drain_due(id, now.mono),
-                Timer::Probe(name) => self.probe_due(&name, now),
+                Timer::Compare(name) => self.compare_due(&name, now),
                 Timer::Myself => self.read_myself(now),
             }
         }

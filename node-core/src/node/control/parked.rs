@@ -33,21 +33,18 @@ pub(super) struct Parked<T> {
 }
 
 impl<T> Control<T> {
-    /// Whether a session that loses its pipe is kept: the one in use with a named peer or to be used again, or another that has something
-    /// under way, as long as we have a name as well.
+    /// Whether a session that loses its pipe is kept: any with a named peer as long as we have a name as well, but one that
+    /// neither side needs any more.
     pub(in super::super) fn keeps(&self, cell: &SessionCell<T>) -> bool {
-        let Some(name) = &cell.peer.name else {
-            return false;
-        };
-        let Some(peer) = self.peers.get(name) else {
-            return false;
-        };
-        // One that has just been taken up is among the parked until `resumed` has heard of it.
-        let parked = peer.parked.iter().map(|parked| &parked.cell);
-        let used = peer.current.iter().chain(parked).any(|p| p.id == cell.id);
+        let needed = || cell.with_pipe(|session| !session.is_idle() || !session.is_left());
         !self.closed
             && self.config.identity.name.is_some()
-            && (used || !cell.with_pipe(|session| session.is_idle()))
+            && cell
+                .peer
+                .name
+                .as_ref()
+                .is_some_and(|name| self.peers.contains_key(name))
+            && (!self.draining.contains_key(&cell.id) || needed())
     }
 
     /// Every session with a peer.
@@ -126,9 +123,11 @@ impl<T> Control<T> {
         let parked: Vec<_> = peer.map_or(Vec::new(), |peer| {
             peer.parked.iter().map(|p| p.cell.clone()).collect()
         });
-        let reserve = peer.and_then(|peer| peer.reserve.as_ref().map(|(cell, ..)| cell.clone()));
+        let others: Vec<_> = peer.map_or(Vec::new(), |peer| {
+            peer.others.iter().map(|(cell, ..)| cell.clone()).collect()
+        });
         let draining = self.draining.values().map(|(cell, _)| cell);
-        current.into_iter().chain(parked).chain(reserve).chain(
+        current.into_iter().chain(parked).chain(others).chain(
             draining
                 .filter(|cell| cell.peer.name.as_ref() == Some(name))
                 .cloned(),
@@ -173,13 +172,8 @@ impl<T> Control<T> {
         peer.parked.push(parked);
         if is_current {
             peer.current = None;
-        } else if peer
-            .reserve
-            .as_ref()
-            .is_some_and(|(reserve, ..)| reserve.id == cell.id)
-        {
-            peer.reserve = None;
         }
+        peer.others.retain(|(other, ..)| other.id != cell.id);
         if let Some(oldest) = oldest {
             self.end(oldest.cell, code);
         }
@@ -195,8 +189,8 @@ impl<T> Control<T> {
         let Some(peer) = self.peers.get_mut(&name) else {
             return;
         };
-        if let Some((reserve, instance, agent)) = peer.reserve.take() {
-            return self.install(name, reserve, instance, agent, now);
+        if let Some(next) = peer.next() {
+            return self.install(&name, next, now);
         }
         self.tell(&name, now.mono);
         self.update_reachable();
@@ -223,15 +217,15 @@ impl<T> Control<T> {
         let is_it = |other: &Arc<SessionCell<T>>| other.id == cell.id;
         if peer.current.as_ref().is_some_and(is_it) {
             let (instance, agent) = (peer.instance, peer.agent.clone());
-            self.install(name, cell.clone(), instance, agent, now);
+            self.install(&name, (cell.clone(), instance, agent), now);
         } else if let Some(at) = peer.parked.iter().position(|p| is_it(&p.cell)) {
             let parked = peer.parked.remove(at);
+            let session = (parked.cell, parked.instance, parked.agent);
             if peer.current.is_some() {
-                // Another session has taken its place: this one finishes what it has.
-                self.drain(cell.clone(), now.mono);
-                self.settle(&name, now);
+                // Another session has taken its place meanwhile.
+                self.rival(&name, session, now);
             } else {
-                self.install(name, parked.cell, parked.instance, parked.agent, now);
+                self.install(&name, session, now);
             }
         }
     }

@@ -1,6 +1,9 @@
 //! Which of the sessions with a peer is used, and what happens when one ends.
 
-use super::{Action, Attached, Control, DRAIN, DRAIN_CHECK, PROBE, Peer, STEADY, Timer};
+use super::{
+    Action, Attached, COMPARE_CHECK, Control, DRAIN, DRAIN_CHECK, OTHERS, PROBE, Peer, STEADY,
+    Timer,
+};
 use crate::{
     Code, Name, Now,
     node::{
@@ -55,67 +58,34 @@ impl<T> Control<T> {
             return self.end(cell, Code::Banned);
         }
         self.attempt_succeeded(&name, cell.pipe_id(), now.mono);
-        let older = self
-            .peers
-            .get_or_insert_with(name.clone(), Peer::new)
-            .current
-            .clone();
+        let session = (cell, instance, agent);
+        let peer = self.peers.get_or_insert_with(name.clone(), Peer::new);
         // Another process of that name has taken the place of the one whose sessions wait.
-        if let Some(peer) = self.peers.get_mut(&name)
-            && peer.parked.iter().any(|parked| parked.instance != instance)
-        {
+        if peer.parked.iter().any(|parked| parked.instance != instance) {
             for parked in core::mem::take(&mut peer.parked) {
                 self.end(parked.cell, Code::Superseded);
             }
         }
-        match older {
-            None => self.install(name, cell, instance, agent, now),
-            Some(old) => {
-                let peer = self.peers.get(&name);
-                // To each channel of a guest a peer names another instance.
-                let same_instance = self.config.identity.name.is_none()
-                    || peer.is_some_and(|peer| peer.instance == instance);
-                let ours = |cell: &SessionCell<T>| cell.dialled();
-                if !same_instance {
-                    self.actions.push_back(Action::CloseSession {
-                        cell: old,
-                        code: Code::Superseded,
-                    });
-                    self.install(name, cell, instance, agent, now);
-                } else if ours(&old) && ours(&cell) && (cell.over_circuit() || !old.over_circuit())
-                {
-                    // Two routes of one race: the first stays.
-                    self.drain(cell, now.mono);
-                    self.settle(&name, now);
-                } else if !ours(&old) && !ours(&cell) {
-                    // The side that dialled says which of the two it gives up; until then the newer one is used.
-                    self.install(name.clone(), cell, instance, agent.clone(), now);
-                    self.set_reserve(&name, (old, instance, agent), now.mono);
-                } else if self.prefers(&name, &cell, &old) {
-                    self.drain(old, now.mono);
-                    self.install(name, cell, instance, agent, now);
-                } else {
-                    // Both sides dialled at once and agree on the older; but if its pipe is dead, only we believe in it.
-                    self.actions.push_back(Action::Ping { cell: old });
-                    self.timers
-                        .insert((now.mono + PROBE, Timer::Probe(name.clone())));
-                    self.set_reserve(&name, (cell, instance, agent), now.mono);
-                    self.settle(&name, now);
-                }
-            }
-        }
-    }
-
-    /// Keeps a session in reserve. There is one: whatever was there before finishes what it has begun.
-    fn set_reserve(&mut self, name: &Name, reserve: Attached<T>, now: Instant) {
-        let Some(peer) = self.peers.get_mut(name) else {
+        let Some(peer) = self.peers.get_mut(&name) else {
             return;
         };
-        let id = reserve.0.id;
-        if let Some((earlier, ..)) = peer.reserve.replace(reserve)
-            && earlier.id != id
-        {
-            self.drain(earlier, now);
+        // To each channel of a guest a peer names another instance.
+        let same = self.config.identity.name.is_none() || peer.instance == instance;
+        match &peer.current {
+            None => self.install(&name, session, now),
+            Some(_) if !same => {
+                let others = core::mem::take(&mut peer.others);
+                let older = peer.current.take().into_iter();
+                for older in older.chain(others.into_iter().map(|(cell, ..)| cell)) {
+                    self.end(older, Code::Superseded);
+                }
+                self.install(&name, session, now);
+            }
+            // The peer will close the one that there is.
+            Some(older) if older.with_pipe(|session| session.is_left()) => {
+                self.replace(&name, session, now);
+            }
+            Some(_) => self.rival(&name, session, now),
         }
     }
 
@@ -130,56 +100,40 @@ impl<T> Control<T> {
         }
     }
 
-    /// The peer will close this session: another one is used if there is one.
-    pub(in super::super) fn going_away(&mut self, cell: &SessionCell<T>, now: Now) {
-        let Some(name) = &cell.peer.name else { return };
-        let Some(peer) = self.peers.get_mut(name) else {
+    /// The peer begins nothing more on this session: another one is used if there is one.
+    pub(in super::super) fn going_away(&mut self, cell: &Arc<SessionCell<T>>, now: Now) {
+        if self.draining.contains_key(&cell.id) {
+            self.drained(cell.id, now.mono);
             return;
-        };
-        if peer
-            .current
-            .as_ref()
-            .is_some_and(|current| current.id == cell.id)
-            && let Some((reserve, instance, agent)) = peer.reserve.take()
+        }
+        if let Some(name) = cell.peer.name.clone()
+            && let Some(peer) = self.peers.get_mut(&name)
         {
-            self.install(name.clone(), reserve, instance, agent, now);
-        } else if peer
-            .reserve
-            .as_ref()
-            .is_some_and(|(reserve, ..)| reserve.id == cell.id)
-        {
-            // The peer gives the same one up as we do, so the other is not dead there either.
-            peer.reserve = None;
+            let is_it = |other: &Arc<SessionCell<T>>| other.id == cell.id;
+            if peer.current.as_ref().is_some_and(is_it) {
+                // As long as there is no other, it is used until its end.
+                if let Some(next) = peer.next() {
+                    self.replace(&name, next, now);
+                }
+                return;
+            }
+            peer.others.retain(|(other, ..)| !is_it(other));
+        }
+        self.drain(cell.clone(), now.mono);
+    }
+
+    /// Another session is used; the one before finishes what it has.
+    fn replace(&mut self, name: &Name, by: Attached<T>, now: Now) {
+        let former = self.current(name);
+        self.install(name, by, now);
+        if let Some(former) = former {
+            self.drain(former, now.mono);
         }
     }
 
-    /// Of two sessions begun from opposite sides, both sides prefer the one that is over no circuit, and otherwise the
-    /// one begun by the lower name hash.
-    pub(super) fn prefers(
-        &self,
-        name: &Name,
-        cell: &SessionCell<T>,
-        other: &SessionCell<T>,
-    ) -> bool {
-        if cell.over_circuit() != other.over_circuit() {
-            return other.over_circuit();
-        }
-        let Some(me) = &self.config.identity.name else {
-            return true;
-        };
-        (me.hash() < name.hash()) == cell.dialled()
-    }
-
-    pub(super) fn install(
-        &mut self,
-        name: Name,
-        cell: Arc<SessionCell<T>>,
-        instance: [u8; 16],
-        agent: Box<str>,
-        now: Now,
-    ) {
-        let record = self.resolver.cached(&name, now.mono);
-        let Some(peer) = self.peers.get_mut(&name) else {
+    pub(super) fn install(&mut self, name: &Name, (cell, instance, agent): Attached<T>, now: Now) {
+        let record = self.resolver.cached(name, now.mono);
+        let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
         peer.record = record.or_else(|| peer.record.take());
@@ -189,8 +143,8 @@ impl<T> Control<T> {
         peer.agent = agent;
         peer.attached_at = now.mono;
         let waiting = core::mem::take(&mut peer.waiting);
-        self.settle(&name, now);
-        self.watch_used(&name, now.mono);
+        self.settle(name, now);
+        self.watch_used(name, now.mono);
         for operation in waiting {
             self.actions.push_back(Action::Perform {
                 cell: cell.clone(),
@@ -198,9 +152,9 @@ impl<T> Control<T> {
             });
         }
         self.actions.push_back(Action::Ping { cell });
-        self.tell(&name, now.mono);
+        self.tell(name, now.mono);
         self.update_reachable();
-        self.bound_outbound(&name);
+        self.bound_outbound(name);
     }
 
     /// Closes what nobody has used for longest, when more peers than a node needs have been dialled. `but` has just come.
@@ -254,13 +208,7 @@ impl<T> Control<T> {
             return;
         };
         let peer = self.peers.get_or_insert_with(name.clone(), Peer::new);
-        if peer
-            .reserve
-            .as_ref()
-            .is_some_and(|(reserve, ..)| reserve.id == cell.id)
-        {
-            peer.reserve = None;
-        }
+        peer.others.retain(|(other, ..)| other.id != cell.id);
         let is_current = peer
             .current
             .as_ref()
@@ -279,8 +227,8 @@ impl<T> Control<T> {
         let Some(peer) = self.peers.get_mut(&name) else {
             return;
         };
-        if let Some((reserve, instance, agent)) = peer.reserve.take() {
-            return self.install(name, reserve, instance, agent, now);
+        if let Some(next) = peer.next() {
+            return self.install(&name, next, now);
         }
         peer.current = None;
         if code == Code::Superseded {
@@ -339,49 +287,134 @@ impl<T> Control<T> {
 
     // Several sessions with one peer.
 
-    /// Nothing new is begun on this session, on either side; it closes once everything under way is done.
+    /// There is a session beside the one in use.
+    pub(super) fn rival(&mut self, name: &Name, session: Attached<T>, now: Now) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        peer.others.push(session);
+        let oldest = (peer.others.len() > OTHERS).then(|| peer.others.remove(0));
+        if let Some((cell, ..)) = oldest {
+            self.drain(cell, now.mono);
+        }
+        self.compare(name, now);
+    }
+
+    /// There are several sessions with a peer: finds out on which of them it is there.
+    fn compare(&mut self, name: &Name, now: Now) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        peer.compared = now.mono;
+        let others = peer.others.iter().map(|(cell, ..)| cell);
+        let pings = peer.current.iter().chain(others).cloned();
+        let pings = pings.map(|cell| Action::Ping { cell });
+        self.actions.extend(pings);
+        self.compare_later(name, now.mono);
+        self.settle(name, now);
+    }
+
+    /// Of several sessions the one that is over no circuit is used, and among equals the oldest, once the peer has shown
+    /// that it is there. One of the two sides then gives the others up: that of the lower name hash, or who has no name.
+    pub(super) fn compare_due(&mut self, name: &Name, now: Now) {
+        let decides = self.decides(name);
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let Some(current) = peer.current.clone().filter(|_| !peer.others.is_empty()) else {
+            return;
+        };
+        let at = peer
+            .others
+            .iter()
+            .position(|(cell, ..)| !cell.over_circuit());
+        let better = at.filter(|_| current.over_circuit());
+        let preferred = better.map_or(&current, |at| &peer.others[at].0);
+        let alive = preferred
+            .with_pipe(|session| session.is_confirmed() && session.last_received() > peer.compared);
+        let silent = now.mono.since(peer.compared) >= PROBE;
+        if alive && let Some(at) = better {
+            let others = peer.others.remove(at);
+            let former = (current, peer.instance, peer.agent.clone());
+            peer.others.insert(0, former);
+            self.install(name, others, now);
+        } else if !alive && silent {
+            // It is not used, and not lost either: what is under way may still be answered.
+            let next = peer.others.remove(better.unwrap_or_default());
+            match better {
+                Some(_) => self.drain(next.0, now.mono),
+                None => self.replace(name, next, now),
+            }
+            return self.compare(name, now);
+        }
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        if !alive {
+            self.compare_later(name, now.mono);
+        } else if decides {
+            for (cell, ..) in core::mem::take(&mut peer.others) {
+                self.drain(cell, now.mono);
+            }
+        }
+    }
+
+    /// Looks once more, once, however often it was asked for.
+    fn compare_later(&mut self, name: &Name, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(name) {
+            let at = now + COMPARE_CHECK;
+            let before = core::mem::replace(&mut peer.compare_at, at);
+            self.timers.remove(&(before, Timer::Compare(name.clone())));
+            self.timers.insert((at, Timer::Compare(name.clone())));
+        }
+    }
+
+    /// Whether it is for us to say which of several sessions with a peer are given up.
+    fn decides(&self, name: &Name) -> bool {
+        let me = self.config.identity.name.as_ref();
+        me.is_none_or(|me| me.hash() < name.hash())
+    }
+
+    /// Nothing new is begun on this session; it closes once everything under way on both sides is done. Who decides says so
+    /// at once. The other side says so when it has nothing under way any more: that is what is waited for.
     pub(super) fn drain(&mut self, cell: Arc<SessionCell<T>>, now: Instant) {
-        self.actions
-            .push_back(Action::Retire { cell: cell.clone() });
-        self.timers
-            .insert((now + DRAIN_CHECK, Timer::Drain(cell.id)));
-        self.draining.insert(cell.id, (cell, now + DRAIN));
+        let id = cell.id;
+        let said = cell
+            .peer
+            .name
+            .as_ref()
+            .is_some_and(|name| self.decides(name));
+        if said {
+            self.actions
+                .push_back(Action::Retire { cell: cell.clone() });
+        }
+        let until = said.then_some(now + DRAIN);
+        self.draining.insert(id, (cell, until));
+        self.drain_due(id, now);
     }
 
     pub(super) fn drain_due(&mut self, id: u64, now: Instant) {
-        let Some((cell, until)) = self.draining.get(&id) else {
-            return;
-        };
-        if *until <= now || cell.with_pipe(|session| session.is_idle()) {
-            let cell = cell.clone();
-            self.actions.push_back(Action::CloseSession {
-                cell,
-                code: Code::Duplicate,
-            });
-        } else {
+        if !self.drained(id, now) {
             self.timers.insert((now + DRAIN_CHECK, Timer::Drain(id)));
         }
     }
 
-    pub(super) fn probe_due(&mut self, name: &Name, now: Now) {
-        let Some(peer) = self.peers.get_mut(name) else {
-            return;
+    /// Says what is to be said on a session that drains. Whether it is over.
+    fn drained(&mut self, id: u64, now: Instant) -> bool {
+        let Some((cell, until)) = self.draining.get_mut(&id) else {
+            return true;
         };
-        let Some((reserve, instance, agent)) = peer.reserve.take() else {
-            return;
-        };
-        let Some(current) = peer.current.clone() else {
-            return;
-        };
-        let alive = now
-            .mono
-            .since(current.with_pipe(|session| session.last_received()))
-            < PROBE;
-        if alive {
-            self.drain(reserve, now.mono);
-        } else {
-            self.drain(current, now.mono);
-            self.install(name.clone(), reserve, instance, agent, now);
+        let (idle, left) = cell.with_pipe(|session| (session.is_idle(), session.is_left()));
+        // Nobody waits longer for a word that does not come.
+        let over = until.is_some_and(|until| left || until <= now);
+        if idle && over {
+            let cell = cell.clone();
+            self.end(cell, Code::Duplicate);
+        } else if idle && until.is_none() {
+            *until = Some(now + DRAIN);
+            let cell = cell.clone();
+            self.actions.push_back(Action::Retire { cell });
         }
+        idle && over
     }
 }

@@ -1,0 +1,130 @@
+//! Two nodes that dial each other at once, near and far, in virtual time.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use bytes::Bytes;
+use nectar_sim::{NodeId, Outcome, Simulation, Token, direct, indirect, name};
+use node_core::{
+    node::{Access, RouterPolicy},
+    registry::Record,
+    session::Request,
+    time::Duration,
+    wire::frame::Response,
+};
+
+const MS: Duration = Duration::from_millis(1);
+const LABELS: [&str; 2] = ["alice", "bob"];
+
+fn begin(seed: u64, records: &[(&str, Record)], latency: Duration) -> (Simulation, [NodeId; 2]) {
+    let mut world = Simulation::new(seed);
+    world.latency = latency;
+    for (label, _) in &records[2..] {
+        let mut config = Simulation::config(label, records);
+        config.router = RouterPolicy {
+            host: Access::Anyone,
+            call: Access::Anyone,
+            guests: false,
+        };
+        world.add_named(label, config);
+    }
+    let nodes = LABELS.map(|label| world.add_named(label, Simulation::config(label, records)));
+    (world, nodes)
+}
+
+/// Asks something that has an hour for its answer.
+fn ask(world: &mut Simulation, from: NodeId, to: &str, payload: &'static [u8]) -> Token {
+    let token = world.token();
+    let request = Request::new("echo.1", Bytes::from_static(payload));
+    let hour = Some(Duration::from_secs(3600));
+    world.act(from, |node, now, out| {
+        node.request(token, &name(to), request, hour, now, out)
+    });
+    token
+}
+
+fn answer_all(world: &mut Simulation, node: NodeId) {
+    world.machines[node].hold_requests = false;
+    for incoming in std::mem::take(&mut world.machines[node].held_requests) {
+        let payload = incoming.request.payload.clone();
+        incoming.respond(Response::Success(Some(payload)));
+    }
+}
+
+/// Both ask at once, and are answered after `wait`: every request exactly once, and in the end one session is left.
+fn crossed(records: &[(&str, Record)], seed: u64, latency: Duration, wait: Duration) {
+    let (mut world, nodes) = begin(seed, records, latency);
+    if records.len() > 2 {
+        let reachable = world.run_until(Duration::from_secs(60), |world| {
+            nodes
+                .iter()
+                .all(|node| world.machines[*node].node.is_reachable())
+        });
+        assert!(reachable, "seed {seed}");
+    }
+    let others = world.machines[nodes[0]].node.counts().sessions;
+    let mut tokens = Vec::new();
+    for node in nodes {
+        world.machines[node].hold_requests = true;
+    }
+    for (node, to) in [(0, "bob"), (1, "alice")] {
+        tokens.push((node, ask(&mut world, nodes[node], to, b"at once")));
+        world.run_for(latency * u32::try_from(seed % 8).unwrap() / 2);
+    }
+    // What is begun while they find out goes the same ways.
+    for _ in 0..10 {
+        world.run_for(latency);
+        for (node, to) in [(0, "bob"), (1, "alice")] {
+            tokens.push((node, ask(&mut world, nodes[node], to, b"meanwhile")));
+        }
+    }
+    world.run_for(wait);
+    for node in nodes {
+        answer_all(&mut world, node);
+    }
+    for (node, token) in tokens {
+        let outcome = world.outcome(nodes[node], token);
+        assert!(
+            matches!(outcome, Outcome::Answered(Response::Success(_))),
+            "{outcome:?}, seed {seed}, {latency:?} a hop"
+        );
+    }
+    for node in nodes {
+        let asked = &world.machines[node].requests;
+        assert_eq!(asked.len(), 11, "each is handled once, seed {seed}");
+    }
+    let settled = world.run_until(Duration::from_secs(60), |world| {
+        nodes
+            .iter()
+            .all(|node| world.machines[*node].node.counts().sessions == others + 1)
+    });
+    assert!(
+        settled,
+        "one session is left, seed {seed}, {latency:?} a hop"
+    );
+}
+
+#[test]
+fn nodes_that_dial_each_other_keep_one_session_and_lose_nothing_however_long_it_takes() {
+    let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
+    for seed in 0..24 {
+        for latency in [MS, MS * 40, MS * 300] {
+            crossed(&records, seed, latency, Duration::from_secs(90));
+        }
+    }
+}
+
+#[test]
+fn nodes_behind_the_same_three_routers_do_so_too() {
+    let routers = ["rho", "sigma", "tau"];
+    let records = [
+        ("alice", indirect("alice", &routers)),
+        ("bob", indirect("bob", &routers)),
+        ("rho", direct("rho", 3)),
+        ("sigma", direct("sigma", 4)),
+        ("tau", direct("tau", 5)),
+    ];
+    for seed in 0..12 {
+        for latency in [MS, MS * 40, MS * 300] {
+            crossed(&records, seed, latency, Duration::from_secs(90));
+        }
+    }
+}
