@@ -11,7 +11,7 @@ use node_core::{
     wire::frame::Response,
 };
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::HashMap,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -27,14 +27,9 @@ struct Net {
     alice: NodeId,
     bob: NodeId,
     dan: NodeId,
-    /// Sockets between two nodes, to be silenced.
-    silent: Rc<RefCell<Vec<Silencer>>>,
     /// How often each payload was handled, by node.
     handled: Rc<RefCell<HashMap<Bytes, usize>>>,
 }
-
-/// Two nodes, and whether what goes over their socket is swallowed.
-type Silencer = (NodeId, NodeId, Rc<Cell<bool>>);
 
 fn config(label: &str) -> NodeConfig {
     let records = [
@@ -64,13 +59,6 @@ impl Net {
 
     fn with(seed: u64, change: impl Fn(&mut NodeConfig)) -> Self {
         let mut world = Simulation::new(seed);
-        let silent = Rc::new(RefCell::new(Vec::<Silencer>::new()));
-        let sockets = silent.clone();
-        world.on_socket = Some(Box::new(move |from, to, _| {
-            let swallows = Rc::new(Cell::new(false));
-            sockets.borrow_mut().push((from, to, swallows.clone()));
-            Some(Box::new(move |_| !swallows.get()))
-        }));
         let [rho, sigma, alice, bob, dan] = ["rho", "sigma", "alice", "bob", "dan"].map(|label| {
             let mut config = config(label);
             change(&mut config);
@@ -84,7 +72,6 @@ impl Net {
             alice,
             bob,
             dan,
-            silent,
             handled,
         };
         for node in [alice, bob, dan] {
@@ -103,15 +90,6 @@ impl Net {
                 .or_default() += 1;
             Some(Response::Success(Some(request.payload.clone())))
         });
-    }
-
-    /// Nothing comes through the sockets between two nodes any more, and nobody is told.
-    fn silence(&mut self, a: NodeId, b: NodeId) {
-        for (from, to, swallows) in self.silent.borrow().iter() {
-            if [(a, b), (b, a)].contains(&(*from, *to)) {
-                swallows.set(true);
-            }
-        }
     }
 
     fn ask(&mut self, from: NodeId, to: &str, payload: &[u8], timeout: Duration) -> Token {
@@ -263,7 +241,7 @@ fn a_socket_that_is_cut_between_two_nodes_costs_no_request_whoever_dialled() {
 fn a_request_is_answered_once_although_its_answer_was_lost_with_the_socket() {
     let mut net = Net::new(5);
     net.talk(net.alice, "dan");
-    net.silence(net.alice, net.dan);
+    net.world.silence(net.alice, net.dan);
     // The request is swallowed, or its answer.
     let first = net.ask(net.alice, "dan", b"swallowed", Duration::from_secs(20));
     net.world.run_for(5 * MS);
@@ -279,7 +257,7 @@ fn a_request_is_answered_once_although_its_answer_was_lost_with_the_socket() {
         Duration::from_secs(20),
     );
     net.world.run_for(5 * MS);
-    net.silence(net.alice, net.dan);
+    net.world.silence(net.alice, net.dan);
     net.world.run_for(Duration::from_secs(1));
     assert_eq!(net.handled.borrow()[&b"answer swallowed"[..]], 1);
     assert!(!net.world.machines[net.alice].outcomes.contains_key(&second));

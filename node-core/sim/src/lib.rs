@@ -4,9 +4,12 @@
 //! together and is a [`World`], in which [`scenarios`](mod@scenarios) happen.
 
 pub mod chain;
+mod dice;
+mod faults;
 mod machine;
 mod names;
 mod network;
+mod order;
 mod registry;
 pub mod scenarios;
 mod simulation;
@@ -14,6 +17,7 @@ mod town;
 pub mod world;
 
 pub use chain::Chain;
+pub use dice::Dice;
 pub use machine::{Handler, Machine};
 pub use names::{REGISTRY, direct, indirect, key_of, name};
 pub use network::{OnSocket, Tamper};

@@ -52,6 +52,8 @@ pub struct Machine {
     pub signs: bool,
     /// Whether the process is gone: it neither hears nor says anything.
     pub dead: bool,
+    /// What it has not heard of because it sleeps; `None` while it is awake.
+    pub(crate) missed: Option<Vec<Happening>>,
     /// Where it listens.
     pub(crate) address: Option<(Host, u16)>,
     /// Round trips that are to be measured, or are being so.
@@ -76,6 +78,7 @@ impl Machine {
             skew_ms: 0,
             signs: true,
             dead: false,
+            missed: None,
             address,
             pings: Vec::new(),
         }
@@ -92,13 +95,7 @@ impl Simulation {
     fn output(&mut self, id: NodeId, output: Output<Token>) {
         match output {
             Output::Dial { pipe, address } => {
-                self.sockets.push(Socket {
-                    owner: id,
-                    pipe,
-                    peer: None,
-                    open: false,
-                    tamper: None,
-                });
+                self.sockets.push(Socket::new(id, pipe, None));
                 let (dialler, latency) = (self.sockets.len() - 1, self.latency);
                 self.later(latency, Happening::Arrive { dialler, address });
             }

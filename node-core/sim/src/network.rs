@@ -6,8 +6,8 @@ use crate::{
 };
 use bytes::Bytes;
 use node_core::{
-    Code, Instant,
-    node::{Address, Pipe},
+    Code, Instant, Now,
+    node::{Address, Node, Output, Pipe},
     registry::{FetchFailure, FetchId},
     time::Duration,
 };
@@ -26,7 +26,29 @@ pub(crate) struct Socket {
     /// The other end's socket, once it is open.
     pub(crate) peer: Option<usize>,
     pub(crate) open: bool,
+    /// Its owner has given it up.
+    pub(crate) given_up: bool,
+    /// What goes into it never comes out, not even its end.
+    pub(crate) silent: bool,
     pub(crate) tamper: Option<Tamper>,
+    /// When the last that is on its way here arrives.
+    pub(crate) last: Instant,
+}
+
+impl Socket {
+    pub(crate) fn new(owner: NodeId, pipe: Pipe<Token>, peer: Option<usize>) -> Self {
+        Self {
+            owner,
+            pipe,
+            // The dialling end opens once it has heard of the other.
+            open: peer.is_some(),
+            peer,
+            given_up: false,
+            silent: false,
+            tamper: None,
+            last: Instant::default(),
+        }
+    }
 }
 
 /// What is on its way.
@@ -55,22 +77,6 @@ pub(crate) enum Happening {
 }
 
 impl Simulation {
-    /// Somebody on the way cuts the sockets between two nodes, with a code of his choice.
-    pub fn cut(&mut self, a: NodeId, b: NodeId, code: Code) {
-        for socket in 0..self.sockets.len() {
-            let Socket {
-                owner, peer, open, ..
-            } = &self.sockets[socket];
-            let other = peer.map(|peer| self.sockets[peer].owner);
-            if *open && [(a, Some(b)), (b, Some(a))].contains(&(*owner, other)) {
-                self.sockets[socket].open = false;
-                self.live.remove(&socket);
-                let latency = self.latency;
-                self.later(latency, Happening::Closed { socket, code });
-            }
-        }
-    }
-
     /// Lets `waker` watch all open sockets of a node.
     pub fn watch(&mut self, node: NodeId, waker: &Waker) {
         for socket in 0..self.sockets.len() {
@@ -94,83 +100,42 @@ impl Simulation {
         self.queue.clear();
     }
 
-    /// Kills a node: its sockets close, and nobody answers at its address.
-    pub fn kill(&mut self, node: NodeId) {
-        self.machines[node].dead = true;
-        for socket in 0..self.sockets.len() {
-            if self.sockets[socket].owner == node && self.sockets[socket].open {
-                self.close(socket, Code::PipeLost);
-            }
+    pub(crate) fn happen(&mut self, happening: Happening) {
+        let owner = match &happening {
+            Happening::Arrive { address, .. } => self.listener(address),
+            Happening::Opened { socket }
+            | Happening::Closed { socket, .. }
+            | Happening::Message { socket, .. } => Some(self.sockets[*socket].owner),
+            Happening::Answer { node, .. } => Some(*node),
+        };
+        if let Some(missed) = owner.and_then(|owner| self.machines[owner].missed.as_mut()) {
+            return missed.push(happening);
         }
-    }
-
-    /// Freezes a node: its sockets stay open, but nothing comes out of them any more.
-    pub fn freeze(&mut self, node: NodeId) {
-        self.machines[node].dead = true;
-    }
-
-    pub(crate) fn next_time(&self) -> Option<Instant> {
-        let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
-        let timers = self
-            .machines
-            .iter()
-            .filter(|m| !m.dead)
-            .filter_map(|m| m.node.deadline());
-        timers.chain(queued).min()
-    }
-
-    pub(crate) fn step(&mut self) {
-        for id in 0..self.machines.len() {
-            if !self.machines[id].dead
-                && self.machines[id]
-                    .node
-                    .deadline()
-                    .is_some_and(|at| at <= self.now)
-            {
-                self.act(id, |node, now, out| node.handle_timeout(now, out));
-            }
-        }
-        while let Some(entry) = self.queue.first_entry() {
-            if entry.key().0 > self.now {
-                break;
-            }
-            let happening = entry.remove();
-            self.happen(happening);
-        }
-    }
-
-    pub(crate) fn later(&mut self, delay: Duration, happening: Happening) {
-        self.next += 1;
-        self.queue.insert((self.now + delay, self.next), happening);
-    }
-
-    fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Arrive { dialler, address } => self.arrive(dialler, &address),
+            Happening::Arrive { dialler, .. } => self.arrive(dialler, owner),
             Happening::Opened { socket } => {
-                let Socket { owner, pipe, .. } = &self.sockets[socket];
-                let (owner, pipe) = (*owner, pipe.clone());
+                if self.sockets[socket].given_up {
+                    return self.close(socket, Code::PipeLost);
+                }
+                self.note(&[b"opened", &(socket as u64).to_be_bytes()]);
                 self.sockets[socket].open = true;
                 self.live.insert(socket);
-                self.act(owner, |node, now, out| node.opened(&pipe, now, out));
+                self.tell(socket, |node, pipe, now, out| node.opened(pipe, now, out));
             }
             Happening::Closed { socket, code } => {
-                let Socket { owner, pipe, .. } = &self.sockets[socket];
-                let (owner, pipe) = (*owner, pipe.clone());
+                let which = (socket as u64).to_be_bytes();
+                self.note(&[b"closed", &which, &code.as_u16().to_be_bytes()]);
                 self.sockets[socket].open = false;
                 self.live.remove(&socket);
-                if !self.machines[owner].dead {
-                    self.act(owner, |node, now, out| node.closed(&pipe, code, now, out));
-                }
+                self.tell(socket, |node, pipe, now, out| {
+                    node.closed(pipe, code, now, out)
+                });
             }
             Happening::Message { socket, message } => {
-                let Socket {
-                    owner, pipe, open, ..
-                } = &self.sockets[socket];
-                let (owner, pipe) = (*owner, pipe.clone());
-                if *open && !self.machines[owner].dead {
-                    self.act(owner, |node, now, out| {
-                        node.handle_message(&pipe, message, now, out)
+                if self.sockets[socket].open {
+                    self.note(&[b"message", &(socket as u64).to_be_bytes(), &message]);
+                    self.tell(socket, |node, pipe, now, out| {
+                        node.handle_message(pipe, message, now, out)
                     });
                 }
             }
@@ -179,58 +144,65 @@ impl Simulation {
                     Ok(bytes) => Ok(bytes.as_slice()),
                     Err(failure) => Err(*failure),
                 };
-                self.act(node, |node, now, out| node.answered(id, answer, now, out));
+                let which = (node as u64).to_be_bytes();
+                self.note(&[b"answer", &which, answer.unwrap_or_default()]);
+                if !self.machines[node].dead {
+                    self.act(node, |node, now, out| node.answered(id, answer, now, out));
+                }
             }
         }
     }
 
-    fn arrive(&mut self, dialler: usize, address: &Address) {
-        let listener = self.machines.iter().position(|machine| {
+    /// Tells a socket's owner, if it lives.
+    fn tell(
+        &mut self,
+        socket: usize,
+        what: impl FnOnce(&Node<Token>, &Pipe<Token>, Now, &mut Vec<Output<Token>>),
+    ) {
+        let Socket { owner, pipe, .. } = &self.sockets[socket];
+        let (owner, pipe) = (*owner, pipe.clone());
+        if !self.machines[owner].dead {
+            self.act(owner, |node, now, out| what(node, &pipe, now, out));
+        }
+    }
+
+    /// Who answers at an address.
+    fn listener(&self, address: &Address) -> Option<NodeId> {
+        self.machines.iter().position(|machine| {
             !machine.dead && machine.address.as_ref() == Some(&(address.host.clone(), address.port))
-        });
-        let Some(listener) = listener else {
-            let latency = self.latency;
-            return self.later(
-                latency,
-                Happening::Closed {
-                    socket: dialler,
-                    code: Code::DialFailed,
-                },
-            );
+        })
+    }
+
+    fn arrive(&mut self, dialler: usize, listener: Option<NodeId>) {
+        let Socket {
+            owner, given_up, ..
+        } = self.sockets[dialler];
+        let severed = |listener| self.severed.contains(&(owner, listener));
+        if given_up || listener.is_some_and(severed) {
+            return;
+        }
+        let refuse = |code| Happening::Closed {
+            socket: dialler,
+            code,
         };
-        let group = self.sockets[dialler].owner as u64;
-        match self.act(listener, |node, now, _| node.accept(group, now)) {
-            Ok(pipe) => {
-                let from = self.sockets[dialler].owner;
-                let mut tamper = self.on_socket.as_mut();
-                let (there, back) = match &mut tamper {
-                    Some(tamper) => (tamper(from, listener, true), tamper(from, listener, false)),
-                    None => (None, None),
-                };
-                let accepted = self.sockets.len();
-                self.sockets.push(Socket {
-                    owner: listener,
-                    pipe,
-                    peer: Some(dialler),
-                    open: true,
-                    tamper: back,
-                });
-                self.sockets[dialler].peer = Some(accepted);
-                self.sockets[dialler].tamper = there;
-                self.live.insert(accepted);
-                let latency = self.way(dialler);
-                self.later(latency, Happening::Opened { socket: dialler });
-            }
-            Err(code) => {
-                let latency = self.latency;
-                self.later(
-                    latency,
-                    Happening::Closed {
-                        socket: dialler,
-                        code,
-                    },
-                );
-            }
+        let Some(listener) = listener else {
+            return self.carry(dialler, refuse(Code::DialFailed));
+        };
+        let pipe = match self.act(listener, |node, now, _| node.accept(owner as u64, now)) {
+            Ok(pipe) => pipe,
+            Err(code) => return self.carry(dialler, refuse(code)),
+        };
+        let accepted = self.sockets.len();
+        let mut socket = Socket::new(listener, pipe, Some(dialler));
+        if let Some(tamper) = &mut self.on_socket {
+            self.sockets[dialler].tamper = tamper(owner, listener, true);
+            socket.tamper = tamper(owner, listener, false);
+        }
+        self.sockets.push(socket);
+        self.sockets[dialler].peer = Some(accepted);
+        self.live.insert(accepted);
+        if !self.is_silent(accepted) {
+            self.carry(dialler, Happening::Opened { socket: dialler });
         }
     }
 
@@ -238,10 +210,9 @@ impl Simulation {
     pub(crate) fn flush(&mut self) {
         loop {
             let mut sent = false;
-            let mut live: Vec<usize> = self.live.iter().copied().collect();
-            live.sort_unstable();
-            for socket in live {
-                while self.sockets[socket].open && !self.machines[self.sockets[socket].owner].dead {
+            for socket in self.senders() {
+                while self.sockets[socket].open && self.machines[self.sockets[socket].owner].runs()
+                {
                     let Socket {
                         owner, pipe, peer, ..
                     } = &self.sockets[socket];
@@ -256,8 +227,8 @@ impl Simulation {
                     let message = handle.poll_transmit(&pipe, Waker::noop(), now, &mut out);
                     // A socket that is to be closed still sends what it was given with that.
                     let more = message.is_some();
-                    if let (Some(message), Some(peer)) = (message, peer) {
-                        self.send(socket, owner, peer, message);
+                    if let Some(message) = message {
+                        self.send(socket, message);
                     }
                     self.outputs(owner, out);
                     if !more {
@@ -273,68 +244,68 @@ impl Simulation {
     }
 
     /// Puts a message on its way, unless somebody tampers with it.
-    fn send(&mut self, socket: usize, owner: NodeId, peer: usize, message: Bytes) {
+    fn send(&mut self, socket: usize, message: Bytes) {
         let mut bytes = message.to_vec();
-        if let Some(tamper) = &mut self.sockets[socket].tamper
-            && !tamper(&mut bytes)
-        {
+        let tamper = self.sockets[socket].tamper.as_mut();
+        let passes = tamper.is_none_or(|tamper| tamper(&mut bytes));
+        let swallowed = !passes || self.is_silent(socket);
+        let Some(peer) = self.sockets[socket].peer.filter(|_| !swallowed) else {
             return;
-        }
-        let to = self.sockets[peer].owner;
+        };
         if let Some(wire) = &mut self.wire {
-            wire.push((owner, to, message));
+            let (from, to) = (self.sockets[socket].owner, self.sockets[peer].owner);
+            wire.push((from, to, message));
         }
-        let latency = self.way(peer);
-        self.later(
-            latency,
+        let message = bytes.into();
+        self.carry(
+            peer,
             Happening::Message {
                 socket: peer,
-                message: bytes.into(),
+                message,
             },
         );
     }
 
+    /// Whether what is sent now is swallowed. Of a socket that has lost anything nothing more arrives: there are no gaps.
+    fn is_silent(&mut self, socket: usize) -> bool {
+        let Socket { owner, peer, .. } = self.sockets[socket];
+        if let Some(peer) = peer {
+            let way = (owner, self.sockets[peer].owner);
+            self.sockets[socket].silent |= self.severed.contains(&way);
+        }
+        self.sockets[socket].silent
+    }
+
     /// How long anything takes to a socket from its other end.
-    fn way(&self, socket: usize) -> Duration {
+    pub(crate) fn way(&self, socket: usize) -> Duration {
         let Socket { owner, peer, .. } = &self.sockets[socket];
         let ends = [Some(*owner), peer.map(|peer| self.sockets[peer].owner)];
         let remote = ends.iter().flatten().filter_map(|end| self.remote.get(end));
         self.latency + remote.sum::<Duration>()
     }
 
+    /// A socket's owner gives it up.
     pub(crate) fn close(&mut self, socket: usize, code: Code) {
         self.sockets[socket].open = false;
+        self.sockets[socket].given_up = true;
         self.live.remove(&socket);
-        if let Some(peer) = self.sockets[socket].peer {
-            let latency = self.way(peer);
-            self.later(latency, Happening::Closed { socket: peer, code });
+        let silent = self.is_silent(socket);
+        if let Some(peer) = self.sockets[socket].peer.filter(|_| !silent) {
+            self.carry(peer, Happening::Closed { socket: peer, code });
         }
     }
 
     pub(crate) fn flush_last(&mut self, socket: usize) {
         let Socket {
-            owner,
-            pipe,
-            peer,
-            open,
-            ..
+            owner, pipe, open, ..
         } = &self.sockets[socket];
-        let (owner, pipe, peer, open) = (*owner, pipe.clone(), *peer, *open);
+        let (owner, pipe, open) = (*owner, pipe.clone(), *open);
         let handle = self.machines[owner].node.clone();
         let now = self.now_of(owner);
         let mut rest = Vec::new();
         while open && let Some(message) = handle.poll_transmit(&pipe, Waker::noop(), now, &mut rest)
         {
-            if let Some(peer) = peer {
-                let latency = self.way(peer);
-                self.later(
-                    latency,
-                    Happening::Message {
-                        socket: peer,
-                        message,
-                    },
-                );
-            }
+            self.send(socket, message);
         }
         self.outputs(owner, rest);
     }

@@ -4,9 +4,11 @@
 //! endpoints, signatures, one timer per node. The same seed gives the same run, bit for bit.
 
 use crate::{
+    dice::Dice,
     machine::Machine,
     names::{REGISTRY, key_of, name},
-    network::{Happening, OnSocket, Socket},
+    network::{OnSocket, Socket},
+    order::Queue,
     world::{NodeId, Outcome, Token},
 };
 use bytes::Bytes;
@@ -20,7 +22,7 @@ use node_core::{
     time::Duration,
 };
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     task::{Context, Poll, Waker},
 };
 
@@ -39,15 +41,27 @@ pub struct Simulation {
     pub rpc: Rpc,
     /// Every message on every socket, from whom to whom, while recording is on.
     pub wire: Option<Vec<(NodeId, NodeId, Bytes)>>,
+    /// What one way takes at most beyond that, each time anew.
+    pub jitter: Duration,
+    /// Whether what happens at one time happens in any order, but for what is in one pipe.
+    pub shuffled: bool,
+    /// A digest of everything that nodes have heard from outside, and when; kept while there is one.
+    pub trace: Option<[u8; 32]>,
     pub(crate) now: Instant,
-    pub(crate) queue: BTreeMap<(Instant, u64), Happening>,
+    pub(crate) queue: Queue,
+    pub(crate) dice: Dice,
     pub(crate) sockets: Vec<Socket>,
     /// Sockets that may have something to send.
     pub(crate) live: HashSet<usize>,
-    pub(crate) next: u64,
+    /// How often something has happened since time went on.
+    rounds: u32,
+    next: u64,
     seed: u64,
     /// Sockets that take nothing more: from whom to whom.
     pub stalled: HashSet<(NodeId, NodeId)>,
+    /// Between whom nothing arrives, in no socket and in one direction, and nobody is told: from whom to whom. A socket
+    /// that has lost something is not repaired by that.
+    pub severed: HashSet<(NodeId, NodeId)>,
     /// Called for sockets at their creation, to tamper with what they carry: dialler, acceptor, direction.
     pub on_socket: Option<OnSocket>,
 }
@@ -64,13 +78,19 @@ impl Simulation {
             remote: HashMap::new(),
             rpc: Box::new(|_, _, _| (Duration::from_millis(5), Err(FetchFailure::Unreachable))),
             wire: None,
+            jitter: Duration::ZERO,
+            shuffled: false,
+            trace: None,
             now: Instant::from_micros(1_000_000),
-            queue: BTreeMap::new(),
+            queue: Queue::default(),
+            dice: Dice::new(seed),
             sockets: Vec::new(),
             live: HashSet::new(),
+            rounds: 0,
             next: 1,
             seed,
             stalled: HashSet::new(),
+            severed: HashSet::new(),
             on_socket: None,
         }
     }
@@ -82,6 +102,11 @@ impl Simulation {
             mono: self.now,
             wall: Timestamp(wall.saturating_add_signed(self.machines[node].skew_ms)),
         }
+    }
+
+    /// What chance depends on besides the dice.
+    pub(crate) const fn salt(&self) -> u64 {
+        self.seed
     }
 
     /// The simulation's clock.
@@ -229,6 +254,8 @@ impl Simulation {
             self.now = end;
             return false;
         };
+        self.rounds = if at > self.now { 0 } else { self.rounds + 1 };
+        assert!(self.rounds < 100_000, "nobody comes to rest at {at:?}");
         self.now = self.now.max(at);
         self.step();
         true
