@@ -89,6 +89,16 @@ pub(crate) fn bench(repo: &Repo, quick: bool) -> Result<ExitCode> {
     Err(workload.exec()).context("cannot start the workloads")
 }
 
+/// `cargo xtask soak`: becomes the program that plays random lives.
+pub(crate) fn soak(repo: &Repo, args: &[&str]) -> Result<ExitCode> {
+    process::run(
+        repo.cargo()
+            .args(["build", "--locked", "--release", "--example", "soak"]),
+    )?;
+    let mut soak = repo.command(repo.target("release/examples/soak"));
+    Err(soak.args(args).exec()).context("cannot start the random lives")
+}
+
 /// Builds everything that a demonstration shows; what returns starts it:
 ///
 /// `nectar demo --page DIRECTORY --anvil PROGRAM --contract ARTIFACT [--ready FILE]`

@@ -189,6 +189,11 @@ impl Chain {
         self.fork += 1;
     }
 
+    /// The version of a name's record, with changes that wait for the next block; 0 for one that nobody registered.
+    pub fn version(&self, label: &str) -> u32 {
+        self.latest(label).map_or(0, |entry| entry.version)
+    }
+
     /// Height of the newest block.
     pub fn height(&self) -> u64 {
         self.blocks.len() as u64 - 1

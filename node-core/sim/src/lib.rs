@@ -6,6 +6,7 @@
 pub mod chain;
 mod dice;
 mod faults;
+pub mod life;
 mod machine;
 mod names;
 mod network;

@@ -70,6 +70,27 @@ impl Registry {
         });
     }
 
+    /// Replaces the newest blocks by one, made at `time` (seconds since the Unix epoch), in which every record is as it was.
+    pub fn reorganise(&mut self, depth: usize, time: u64) {
+        self.chain.reorganise(depth);
+        for (name, record) in &self.records {
+            let label = name.label.as_str();
+            if self.chain.version(label) == 0 {
+                self.chain.register(label, record.into());
+            }
+            // Whatever is not in a block any more is sent in again.
+            while self.chain.version(label) < record.version {
+                self.chain.update(label, |entry| {
+                    *entry = Entry {
+                        version: entry.version,
+                        ..record.into()
+                    };
+                });
+            }
+        }
+        self.chain.mine(time);
+    }
+
     /// All records.
     pub fn records(&self) -> &[(Name, Record)] {
         &self.records

@@ -89,7 +89,7 @@ impl Town {
 }
 
 /// The time of a block that is made now, in seconds since the Unix epoch.
-fn seconds(now: Instant) -> u64 {
+pub(crate) fn seconds(now: Instant) -> u64 {
     EPOCH_MS / 1000 + now.as_micros() / 1_000_000
 }
 

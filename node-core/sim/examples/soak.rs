@@ -1,0 +1,166 @@
+//! Plays random lives, one per seed, on all processors. `cargo xtask soak` builds and starts it.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a program, which has a clock and threads"
+)]
+
+use nectar_sim::life;
+use std::{
+    cell::RefCell,
+    panic::{catch_unwind, set_hook},
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+const USAGE: &str = "usage: soak [--seed S] [--minutes N] [--seeds COUNT] [--threads T]";
+
+/// How often it says how far it is.
+const REPORT: Duration = Duration::from_secs(60);
+
+/// What is to be done.
+struct Task {
+    /// The first seed.
+    seed: u64,
+    /// For how long new lives are begun, and how many, whichever ends first.
+    minutes: Option<f64>,
+    seeds: Option<u64>,
+    threads: usize,
+    /// Whether it tells what happens.
+    tell: Option<fn(&str)>,
+}
+
+/// What has been done.
+#[derive(Default)]
+struct Sum {
+    lives: u64,
+    failed: Vec<u64>,
+    people: usize,
+    asked: usize,
+    succeeded: usize,
+    whole: usize,
+}
+
+thread_local! {
+    /// What the last panic of this thread said, and where.
+    static SAID: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+fn main() -> ExitCode {
+    let task = match Task::read(std::env::args().skip(1)) {
+        Ok(task) => task,
+        Err(error) => {
+            eprintln!("{error}\n{USAGE}");
+            return ExitCode::FAILURE;
+        }
+    };
+    set_hook(Box::new(|panic| {
+        SAID.with(|said| *said.borrow_mut() = panic.to_string())
+    }));
+    let began = Instant::now();
+    let (next, sum) = (AtomicU64::new(task.seed), Mutex::new(Sum::default()));
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..task.threads)
+            .map(|_| scope.spawn(|| work(&task, began, &next, &sum)))
+            .collect();
+        let mut reported = began;
+        while workers.iter().any(|worker| !worker.is_finished()) {
+            thread::sleep(Duration::from_millis(100));
+            if reported.elapsed() >= REPORT {
+                reported = Instant::now();
+                print(&task, began, &sum);
+            }
+        }
+    });
+    print(&task, began, &sum);
+    let sum = sum.into_inner().unwrap_or_else(|error| error.into_inner());
+    if sum.failed.is_empty() && sum.lives > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Plays one life after the other.
+fn work(task: &Task, began: Instant, next: &AtomicU64, sum: &Mutex<Sum>) {
+    let enough = |seed: u64| {
+        let minutes = began.elapsed().as_secs_f64() / 60.0;
+        task.minutes.is_some_and(|limit| minutes >= limit)
+            || task.seeds.is_some_and(|seeds| seed - task.seed >= seeds)
+    };
+    loop {
+        let seed = next.fetch_add(1, Relaxed);
+        if enough(seed) {
+            return;
+        }
+        let story = catch_unwind(|| life::live(seed, task.tell));
+        let mut sum = sum.lock().unwrap_or_else(|error| error.into_inner());
+        sum.lives += 1;
+        match story {
+            Ok(story) => {
+                sum.people += story.people;
+                sum.asked += story.asked;
+                sum.succeeded += story.succeeded;
+                sum.whole += story.whole;
+            }
+            Err(_) => {
+                sum.failed.push(seed);
+                let said = SAID.with(|said| said.borrow().clone());
+                println!("seed {seed}: {said}\n  again: cargo xtask soak --seed {seed}");
+            }
+        }
+    }
+}
+
+fn print(task: &Task, began: Instant, sum: &Mutex<Sum>) {
+    let sum = sum.lock().unwrap_or_else(|error| error.into_inner());
+    println!(
+        "{:.1} min, seeds from {}: {} lives of {} nodes, {} failed; {} of {} operations succeeded, {} streams came whole",
+        began.elapsed().as_secs_f64() / 60.0,
+        task.seed,
+        sum.lives,
+        sum.people,
+        sum.failed.len(),
+        sum.succeeded,
+        sum.asked,
+        sum.whole,
+    );
+}
+
+impl Task {
+    /// Without a time or a number, one life, told as it goes. Without a seed, seeds that nobody has tried.
+    fn read(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let (mut seed, mut minutes, mut seeds, mut threads) = (None, None, None, None);
+        while let Some(arg) = args.next() {
+            let value = args.next().ok_or(format!("{arg} has no value"))?;
+            let wrong = format!("{arg} {value} is no number");
+            match &*arg {
+                "--seed" => seed = Some(value.parse().map_err(|_| wrong)?),
+                "--minutes" => minutes = Some(value.parse().map_err(|_| wrong)?),
+                "--seeds" => seeds = Some(value.parse().map_err(|_| wrong)?),
+                "--threads" => threads = Some(value.parse().map_err(|_| wrong)?),
+                _ => return Err(format!("{arg} is unknown")),
+            }
+        }
+        let alone = minutes.is_none() && seeds.is_none();
+        if alone {
+            if seed.is_none() {
+                return Err("say for how long, or which seed".into());
+            }
+            seeds = Some(1);
+        }
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH);
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            seed: seed.unwrap_or(clock.map_or(0, |time| time.as_secs() * 1_000)),
+            minutes,
+            seeds,
+            threads: threads.unwrap_or(cores).max(1),
+            tell: alone.then_some(|line| println!("{line}")),
+        })
+    }
+}
