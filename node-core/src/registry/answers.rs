@@ -36,10 +36,12 @@ impl Resolver {
     }
 
     fn chain_answered(&mut self, fetch: Fetch, result: Result<Json, Refusal>, now: Instant) {
-        let expected = self.registries[fetch.registry].config.id.chain_id;
+        let expected = self.registries.get(fetch.registry).config.id.chain_id;
         match result.as_ref().map(rpc::quantity) {
             Ok(Some(chain)) if chain == expected => {
-                self.registries[fetch.registry].endpoints[fetch.endpoint].chain_checked(now);
+                self.registries
+                    .endpoint_mut(fetch.registry, fetch.endpoint)
+                    .chain_checked(now);
                 if let Purpose::Chain(then) = fetch.purpose {
                     for purpose in then {
                         self.send(fetch.registry, fetch.endpoint, purpose, now);
@@ -77,7 +79,9 @@ impl Resolver {
         let Fetch {
             registry, endpoint, ..
         } = fetch;
-        self.registries[registry].endpoints[endpoint].has_head(head.block.number);
+        self.registries
+            .endpoint_mut(registry, endpoint)
+            .has_head(head.block.number);
         match fetch.purpose {
             Purpose::ReadHead { read: id, round } => {
                 if let Some(read) = self.reads.get_mut(&id) {
@@ -110,7 +114,10 @@ impl Resolver {
         else {
             return;
         };
-        let host = self.registries[fetch.registry].endpoints[fetch.endpoint].host();
+        let host = self
+            .registries
+            .endpoint(fetch.registry, fetch.endpoint)
+            .host();
         let vote = match &result {
             Ok(value) => match rpc::bytes(value)
                 .ok_or(NotARecord::Malformed)
@@ -199,10 +206,14 @@ impl Resolver {
         let Self {
             registries, limits, ..
         } = self;
-        if registries[registry].watch.is_idle() {
+        if registries.get(registry).watch.is_idle() {
             return;
         }
-        match registries[registry].watch.range(head.block.number, limits) {
+        match registries
+            .get_mut(registry)
+            .watch
+            .range(head.block.number, limits)
+        {
             Some(range) => {
                 let purpose = Purpose::WatchLogs {
                     from: range.from,
@@ -219,7 +230,7 @@ impl Resolver {
         let Purpose::WatchLogs { from, to, .. } = fetch.purpose else {
             return;
         };
-        let watch = &mut self.registries[fetch.registry].watch;
+        let watch = &mut self.registries.get_mut(fetch.registry).watch;
         match result
             .as_ref()
             .map(|value| rpc::changes(value, &abi::record_changed_topic()))
@@ -232,8 +243,9 @@ impl Resolver {
             }
             Ok(None) => self.senseless(fetch, &result, "a list of events", now),
             Err(_) => {
-                let endpoints = self.registries[fetch.registry].endpoints.len();
-                self.registries[fetch.registry]
+                let endpoints = self.registries.get(fetch.registry).endpoints.len();
+                self.registries
+                    .get_mut(fetch.registry)
                     .watch
                     .refused(endpoints, now);
                 self.read_due(fetch.registry, now);
@@ -246,7 +258,7 @@ impl Resolver {
         let Self {
             registries, limits, ..
         } = self;
-        for name in registries[registry].watch.due(limits, now) {
+        for name in registries.get_mut(registry).watch.due(limits, now) {
             self.read_again(&name, registry, now);
         }
     }

@@ -113,7 +113,8 @@ impl Resolver {
                     let Self {
                         registries, limits, ..
                     } = self;
-                    registries[fetch.registry].endpoints[fetch.endpoint]
+                    registries
+                        .endpoint_mut(fetch.registry, fetch.endpoint)
                         .answered(latency, limits, now.mono);
                     self.answered(fetch, result, now);
                 }
@@ -131,7 +132,9 @@ impl Resolver {
                 expired.push(*id);
             } else if age >= self.limits.hedge_after && !fetch.lags {
                 fetch.lags = true;
-                self.registries[fetch.registry].endpoints[fetch.endpoint].lags(now);
+                self.registries
+                    .endpoint_mut(fetch.registry, fetch.endpoint)
+                    .lags(now);
             }
         }
         for id in expired {
@@ -153,10 +156,14 @@ impl Resolver {
             let Self {
                 registries, limits, ..
             } = self;
-            let endpoints = registries[registry].endpoints.len();
-            if let Some(endpoint) = registries[registry].watch.begin(endpoints, limits, now) {
+            let endpoints = registries.get(registry).endpoints.len();
+            if let Some(endpoint) = registries
+                .get_mut(registry)
+                .watch
+                .begin(endpoints, limits, now)
+            {
                 // A crowd of other names must not push out what these are compared with.
-                for name in registries[registry].watch.names() {
+                for name in registries.get(registry).watch.names() {
                     self.cache.touch(name);
                 }
                 self.fetch(registry, endpoint, Purpose::WatchHead, now);
@@ -171,7 +178,7 @@ impl Resolver {
             return;
         };
         loop {
-            let order = by_health(&self.registries[read.registry].endpoints, now);
+            let order = by_health(&self.registries.get(read.registry).endpoints, now);
             let mut agreed = false;
             let result = match read.step(&order, &self.limits, now) {
                 Step::Wait => break,
@@ -188,19 +195,15 @@ impl Resolver {
                             "it contradicted the others at block {}",
                             agreement.block.number
                         );
-                        self.registries[read.registry].endpoints[*endpoint].failed(
-                            EndpointState::Lying,
-                            detail,
-                            now,
-                        );
+                        self.registries
+                            .endpoint_mut(read.registry, *endpoint)
+                            .failed(EndpointState::Lying, detail, now);
                     }
                     for endpoint in &agreement.distrusted {
                         let detail = String::from("nobody else knew its newest block");
-                        self.registries[read.registry].endpoints[*endpoint].failed(
-                            EndpointState::Invalid,
-                            detail,
-                            now,
-                        );
+                        self.registries
+                            .endpoint_mut(read.registry, *endpoint)
+                            .failed(EndpointState::Invalid, detail, now);
                     }
                     match self.accept(&read, &agreement, now) {
                         Accepted::Yes(result) => {
@@ -236,8 +239,8 @@ impl Resolver {
     ) -> ProbeId {
         let id = ProbeId(self.fresh_id());
         let probe = Probe {
-            registry: self.registries[registry].config.id,
-            url: self.registries[registry].endpoints[endpoint].url.clone(),
+            registry: self.registries.get(registry).config.id,
+            url: self.registries.endpoint(registry, endpoint).url.clone(),
             began: now,
             head: None,
         };
@@ -274,7 +277,7 @@ impl Resolver {
         purpose: Purpose,
         now: Instant,
     ) {
-        let found = &self.registries[registry].endpoints[endpoint];
+        let found = self.registries.endpoint(registry, endpoint);
         if found.chain_is_checked(now) {
             self.send(registry, endpoint, purpose, now);
             return;
@@ -286,7 +289,7 @@ impl Resolver {
             }) => then.push(purpose),
             _ => {
                 let id = self.send(registry, endpoint, Purpose::Chain(vec![purpose]), now);
-                self.registries[registry].endpoints[endpoint].chain_check = Some(id);
+                self.registries.endpoint_mut(registry, endpoint).chain_check = Some(id);
             }
         }
     }
@@ -299,7 +302,7 @@ impl Resolver {
         now: Instant,
     ) -> FetchId {
         let id = self.fresh_id();
-        let contract = &self.registries[registry].config.id.contract;
+        let contract = &self.registries.get(registry).config.id.contract;
         let body = match &purpose {
             Purpose::Chain(_) => rpc::chain_id_body(id),
             Purpose::ReadHead { .. } | Purpose::ProbeHead(_) | Purpose::WatchHead => {
@@ -320,7 +323,7 @@ impl Resolver {
                 tokens,
             ),
         };
-        let url = self.registries[registry].endpoints[endpoint].url.clone();
+        let url = self.registries.endpoint(registry, endpoint).url.clone();
         self.fetches.insert(
             FetchId(id),
             Fetch {
@@ -347,7 +350,7 @@ impl Resolver {
         what: &dyn core::fmt::Display,
         now: Instant,
     ) {
-        let endpoint = &mut self.registries[fetch.registry].endpoints[fetch.endpoint];
+        let endpoint = self.registries.endpoint_mut(fetch.registry, fetch.endpoint);
         endpoint.failed(state, what.to_string(), now);
         let error = blame(code, endpoint.host(), what);
         let purposes = match fetch.purpose {
@@ -388,8 +391,11 @@ impl Resolver {
                 }
             }
             Purpose::WatchLogs { .. } if error.code == Code::RpcInvalid => {
-                let endpoints = self.registries[registry].endpoints.len();
-                self.registries[registry].watch.refused(endpoints, now);
+                let endpoints = self.registries.get(registry).endpoints.len();
+                self.registries
+                    .get_mut(registry)
+                    .watch
+                    .refused(endpoints, now);
             }
             // The next poll is another endpoint's turn.
             Purpose::WatchHead | Purpose::WatchLogs { .. } | Purpose::Chain(_) => {}

@@ -3,7 +3,6 @@
 use super::{config::ResolverLimits, resolver::FetchId};
 use crate::{
     name::RegistryId,
-    sorted::Set,
     time::{Duration, Instant},
 };
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
@@ -215,11 +214,12 @@ impl Endpoint {
 
 /// Indices of `endpoints`, best first; equals in configured order.
 pub(super) fn by_health(endpoints: &[Endpoint], now: Instant) -> Vec<usize> {
-    let order: Set<((u8, Duration), usize)> = endpoints
-        .iter()
-        .enumerate()
-        .map(|(index, endpoint)| (endpoint.rank(now), index))
-        .collect();
+    let mut order: Vec<((u8, Duration), usize)> = Vec::new();
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        let rank = endpoint.rank(now);
+        let at = order.partition_point(|(other, _)| *other <= rank);
+        order.insert(at, (rank, index));
+    }
     order.into_iter().map(|(_, index)| index).collect()
 }
 

@@ -27,6 +27,7 @@ mod names;
 mod probe;
 mod read;
 mod record;
+mod registries;
 mod resolver;
 mod rpc;
 mod watch;

@@ -11,6 +11,7 @@ use super::{
     probe::{Probe, ProbeReport},
     read::{Agreement, Read, Waiter},
     record::{Provenance, Record, RecordError, Resolved},
+    registries::{Registries, Registry},
     watch::Watch,
 };
 use crate::{
@@ -104,7 +105,7 @@ pub enum ResolverOutput {
 #[derive(Debug)]
 pub struct Resolver {
     pub(super) limits: ResolverLimits,
-    pub(super) registries: Vec<Registry>,
+    pub(super) registries: Registries,
     pinned: Map<Name, Arc<Record>>,
     pub(super) cache: Cache,
     budget: ReadBudget,
@@ -116,13 +117,6 @@ pub struct Resolver {
     pub(super) probes: Map<ProbeId, Probe>,
     pub(super) outputs: VecDeque<ResolverOutput>,
     next_id: u64,
-}
-
-#[derive(Debug)]
-pub(super) struct Registry {
-    pub(super) config: RegistryConfig,
-    pub(super) endpoints: Vec<Endpoint>,
-    pub(super) watch: Watch,
 }
 
 impl Resolver {
@@ -139,7 +133,7 @@ impl Resolver {
             config,
         });
         let mut resolver = Self {
-            registries: registries.collect(),
+            registries: Registries::new(registries.collect()),
             pinned: Map::default(),
             cache: Cache::new(limits.cache_entries),
             budget: ReadBudget::default(),
@@ -254,7 +248,7 @@ impl Resolver {
             self.cache.touch(name);
             return Lookup::Ready(known);
         }
-        if self.registries[registry].endpoints.is_empty() {
+        if self.registries.get(registry).endpoints.is_empty() {
             let detail = "it is not among the pinned records, and its registry has no RPC endpoint";
             return Lookup::Ready(Err(ResolveError::with(Code::NameUnknown, detail)));
         }
@@ -328,7 +322,7 @@ impl Resolver {
         else {
             return Vec::new();
         };
-        (0..self.registries[index].endpoints.len())
+        (0..self.registries.get(index).endpoints.len())
             .map(|endpoint| self.begin_probe(index, endpoint, now.mono))
             .collect()
     }
@@ -403,7 +397,7 @@ impl Resolver {
         let id = self.fresh_id();
         let Registry {
             config, endpoints, ..
-        } = &self.registries[registry];
+        } = self.registries.get(registry);
         let need = usize::from(config.effective_quorum());
         let read = Read::new(
             name.clone(),
@@ -434,7 +428,7 @@ impl Resolver {
             agreeing,
             ..
         } = agreement;
-        let of = self.registries[read.registry].endpoints.len();
+        let of = self.registries.get(read.registry).endpoints.len();
         if let Some(entry) = self.cache.get_mut(&read.name)
             && fact.contradicts(&entry.fact)
         {
@@ -471,7 +465,8 @@ impl Resolver {
         if let Some(entry) = self.cache.get_mut(&read.name) {
             entry.invalidated = read.outdated;
         }
-        self.registries[read.registry]
+        self.registries
+            .get_mut(read.registry)
             .watch
             .was_read(&read.name, block.number, now);
         let changed = before
