@@ -97,20 +97,20 @@ impl<T> SessionCell<T> {
     pub(super) fn with<R>(&self, work: impl FnOnce(&mut Session<T>) -> R) -> R {
         let mut session = lock(&self.state);
         let result = work(&mut session);
-        let dirty = session.take_dirty();
-        self.leave(session);
-        if dirty {
-            self.wake();
-        }
+        self.leave(session, true);
         result
     }
 
-    /// Lets go of the session, and arms its deadline.
-    fn leave(&self, session: MutexGuard<'_, Session<T>>) {
+    /// Lets go of the session, arms its deadline, and wakes its pipe on request.
+    fn leave(&self, mut session: MutexGuard<'_, Session<T>>, wakes: bool) {
+        let dirty = wakes && session.take_dirty();
         let deadline = session.deadline();
         drop(session);
         self.armed
             .arm(&self.timers, Due::Session(self.id), deadline);
+        if dirty {
+            self.wake();
+        }
     }
 
     /// The pipe that carries it, if there is one.
@@ -158,7 +158,7 @@ impl<T> SessionCell<T> {
     pub(super) fn with_pipe<R>(&self, work: impl FnOnce(&mut Session<T>) -> R) -> R {
         let mut session = lock(&self.state);
         let result = work(&mut session);
-        self.leave(session);
+        self.leave(session, false);
         result
     }
 
