@@ -61,8 +61,13 @@ pub struct Limits {
     pub request_deadline: Duration,
     /// Silence after which the listening side pings. 15 s.
     pub keepalive: Duration,
+    /// Time between two pings that are not answered, or two round trips where that is longer. 1.25 s.
+    pub keepalive_retry: Duration,
     /// Pings without an answer after which a pipe is dead. 3.
     pub keepalive_misses: u32,
+    /// Silence of a peer of whom something is due after which another way to it is looked for, or three round trips where
+    /// that is longer. 1 s.
+    pub suspicion: Duration,
     /// Acknowledgements are due after this many bytes. 256 KiB.
     pub ack_bytes: u64,
     /// Acknowledgements are due after this delay. 20 ms.
@@ -123,6 +128,8 @@ impl Default for Limits {
             requests: 256,
             request_deadline: Duration::from_secs(30),
             keepalive: Duration::from_secs(15),
+            keepalive_retry: Duration::from_millis(1250),
+            suspicion: Duration::from_secs(1),
             keepalive_misses: 3,
             ack_bytes: 256 << 10,
             ack_delay: Duration::from_millis(20),

@@ -274,7 +274,11 @@ fn what_belonged_to_a_session_that_is_over_is_freed() {
 
 #[test]
 fn a_peer_that_falls_silent_before_it_attaches_is_given_up_when_a_handshake_would_be() {
-    let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
+    // Bob, who believes in the session, cannot dial alice.
+    let records = [
+        ("alice", indirect("alice", &["rho"])),
+        ("bob", direct("bob", 2)),
+    ];
     let mut world = Simulation::new(9);
     let alice = world.add_named("alice", Simulation::config("alice", &records));
     let bob = world.add_named("bob", Simulation::config("bob", &records));

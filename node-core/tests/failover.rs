@@ -203,19 +203,23 @@ fn when_the_router_in_use_is_killed_every_request_is_answered_once_within_300_ms
 }
 
 #[test]
-fn when_the_router_in_use_freezes_keepalive_notices_and_every_request_is_answered_once() {
-    let mut net = Net::new(1);
-    net.talk(net.alice, "bob");
-    let slowest = net.pace(
-        "bob",
-        |net| {
-            let router = net.router_in_use();
-            net.world.freeze(router);
-        },
-        Duration::from_secs(2),
-    );
-    println!("slowest request over a router that freezes: {slowest:?}");
-    assert!(slowest <= Duration::from_secs(80), "{slowest:?}");
+fn when_the_router_in_use_freezes_every_request_is_answered_once_within_2_s() {
+    let mut worst = Duration::ZERO;
+    for seed in 0..10 {
+        let mut net = Net::new(seed);
+        net.talk(net.alice, "bob");
+        let slowest = net.pace(
+            "bob",
+            |net| {
+                let router = net.router_in_use();
+                net.world.freeze(router);
+            },
+            Duration::from_secs(2),
+        );
+        worst = worst.max(slowest);
+    }
+    println!("slowest request over ten routers that freeze: {worst:?}");
+    assert!(worst <= Duration::from_secs(2), "{worst:?}");
 }
 
 #[test]
@@ -550,17 +554,39 @@ fn a_router_that_restarts_as_planned_costs_no_request() {
 
 #[test]
 fn one_way_loss_is_noticed_and_costs_no_request() {
-    let mut net = Net::new(40);
-    net.talk(net.alice, "bob");
-    let slowest = net.pace(
-        "bob",
-        |net| {
-            // What the router sends to alice is swallowed; what she sends still arrives.
-            let router = net.router_in_use();
-            net.world.stalled.insert((router, net.alice));
-        },
-        Duration::from_secs(1),
-    );
-    println!("slowest request over a router that is heard no more: {slowest:?}");
-    assert!(slowest <= Duration::from_secs(80), "{slowest:?}");
+    let mut worst = Duration::ZERO;
+    for seed in 40..50 {
+        let mut net = Net::new(seed);
+        net.talk(net.alice, "bob");
+        let slowest = net.pace(
+            "bob",
+            |net| {
+                // What goes one way between the router and alice is swallowed; the other way it still arrives.
+                let router = net.router_in_use();
+                let ways = [(router, net.alice), (net.alice, router)];
+                net.world.stalled.insert(ways[seed as usize % 2]);
+            },
+            Duration::from_secs(2),
+        );
+        worst = worst.max(slowest);
+    }
+    println!("slowest request over a router that is heard no more, or hears no more: {worst:?}");
+    assert!(worst <= Duration::from_secs(2), "{worst:?}");
+}
+
+#[test]
+fn a_peer_that_died_without_a_word_is_noticed_within_20_s_although_nothing_is_asked_of_it() {
+    for (dies, lives) in [("alice", "dan"), ("dan", "alice")] {
+        let mut net = Net::new(60);
+        net.talk(net.alice, "dan");
+        let (dies, stays) = match dies {
+            "alice" => (net.alice, net.dan),
+            _ => (net.dan, net.alice),
+        };
+        net.world.run_for(Duration::from_secs(7));
+        net.world.freeze(dies);
+        net.world.run_for(Duration::from_secs(20));
+        let parked = net.world.machines[stays].node.counts().parked;
+        assert!(parked > 0, "{lives} knows");
+    }
 }

@@ -329,10 +329,13 @@ impl Theatre {
                     session: at as u64,
                     cid,
                 };
-                let there = self
-                    .with(target, |s| s.bring_circuit(from, window, first, far, now))
-                    .unwrap()
-                    .unwrap();
+                // Its client may just be coming back.
+                let Some(Some(there)) =
+                    self.with(target, |s| s.bring_circuit(from, window, first, far, now))
+                else {
+                    self.with(at, |s| s.close_circuit(cid, Code::TargetOffline, None));
+                    return;
+                };
                 self.with(at, |s| {
                     s.bind_circuit(
                         cid,

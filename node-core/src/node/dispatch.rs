@@ -254,6 +254,7 @@ impl<T> Node<T> {
                         out.push(Output::Event(Event::Latency { name, round_trip }));
                     }
                 }
+                E::Silent => self.control(now, out, |control| control.suspected(cell, now)),
                 E::Lost(code) => self.lose_session(cell, None, code, now, out),
                 E::GoAway(_) => self.control(now, out, |control| control.going_away(cell, now)),
                 E::Ended { code, retry, .. } => self.end_session(cell, code, retry, now, out),

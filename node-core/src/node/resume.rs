@@ -3,6 +3,7 @@
 use super::{
     Node, Output,
     cell::{Offer, PipeCell, PipeState, SessionCell},
+    control::Control,
     timers::{Due, lock},
 };
 use crate::{
@@ -57,7 +58,8 @@ impl<T> Node<T> {
     /// another route was asked.
     pub(super) fn ask(&self, pipe: &Arc<PipeCell<T>>, now: Now, out: &mut Vec<Output<T>>) {
         let Some(target) = &pipe.target else { return };
-        let Ok(cell) = lock(&self.inner.control).session_for(target, pipe.id) else {
+        let session = |control: &mut Control<T>| control.session_for(target, pipe.id, now);
+        let Ok(cell) = self.control(now, out, session) else {
             return;
         };
         // Held until the pipe is what it will be: the answer may come on another thread, or the pipe may be given up.

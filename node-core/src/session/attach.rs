@@ -3,7 +3,7 @@
 //! Both sides prove with ATTACH that the session is theirs, and say how far they have received. What the other side
 //! lacks is sealed again; what it has is dropped where it comes twice.
 
-use super::{Event, Operation, Session, keepalive::Keepalive};
+use super::{Event, Operation, Session};
 use crate::{
     channel::{Channel, Role},
     code::Code,
@@ -230,7 +230,7 @@ impl<T> Session<T> {
         self.acknowledged = self.received - self.skip;
         self.resumed_from = Some(from);
         self.attach_due = !self.dials;
-        self.keepalive = Keepalive::new(now);
+        self.keepalive = self.keepalive.moved(now);
         self.config.mtu = mtu;
         self.attached = true;
         self.dirty = true;

@@ -10,8 +10,15 @@ use crate::{
 pub(super) struct Keepalive {
     pub(super) last_received: Instant,
     last_ping: Option<Instant>,
-    unanswered: u32,
+    /// When the peer was first asked since it was last heard.
+    asked: Option<Instant>,
+    /// How often it was asked because of its silence.
+    missed: u32,
     pub(super) round_trip: Option<Duration>,
+    /// It is silent although something was due.
+    pub(super) suspected: bool,
+    /// How often it was suspected since a round trip was measured: each time it has twice as long.
+    doubts: u32,
 }
 
 pub(super) enum Check {
@@ -20,24 +27,43 @@ pub(super) enum Check {
     Dead,
 }
 
+/// How long an answer may take as long as no round trip is known.
+const UNMEASURED: Duration = Duration::from_secs(5);
+
+/// A peer that was suspected in vain has twice as long the next time, this often.
+const DOUBTS: u32 = 4;
+
 impl Keepalive {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             last_received: now,
             last_ping: None,
-            unanswered: 0,
+            asked: None,
+            missed: 0,
             round_trip: None,
+            suspected: false,
+            doubts: 0,
+        }
+    }
+
+    /// The same peer over another channel.
+    pub(super) fn moved(&self, now: Instant) -> Self {
+        Self {
+            doubts: self.doubts,
+            ..Self::new(now)
         }
     }
 
     pub(super) fn heard(&mut self, now: Instant) {
         self.last_received = now;
-        self.unanswered = 0;
+        self.asked = None;
+        self.missed = 0;
+        self.suspected = false;
     }
 
     pub(super) fn pinged(&mut self, now: Instant) {
         self.last_ping = Some(now);
-        self.unanswered += 1;
+        self.asked.get_or_insert(now);
     }
 
     pub(super) fn ponged(&mut self, token: u64, now: Instant) -> Option<Duration> {
@@ -46,19 +72,49 @@ impl Keepalive {
         (self.last_ping == Some(sent)).then(|| {
             let round_trip = now.since(sent);
             self.round_trip = Some(round_trip);
+            self.doubts = 0;
             round_trip
         })
     }
 
-    /// The listening side asks; the dialling side, which may be a tab whose timers sleep, only notices silence.
-    pub(super) fn deadline(&self, limits: &Limits, initiator: bool) -> Instant {
-        if initiator && self.unanswered == 0 {
-            return self.last_received + self.patience(limits);
+    /// How long the answer to a ping may take.
+    fn answer_within(&self, limits: &Limits) -> Duration {
+        let round_trip = self.round_trip.map(|time| time.saturating_mul(2));
+        round_trip.map_or(UNMEASURED, |time| time.max(limits.keepalive_retry))
+    }
+
+    /// When the peer is to be suspected, if nothing comes before: something is due of it, an answer or what it has not
+    /// acknowledged since then.
+    pub(super) fn suspicion(
+        &self,
+        unacknowledged: Option<Instant>,
+        limits: &Limits,
+    ) -> Option<Instant> {
+        if self.suspected {
+            return None;
         }
-        self.last_ping
-            .filter(|ping| *ping > self.last_received)
-            .unwrap_or(self.last_received)
-            + limits.keepalive
+        let due = unacknowledged.map(|since| since.max(self.last_received));
+        let due = [due, self.asked].into_iter().flatten().min()?;
+        let round_trip = self.round_trip.unwrap_or(limits.suspicion);
+        let wait = round_trip.saturating_mul(3).max(limits.suspicion);
+        Some(due + wait.saturating_mul(1 << self.doubts))
+    }
+
+    /// The peer is suspected. Whether it has yet to be asked.
+    pub(super) fn suspect(&mut self) -> bool {
+        self.suspected = true;
+        self.doubts = (self.doubts + 1).min(DOUBTS);
+        self.asked.is_none()
+    }
+
+    /// The listening side asks first. The dialling side, which may be a tab whose timers sleep, has been asked by then.
+    pub(super) fn deadline(&self, limits: &Limits, initiator: bool) -> Instant {
+        let retry = self.answer_within(limits);
+        match self.last_ping {
+            Some(ping) if self.missed > 0 => ping + retry,
+            _ if initiator => self.last_received + limits.keepalive + retry,
+            _ => self.last_received + limits.keepalive,
+        }
     }
 
     /// How long a peer may take or acknowledge nothing of what is there for it, however much it talks itself.
@@ -68,13 +124,13 @@ impl Keepalive {
             .saturating_mul(limits.keepalive_misses.saturating_add(2))
     }
 
-    pub(super) fn check(&self, now: Instant, limits: &Limits, initiator: bool) -> Check {
+    pub(super) fn check(&mut self, now: Instant, limits: &Limits, initiator: bool) -> Check {
         if now < self.deadline(limits, initiator) {
             Check::Fine
-        } else if (initiator && self.unanswered == 0) || self.unanswered >= limits.keepalive_misses
-        {
+        } else if self.missed >= limits.keepalive_misses {
             Check::Dead
         } else {
+            self.missed += 1;
             Check::Ping
         }
     }

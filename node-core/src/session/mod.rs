@@ -145,6 +145,8 @@ pub enum Event<T> {
     RoundTrip(Duration),
     /// The peer will go away; reconnect after the delay.
     GoAway(Duration),
+    /// The peer is silent although something is due of it: the pipe may be dead, or only slow.
+    Silent,
     /// The pipe is dead, but nobody has said the end: the session may go on over another one.
     Lost(Code),
     /// The session is at its end.
@@ -341,6 +343,11 @@ impl<T> Session<T> {
         self.keepalive.last_received
     }
 
+    /// Whether the peer is silent although something is due of it.
+    pub fn is_suspected(&self) -> bool {
+        self.keepalive.suspected
+    }
+
     /// Whether there is something to send since the last call; the driver then polls the session's pipe.
     pub fn take_dirty(&mut self) -> bool {
         core::mem::take(&mut self.dirty) && self.wants_transmit()
@@ -383,7 +390,9 @@ impl<T> Session<T> {
             self.unacknowledged_since.map(|since| since + patience),
             self.ack_at,
             self.items.deadlines.first().map(|(at, _)| *at),
-            Some(self.keepalive.deadline(&self.config.limits, self.dials)),
+            self.attached
+                .then(|| self.keepalive.deadline(&self.config.limits, self.dials)),
+            self.suspicion(),
             unanswered,
         ]
         .into_iter()
@@ -440,12 +449,27 @@ impl<T> Session<T> {
                 self.fail_circuit(cid, Code::CircuitTimeout, None, out);
             }
         }
-        match self.keepalive.check(now, &self.config.limits, self.dials) {
-            Check::Fine => {}
-            Check::Ping => self.ping(now),
-            Check::Dead => return self.lose(Code::KeepaliveTimeout, out),
+        if self.suspicion().is_some_and(|at| at <= now) {
+            if self.keepalive.suspect() {
+                self.ping(now);
+            }
+            out.push(Event::Silent);
+        }
+        // Before, the handshake's time runs.
+        if self.attached {
+            match self.keepalive.check(now, &self.config.limits, self.dials) {
+                Check::Fine => {}
+                Check::Ping => self.ping(now),
+                Check::Dead => return self.lose(Code::KeepaliveTimeout, out),
+            }
         }
         self.note_blocked(now);
+    }
+
+    /// When the peer is to be suspected, if nothing comes before.
+    fn suspicion(&self) -> Option<Instant> {
+        let limits = &self.config.limits;
+        self.keepalive.suspicion(self.unacknowledged_since, limits)
     }
 
     fn lose(&mut self, code: Code, out: &mut Vec<Event<T>>) {

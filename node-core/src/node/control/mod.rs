@@ -166,7 +166,7 @@ impl<T> Peer<T> {
 
     /// Whether there is the session that is needed: one of our routers hosts us over a socket of its own only.
     fn is_reached(&self) -> bool {
-        if self.resumes() {
+        if self.resumes() || self.is_suspected() {
             return false;
         }
         let needs_carrier = self.router || !self.wanted_by.is_empty();
@@ -185,9 +185,19 @@ impl<T> Peer<T> {
         self.parked.iter().any(|parked| parked.dial)
     }
 
+    /// Whether we look for another pipe because nothing comes over the one that there is.
+    fn is_suspected(&self) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|cell| cell.with_pipe(|session| session.is_suspected()))
+    }
+
     fn wanted(&self) -> bool {
         let always = (self.keep || self.router) && !self.superseded;
-        always || self.resumes() || !self.waiting.is_empty() || !self.wanted_by.is_empty()
+        always
+            || self.resumes()
+            || self.is_suspected()
+            || !self.waiting.is_empty()
+            || !self.wanted_by.is_empty()
     }
 }
 

@@ -1,10 +1,10 @@
 //! Sessions that have lost their pipe: how long they wait, who looks for another, and what ends them.
 
-use super::{Action, Control};
+use super::{Action, Control, route_of};
 use crate::{
     Code, Name, Now, channel,
     node::{
-        cell::{PipeCell, SessionCell, Target},
+        cell::{PipeCell, PipeKind, SessionCell, Target},
         dial::{Attempt, Dial, Stage, backoff},
     },
     session::Operation,
@@ -53,11 +53,12 @@ impl<T> Control<T> {
     }
 
     /// The session to go on with over a channel that we began on `pipe`, whose other end has proved to be the peer. An
-    /// error while another route was asked already: the pipe is held back.
+    /// error while another route was asked already, or if none is needed any more: the pipe is held back.
     pub(in super::super) fn session_for(
         &mut self,
         to: &Target,
         pipe: u64,
+        now: Now,
     ) -> Result<Option<Arc<SessionCell<T>>>, ()> {
         let Some(peer) = self.peers.get_mut(&to.name) else {
             return Ok(None);
@@ -71,6 +72,10 @@ impl<T> Control<T> {
         // A guest is nobody to come back as: the peer would not know it, and its session would be over.
         let named = self.config.identity.name.is_some();
         let found = all.find(|cell| named && cell.peer.key == to.key).cloned();
+        if found.is_some() && peer.is_reached() {
+            self.settle(&to.name, now);
+            return Err(());
+        }
         let Dial::Racing(race) = &mut peer.dial else {
             return Ok(found);
         };
@@ -132,6 +137,29 @@ impl<T> Control<T> {
                 .filter(|cell| cell.peer.name.as_ref() == Some(name))
                 .cloned(),
         )
+    }
+
+    /// Nothing comes over a session's pipe although something is due: another pipe is looked for while this one is given
+    /// the time that it may need. What brings it on first is used.
+    pub(in super::super) fn suspected(&mut self, cell: &Arc<SessionCell<T>>, now: Now) {
+        let Some(name) = cell.peer.name.clone() else {
+            return;
+        };
+        let is_current = self.current(&name).is_some_and(|used| used.id == cell.id);
+        // The other side looks as well. A guest cannot go on over another pipe.
+        let ours = cell.dialled() || !cell.with_pipe(|session| session.is_idle());
+        if !is_current || !ours || self.closed || self.config.identity.name.is_none() {
+            return;
+        }
+        if let Some(pipe) = cell.pipe()
+            && let PipeKind::Circuit { hop, .. } = &pipe.kind
+        {
+            // It may be the router that is gone.
+            let cell = hop.clone();
+            self.actions.push_back(Action::Ping { cell });
+        }
+        self.note_silence(&name, route_of(cell));
+        self.ensure(&name, now);
     }
 
     /// A session waits for another pipe. What it never sent goes over whatever session there is first.

@@ -359,7 +359,7 @@ impl<T> Control<T> {
         Some((race.attempts.swap_remove(at), race))
     }
 
-    fn note_silence(&mut self, name: &Name, route: Route) {
+    pub(super) fn note_silence(&mut self, name: &Name, route: Route) {
         if let Some(peer) = self.peers.get_mut(name)
             && !peer.silent.contains(&route)
         {
@@ -423,7 +423,7 @@ impl<T> Control<T> {
         peer.failures = peer.failures.saturating_add(1);
         let waiting = core::mem::take(&mut peer.waiting);
         peer.dial = Dial::Idle;
-        let again = peer.keep || peer.router || peer.resumes();
+        let again = peer.keep || peer.router || peer.resumes() || peer.is_suspected();
         let failures = peer.failures;
         for operation in waiting {
             self.fail(
