@@ -4,7 +4,6 @@
 
 use nectar_fuzz::TARGETS;
 use std::{
-    collections::BTreeSet,
     fs,
     panic::catch_unwind,
     path::{Path, PathBuf},
@@ -40,7 +39,9 @@ fn every_input_that_is_kept_holds() {
 }
 
 #[test]
+#[cfg(feature = "native")]
 fn every_target_has_a_binary_and_a_corpus_and_nothing_else_has() {
+    use std::collections::BTreeSet;
     let targets: BTreeSet<String> = TARGETS
         .iter()
         .map(|target| target.name.to_owned())
