@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Code, Name, Now,
-    session::{self, Far, Operation, SessionConfig, Signal},
+    session::{self, Far, Operation, Session, SessionConfig, Signal},
     time::Duration,
     wire::frame::Response,
 };
@@ -118,7 +118,10 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        if cell.with_pipe(|session| session.is_closing() || session.is_parked()) {
+        let over = |session: &mut Session<T>| {
+            session.is_closing() || session.is_parked() || session.is_overdue(now.mono)
+        };
+        if cell.with_pipe(over) {
             return self.control(now, out, |control| control.resubmit(cell, operation, now));
         }
         let refused = match operation {

@@ -124,10 +124,15 @@ impl Keepalive {
             .saturating_mul(limits.keepalive_misses.saturating_add(2))
     }
 
+    /// Whether the peer has given the pipe up by now: we have slept.
+    pub(super) fn is_overdue(&self, now: Instant, limits: &Limits) -> bool {
+        now.since(self.last_received) >= self.patience(limits)
+    }
+
     pub(super) fn check(&mut self, now: Instant, limits: &Limits, initiator: bool) -> Check {
         if now < self.deadline(limits, initiator) {
             Check::Fine
-        } else if self.missed >= limits.keepalive_misses {
+        } else if self.missed >= limits.keepalive_misses || self.is_overdue(now, limits) {
             Check::Dead
         } else {
             self.missed += 1;

@@ -348,6 +348,11 @@ impl<T> Session<T> {
         self.keepalive.suspected
     }
 
+    /// Whether nothing has come for so long that the peer has given the pipe up: nothing new should go over it.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.attached && self.keepalive.is_overdue(now, &self.config.limits)
+    }
+
     /// Whether there is something to send since the last call; the driver then polls the session's pipe.
     pub fn take_dirty(&mut self) -> bool {
         core::mem::take(&mut self.dirty) && self.wants_transmit()

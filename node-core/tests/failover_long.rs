@@ -1,0 +1,151 @@
+//! Interruptions that last: sleep, another address, hours without a chain. In virtual time.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use bytes::Bytes;
+use nectar_sim::{
+    NodeId, Outcome, Simulation, Token, Town, World, direct, indirect, name,
+    world::{Place, Plan},
+};
+use node_core::{
+    Code,
+    node::{Access, RouterPolicy},
+    session::Request,
+    time::Duration,
+    wire::frame::Response,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// alice and bob behind the routers rho and sigma.
+fn routed(seed: u64) -> (Simulation, [NodeId; 4]) {
+    let records = [
+        ("rho", direct("rho", 1)),
+        ("sigma", direct("sigma", 2)),
+        ("alice", indirect("alice", &["rho", "sigma"])),
+        ("bob", indirect("bob", &["rho", "sigma"])),
+    ];
+    let mut world = Simulation::new(seed);
+    let nodes = ["rho", "sigma", "alice", "bob"].map(|label| {
+        let mut config = Simulation::config(label, &records);
+        if ["rho", "sigma"].contains(&label) {
+            config.router = RouterPolicy {
+                host: Access::Anyone,
+                call: Access::Anyone,
+                guests: false,
+            };
+        }
+        world.add_named(label, config)
+    });
+    world.run_for(Duration::from_secs(1));
+    (world, nodes)
+}
+
+fn ask(world: &mut Simulation, from: NodeId, to: &str, timeout: Duration) -> Token {
+    let token = world.token();
+    let request = Request::new("echo.1", Bytes::from_static(b"anybody there?"));
+    world.act(from, |node, now, out| {
+        node.request(token, &name(to), request, Some(timeout), now, out)
+    });
+    token
+}
+
+#[test]
+fn a_node_that_has_slept_for_ten_minutes_talks_again_within_seconds_and_reports_nothing_false() {
+    for seed in 0..8 {
+        let (mut world, [_, _, alice, bob]) = routed(seed);
+        let before = ask(&mut world, alice, "bob", MINUTE);
+        assert!(matches!(world.outcome(alice, before), Outcome::Answered(_)));
+        world.machines[bob].hold_requests = true;
+        let under_way = ask(&mut world, alice, "bob", MINUTE * 60);
+        world.run_for(Duration::from_secs(1));
+        world.put_to_sleep(alice);
+        world.run_for(MINUTE * 10);
+        world.machines[bob].hold_requests = false;
+        world.machines[bob].held_requests.clear();
+        world.wake(alice);
+        let began = world.now();
+        let after = ask(&mut world, alice, "bob", MINUTE);
+        let outcome = world.outcome(alice, after);
+        assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+        let took = world.now().since(began);
+        assert!(took <= Duration::from_secs(10), "seed {seed}: {took:?}");
+        // Its session was past the window of the other side.
+        match world.outcome(alice, under_way) {
+            Outcome::Failed(failure) => assert_eq!(failure.code, Code::OutcomeUnknown),
+            other => panic!("{other:?}"),
+        }
+        // The other way round it is reachable as well.
+        let back = ask(&mut world, bob, "alice", MINUTE);
+        assert!(matches!(world.outcome(bob, back), Outcome::Answered(_)));
+    }
+}
+
+#[test]
+fn a_node_that_moves_to_another_address_goes_on_with_its_sessions() {
+    let mut worst = Duration::ZERO;
+    for seed in 10..18 {
+        let (mut world, [_, _, alice, bob]) = routed(seed);
+        let before = ask(&mut world, alice, "bob", MINUTE);
+        assert!(matches!(world.outcome(alice, before), Outcome::Answered(_)));
+        world.machines[bob].hold_requests = true;
+        let under_way = ask(&mut world, alice, "bob", MINUTE * 5);
+        world.run_for(Duration::from_secs(1));
+        // Nobody is told that its sockets lead nowhere now.
+        world.move_away(alice);
+        let began = world.now();
+        let after = ask(&mut world, alice, "bob", MINUTE);
+        let heard = world.run_until(MINUTE, |world| world.machines[bob].held_requests.len() == 2);
+        assert!(heard, "seed {seed}");
+        worst = worst.max(world.now().since(began));
+        for held in std::mem::take(&mut world.machines[bob].held_requests) {
+            held.respond(Response::Success(None));
+        }
+        for token in [under_way, after] {
+            let outcome = world.outcome(alice, token);
+            assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+        }
+        let asked = world.machines[bob].requests.len();
+        assert_eq!(asked, 3, "each is handled once");
+    }
+    println!("slowest request over eight changes of address, 10 ms per hop: {worst:?}");
+    assert!(worst <= Duration::from_secs(10), "{worst:?}");
+}
+
+#[test]
+fn sessions_live_on_for_an_hour_without_any_endpoint_and_come_back_to_new_blocks() {
+    let mut town = Town::new(30);
+    town.register(&["rho"], Place::Direct);
+    town.register(&["alice", "bob"], Place::Behind(&["rho"]));
+    town.register(&["carol"], Place::Direct);
+    town.start(Plan::router("rho").on_chain());
+    let [alice, bob, _] =
+        ["alice", "bob", "carol"].map(|label| town.start(Plan::named(label).on_chain()));
+    let world = &mut town.simulation;
+    world.run_for(Duration::from_secs(2));
+    let before = ask(world, alice, "bob", MINUTE);
+    assert!(matches!(world.outcome(alice, before), Outcome::Answered(_)));
+    let endpoints = town.endpoints.take();
+    for minute in 0..60 {
+        town.simulation.run_for(MINUTE);
+        for (from, to) in [(alice, "bob"), (bob, "alice")] {
+            let token = ask(&mut town.simulation, from, to, MINUTE);
+            let outcome = town.simulation.outcome(from, token);
+            assert!(
+                matches!(outcome, Outcome::Answered(_)),
+                "minute {minute}: {outcome:?}"
+            );
+        }
+    }
+    let stranger = ask(&mut town.simulation, alice, "carol", MINUTE);
+    match town.simulation.outcome(alice, stranger) {
+        Outcome::Failed(failure) => assert_eq!(failure.cause, Some(Code::RpcUnreachable)),
+        other => panic!("{other:?}"),
+    }
+    town.endpoints.replace(endpoints);
+    town.simulation.run_for(MINUTE);
+    let again = ask(&mut town.simulation, alice, "carol", MINUTE);
+    assert!(matches!(
+        town.simulation.outcome(alice, again),
+        Outcome::Answered(_)
+    ));
+}
