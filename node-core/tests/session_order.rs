@@ -35,6 +35,28 @@ fn requests_and_streams_begun_together_arrive_both() {
 }
 
 #[test]
+fn a_session_that_is_closed_before_its_peer_has_attached_finds_nothing_wrong_with_what_the_peer_says_first()
+ {
+    let mut pair = Pair::half_attached(Limits::default());
+    // More than may be sent at once, so that there is something to wait for.
+    let stream = pair.ends[0].open_stream("s".into(), Bytes::new());
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(
+        pair.ends[0]
+            .write(stream, &mut bytes(100_000), &mut cx)
+            .is_ready()
+    );
+    pair.ends[0].close(Code::GoingAway, None);
+    // ATTACH, and credit right after it.
+    assert!(pair.carry(1) > 0);
+    assert!(pair.events[0].is_empty(), "{:?}", pair.events[0]);
+    pair.run();
+    assert_eq!(pair.offered(1), 1, "what was queued still leaves");
+    pair.pass(Duration::from_secs(10));
+    assert!(pair.ends.iter().all(|end| end.is_ended()));
+}
+
+#[test]
 fn a_request_given_up_before_it_left_leaves_no_trace_and_breaks_nothing() {
     let mut pair = Pair::new();
     let first = pair.request(0, 1, bytes(10), LATER);

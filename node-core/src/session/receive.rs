@@ -350,10 +350,12 @@ impl<T> Session<T> {
         self.sender.confirmed = self.dials;
         self.dirty = true;
         self.announce_inbox();
-        out.push(Event::Attached {
-            instance: attach.instance,
-            agent: attach.agent.clone(),
-        });
+        if self.closing.is_none() {
+            out.push(Event::Attached {
+                instance: attach.instance,
+                agent: attach.agent.clone(),
+            });
+        }
         Ok(())
     }
 
@@ -389,7 +391,9 @@ impl<T> Session<T> {
 fn heard_while_closing(frame: &Frame) -> bool {
     matches!(
         frame,
-        Frame::Ack(_)
+        // What it says afterwards has no place without.
+        Frame::Attach(_)
+            | Frame::Ack(_)
             | Frame::Rekey
             | Frame::Close(..)
             | Frame::Credit { .. }

@@ -56,6 +56,14 @@ impl Pair {
     }
 
     pub fn with(limits: Limits) -> Self {
+        let mut pair = Self::half_attached(limits);
+        pair.run();
+        pair.events = [Vec::new(), Vec::new()];
+        pair
+    }
+
+    /// The first one has said its ATTACH, and has not heard the other's.
+    pub fn half_attached(limits: Limits) -> Self {
         let (_, dialled, mut accepted) =
             connect(&Actor::named("alice", 1), &Actor::named("bob", 2), 7);
         let mut events = [Vec::new(), Vec::new()];
@@ -67,14 +75,11 @@ impl Pair {
             panic!("a session begins with ATTACH")
         };
         let second = Session::accept(accepted, config(limits, 2), &attach, T0, &mut events[1]);
-        let mut pair = Self {
+        Self {
             ends: [first, second.unwrap()],
             events,
             now: T0,
-        };
-        pair.run();
-        pair.events = [Vec::new(), Vec::new()];
-        pair
+        }
     }
 
     /// Carries records until neither has any more. None may be refused.
