@@ -19,6 +19,9 @@ pub type Tamper = Box<dyn FnMut(&mut Vec<u8>) -> bool>;
 /// Chooses who tampers with a new socket: dialler, acceptor, and whether for the dialler's direction.
 pub type OnSocket = Box<dyn FnMut(NodeId, NodeId, bool) -> Option<Tamper>>;
 
+/// How soon a dial is tried again that has met nobody, because the way is severed.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// One end of a socket.
 pub(crate) struct Socket {
     pub(crate) owner: NodeId,
@@ -112,7 +115,7 @@ impl Simulation {
             return missed.push(happening);
         }
         match happening {
-            Happening::Arrive { dialler, .. } => self.arrive(dialler, owner),
+            Happening::Arrive { dialler, address } => self.arrive(dialler, address, owner),
             Happening::Opened { socket } => {
                 if self.sockets[socket].given_up {
                     return self.close(socket, Code::PipeLost);
@@ -173,13 +176,16 @@ impl Simulation {
         })
     }
 
-    fn arrive(&mut self, dialler: usize, listener: Option<NodeId>) {
+    fn arrive(&mut self, dialler: usize, address: Address, listener: Option<NodeId>) {
         let Socket {
             owner, given_up, ..
         } = self.sockets[dialler];
-        let severed = |listener| self.severed.contains(&(owner, listener));
-        if given_up || listener.is_some_and(severed) {
+        if given_up {
             return;
+        }
+        if listener.is_some_and(|listener| self.severed.contains(&(owner, listener))) {
+            // As TCP does, it is tried again.
+            return self.later(AGAIN, Happening::Arrive { dialler, address });
         }
         let refuse = |code| Happening::Closed {
             socket: dialler,

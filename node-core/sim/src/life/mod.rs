@@ -7,13 +7,15 @@
 //!   left was not. Nobody hears what was meant for somebody else, or from somebody else than it says.
 //! - A stream brings its bytes in order. One of which neither side was told that it is lost comes whole, both ways, and none
 //!   stays open for ever.
-//! - While no process dies and nobody is cut off for longer than a session is kept, no outcome is unknown, and no stream lost.
+//! - While no process dies and nobody is cut off for longer than a session is kept, no outcome is unknown, and no stream lost
+//!   (`excuses.rs` says what counts as that).
 //! - Nobody says of an honest peer that it has broken a rule, and nobody holds more than its limits say.
 //! - Once nothing stands in the way any more, everybody reaches everybody, and between two names one session is left.
 //!
 //! The same seed gives the same life, on every machine: [`Story::trace`] is the proof.
 
 mod cast;
+mod excuses;
 mod operations;
 mod peace;
 mod streams;
@@ -25,6 +27,7 @@ use crate::{
     world::{NodeId, Token, World as _},
 };
 use cast::{Person, Temper};
+use excuses::Excuses;
 use node_core::{Instant, node::Event, time::Duration};
 use operations::Asked;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,8 +70,6 @@ pub fn live(seed: u64, tell: Option<fn(&str)>) -> Story {
 const GRACE: Duration = Duration::from_secs(2);
 /// Applications look at what has come in so often.
 const GLANCE: Duration = Duration::from_millis(500);
-/// After a process has died, or somebody was cut off for long, outcomes may be unknown for so long.
-const EXCUSED: Duration = Duration::from_secs(130);
 
 struct Life {
     tell: Option<fn(&str)>,
@@ -80,8 +81,7 @@ struct Life {
     present: Vec<NodeId>,
     /// Whose process each node is.
     person: Vec<usize>,
-    /// Until when what a person has under way may be lost.
-    excused: Vec<Instant>,
+    excuses: Excuses,
     /// Operations that have not ended.
     asked: Vec<Asked>,
     /// How often the application handled each request or message.
@@ -105,6 +105,7 @@ impl Life {
         let mut town = cast::town(seed, &people, &temper);
         temper.network(&mut town.simulation, &people, &mut dice);
         let count = people.len();
+        let excuses = Excuses::new(count, dice.once_in(2));
         let mut life = Self {
             tell,
             town,
@@ -113,7 +114,7 @@ impl Life {
             people,
             present: vec![0; count],
             person: Vec::new(),
-            excused: vec![Instant::default(); count],
+            excuses,
             asked: Vec::new(),
             handled: BTreeMap::new(),
             begun: 0,
@@ -194,16 +195,6 @@ impl Life {
 
     fn now(&self) -> Instant {
         self.town.simulation.now()
-    }
-
-    /// Whether what two people have under way may be lost.
-    fn is_excused(&self, people: [usize; 2]) -> bool {
-        let now = self.now();
-        people.into_iter().any(|person| self.excused[person] > now)
-    }
-
-    fn excuse(&mut self, person: usize, until: Instant) {
-        self.excused[person] = self.excused[person].max(until);
     }
 
     /// A process of a person's that runs, if the present one does.

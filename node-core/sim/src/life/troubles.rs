@@ -1,6 +1,6 @@
 //! What happens to nodes, to the sockets between them and to the chain, and when it ends.
 
-use super::{EXCUSED, Life, cast::Role};
+use super::{Life, cast::Role, excuses::AFTER_DEATH};
 use crate::{
     chain::View,
     names::{key_of, name},
@@ -55,7 +55,7 @@ impl Life {
                 let router = self.router_of(who);
                 self.silence(who, router);
             }
-            13 => self.town.simulation.move_away(self.present[who]),
+            13 => self.moved(who),
             14 => self.stuck(who),
             15 => self.asleep(who),
             16 | 17 => self.keep(who, other),
@@ -132,7 +132,7 @@ impl Life {
             return;
         }
         let node = self.present[person];
-        let over = self.now() + EXCUSED;
+        let over = self.now() + AFTER_DEATH;
         self.excuse(person, over);
         let network = &mut self.town.simulation;
         match self.dice.roll(6) {
@@ -186,6 +186,9 @@ impl Life {
         let Some(node) = self.running(person) else {
             return;
         };
+        if !self.hide(self.behind(person)) {
+            return;
+        }
         let long = self.dice.once_in(8);
         let time = Duration::from_millis(self.dice.roll(if long { 600_000 } else { 20_000 }));
         self.town.simulation.put_to_sleep(node);
@@ -194,7 +197,7 @@ impl Life {
             asked.deadline = asked.deadline.max(awake);
         }
         if long {
-            self.excuse_all_who_need(person, time);
+            self.excuse_all_behind(person, time);
         }
         self.ends_in(time, Ending::Asleep(node));
     }
@@ -233,12 +236,15 @@ impl Life {
 
     /// Nothing is taken, or nothing arrives, one way or both, seldom for longer than sessions are kept.
     fn blocked(&mut self, who: usize, other: usize) {
+        if !self.hide(vec![who, other]) {
+            return;
+        }
         let (a, b) = (self.present[who], self.present[other]);
         let long = self.dice.once_in(12);
         let time = Duration::from_millis(self.dice.roll(if long { 200_000 } else { 12_000 }));
         if long {
-            self.excuse_all_who_need(who, time);
-            self.excuse_all_who_need(other, time);
+            self.excuse_all_behind(who, time);
+            self.excuse_all_behind(other, time);
         }
         let stalls = self.dice.once_in(2);
         let ways = [vec![(a, b)], vec![(b, a)], vec![(a, b), (b, a)]];
@@ -254,33 +260,33 @@ impl Life {
         }
     }
 
+    /// A node has another address from now on, and nobody hears the end of its sockets.
+    fn moved(&mut self, person: usize) {
+        if self.hide(self.behind(person)) {
+            self.town.simulation.move_away(self.present[person]);
+        }
+    }
+
     fn cut(&mut self, who: usize, other: usize) {
         let (a, b) = (self.present[who], self.present[other]);
         match self.dice.roll(6) {
             // Whoever is on the way can write any code into a close.
             0 => self.town.simulation.cut(a, b, Code::Superseded),
             1 => self.town.simulation.cut(a, b, Code::RecordForged),
-            2 => self.town.simulation.cut_for(a, b),
+            2 if self.hide(vec![who, other]) => self.town.simulation.cut_for(a, b),
             _ => self.town.simulation.cut(a, b, Code::PipeLost),
         }
     }
 
     fn silence(&mut self, who: usize, other: usize) {
+        if !self.hide(vec![who, other]) {
+            return;
+        }
         let (a, b) = (self.present[who], self.present[other]);
         match self.dice.roll(3) {
             0 => self.town.simulation.silence_way(a, b),
             1 => self.town.simulation.silence_way(b, a),
             _ => self.town.simulation.silence(a, b),
-        }
-    }
-
-    /// Somebody cannot be reached for so long, and those behind it neither.
-    fn excuse_all_who_need(&mut self, person: usize, time: Duration) {
-        let until = self.now() + time + EXCUSED;
-        for other in 0..self.people.len() {
-            if other == person || self.people[other].routers.contains(&person) {
-                self.excuse(other, until);
-            }
         }
     }
 
@@ -326,6 +332,9 @@ impl Life {
             11 => View::Says(b"<html>502</html>".to_vec()),
             12 => return self.reorganise(),
             _ => {
+                if !self.hide((0..self.people.len()).collect()) {
+                    return;
+                }
                 let time = Duration::from_millis(self.dice.roll(20_000));
                 for at in 0..3 {
                     self.town.endpoints.borrow_mut()[at].view = View::RateLimited;
