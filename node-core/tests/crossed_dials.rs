@@ -128,3 +128,28 @@ fn nodes_behind_the_same_three_routers_do_so_too() {
         }
     }
 }
+
+#[test]
+fn a_router_that_calls_over_another_one_is_no_obstacle_to_whoever_dials_it_for_a_circuit() {
+    let records = [
+        ("alice", indirect("alice", &["rho"])),
+        ("bob", indirect("bob", &["sigma"])),
+        ("rho", direct("rho", 3)),
+        ("sigma", direct("sigma", 4)),
+    ];
+    for step in 0..24 {
+        let (mut world, [alice, _]) = begin(step, &records, MS * 40);
+        let sigma = 1;
+        world.run_for(Duration::from_secs(2));
+        let called = ask(&mut world, sigma, "alice", b"over rho");
+        world.run_for(u32::try_from(step).unwrap() * MS * 20);
+        let token = ask(&mut world, alice, "bob", b"over sigma");
+        for (node, token) in [(alice, token), (sigma, called)] {
+            let outcome = world.outcome(node, token);
+            assert!(
+                matches!(outcome, Outcome::Answered(_)),
+                "{outcome:?}, step {step}"
+            );
+        }
+    }
+}

@@ -159,9 +159,12 @@ impl<T> Peer<T> {
         }
     }
 
-    /// The session over which the peer, as a router, carries circuits: one that is not over a circuit itself.
+    /// The session over which the peer, as a router, carries circuits: one that is not over a circuit itself. It may not be
+    /// in use yet.
     fn carrier(&self) -> Option<&Arc<SessionCell<T>>> {
-        self.current.as_ref().filter(|cell| !cell.over_circuit())
+        let others = self.others.iter().map(|(cell, ..)| cell);
+        let mut all = self.current.iter().chain(others);
+        all.find(|cell| !cell.over_circuit())
     }
 
     /// Whether there is the session that is needed: one of our routers hosts us over a socket of its own only.
