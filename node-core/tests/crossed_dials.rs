@@ -130,6 +130,35 @@ fn nodes_behind_the_same_three_routers_do_so_too() {
 }
 
 #[test]
+fn a_node_and_its_peers_router_that_dial_each_other_keep_one_session_although_one_carries_a_circuit()
+ {
+    // Of some names the router's hash is the lower one: it decides.
+    for label in ["rho", "sigma", "tau", "phi", "chi", "psi"] {
+        let records = [
+            ("alice", direct("alice", 1)),
+            ("bob", indirect("bob", &[label])),
+            (label, direct(label, 3)),
+        ];
+        for step in 0..8 {
+            let (mut world, [alice, bob]) = begin(step, &records, MS * 40);
+            let router = 0;
+            world.run_for(Duration::from_secs(2));
+            let called = ask(&mut world, router, "alice", b"from the router");
+            world.run_for(u32::try_from(step).unwrap() * MS * 10);
+            let token = ask(&mut world, alice, "bob", b"over the router");
+            for (node, token) in [(alice, token), (router, called)] {
+                let outcome = world.outcome(node, token);
+                assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+            }
+            world.run_for(Duration::from_secs(60));
+            let sessions =
+                [alice, bob, router].map(|node| world.machines[node].node.counts().sessions);
+            assert_eq!(sessions, [2, 2, 2], "{label}, step {step}");
+        }
+    }
+}
+
+#[test]
 fn a_router_that_calls_over_another_one_is_no_obstacle_to_whoever_dials_it_for_a_circuit() {
     let records = [
         ("alice", indirect("alice", &["rho"])),

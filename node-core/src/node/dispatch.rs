@@ -259,7 +259,9 @@ impl<T> Node<T> {
                 }
                 E::Silent => self.control(now, out, |control| control.suspected(cell, now)),
                 E::Lost(code) => self.lose_session(cell, None, code, now, out),
-                E::GoAway(_) => self.control(now, out, |control| control.going_away(cell, now)),
+                E::GoAway(delay) => self.control(now, out, |control| {
+                    control.going_away(cell, delay.is_zero(), now)
+                }),
                 E::Ended { code, retry, .. } => self.end_session(cell, code, retry, now, out),
             }
         }

@@ -321,10 +321,14 @@ impl<T> Session<T> {
 
     /// Whether nothing is under way: no item, no stream, no circuit, nothing unacknowledged.
     pub fn is_idle(&self) -> bool {
+        self.circuits.open.is_empty() && self.is_quiet()
+    }
+
+    /// Whether nothing is under way but circuits. The sessions over these go on elsewhere.
+    pub fn is_quiet(&self) -> bool {
         self.items.asked.is_empty()
             && self.items.served.is_empty()
             && self.streams.is_empty()
-            && self.circuits.open.is_empty()
             && self.sender.all_acknowledged()
     }
 

@@ -100,8 +100,14 @@ impl<T> Control<T> {
         }
     }
 
-    /// The peer begins nothing more on this session: another one is used if there is one.
-    pub(in super::super) fn going_away(&mut self, cell: &Arc<SessionCell<T>>, now: Now) {
+    /// The peer begins nothing more on this session: another one is used if there is one. One that it only `retires` is not
+    /// used in any case: the peer closes it as soon as nothing is under way, whatever is on its way by then.
+    pub(in super::super) fn going_away(
+        &mut self,
+        cell: &Arc<SessionCell<T>>,
+        retires: bool,
+        now: Now,
+    ) {
         if self.draining.contains_key(&cell.id) {
             self.drained(cell.id, now.mono);
             return;
@@ -111,15 +117,37 @@ impl<T> Control<T> {
         {
             let is_it = |other: &Arc<SessionCell<T>>| other.id == cell.id;
             if peer.current.as_ref().is_some_and(is_it) {
-                // As long as there is no other, it is used until its end.
                 if let Some(next) = peer.next() {
                     self.replace(&name, next, now);
+                } else if retires {
+                    self.let_go(&name, now);
                 }
+                // As long as there is no other, it is used until its end.
                 return;
             }
             peer.others.retain(|(other, ..)| !is_it(other));
         }
         self.drain(cell.clone(), now.mono);
+    }
+
+    /// The session in use finishes what it has, and is used no more; another one is looked for if anybody needs it.
+    fn let_go(&mut self, name: &Name, now: Now) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        let Some(cell) = peer.current.take() else {
+            return;
+        };
+        let wanted = peer.wanted();
+        self.drain(cell, now.mono);
+        self.watch_used(name, now.mono);
+        self.update_reachable();
+        if wanted {
+            self.dial_again(name, None, Code::Idle, now);
+        } else {
+            self.tell_offline(name, Code::Idle, None);
+            self.forget_idle(name);
+        }
     }
 
     /// Another session is used; the one before finishes what it has.
@@ -154,16 +182,16 @@ impl<T> Control<T> {
         self.actions.push_back(Action::Ping { cell });
         self.tell(name, now.mono);
         self.update_reachable();
-        self.bound_outbound(name);
+        self.bound_outbound(name, now);
     }
 
     /// Closes what nobody has used for longest, when more peers than a node needs have been dialled. `but` has just come.
-    fn bound_outbound(&mut self, but: &Name) {
+    fn bound_outbound(&mut self, but: &Name, now: Now) {
         if self.config.router.host != Access::Nobody {
             return;
         }
         let mut dialled = 0;
-        let mut idle: Option<(Instant, &Arc<SessionCell<T>>)> = None;
+        let mut idle: Option<(Instant, &Name)> = None;
         for (name, peer) in self.peers.iter() {
             let Some(cell) = peer.current.as_ref().filter(|cell| cell.dialled()) else {
                 continue;
@@ -174,17 +202,18 @@ impl<T> Control<T> {
             dialled += 1;
             if name != but
                 && !peer.wanted()
+                && peer.others.is_empty()
                 && idle.is_none_or(|(used, _)| peer.used < used)
                 && cell.with_pipe(|session| session.is_idle() && !session.is_closing())
             {
-                idle = Some((peer.used, cell));
+                idle = Some((peer.used, name));
             }
         }
         if dialled > self.config.limits.outbound_peers
-            && let Some((_, cell)) = idle
+            && let Some((_, name)) = idle
         {
-            let cell = cell.clone();
-            self.end(cell, Code::Idle);
+            let name = name.clone();
+            self.let_go(&name, now);
         }
     }
 
@@ -404,17 +433,24 @@ impl<T> Control<T> {
         let Some((cell, until)) = self.draining.get_mut(&id) else {
             return true;
         };
-        let (idle, left) = cell.with_pipe(|session| (session.is_idle(), session.is_left()));
-        // Nobody waits longer for a word that does not come.
-        let over = until.is_some_and(|until| left || until <= now);
-        if idle && over {
-            let cell = cell.clone();
-            self.end(cell, Code::Duplicate);
+        let cell = cell.clone();
+        let (quiet, idle, left) =
+            cell.with_pipe(|session| (session.is_quiet(), session.is_idle(), session.is_left()));
+        // Nobody waits longer for a word that does not come, or for circuits, over which nothing is lost.
+        let late = until.is_some_and(|until| until <= now);
+        let over = (quiet && late) || (idle && left && until.is_some());
+        if over {
+            let used = cell.peer.name.as_ref().is_some_and(|name| {
+                self.peers
+                    .get(name)
+                    .is_some_and(|peer| peer.current.is_some())
+            });
+            let code = if used { Code::Duplicate } else { Code::Idle };
+            self.end(cell, code);
         } else if idle && until.is_none() {
             *until = Some(now + DRAIN);
-            let cell = cell.clone();
             self.actions.push_back(Action::Retire { cell });
         }
-        idle && over
+        over
     }
 }

@@ -1,0 +1,70 @@
+//! Sessions that are closed because nobody uses them, while somebody is about to, in virtual time.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use nectar_sim::{NodeId, Outcome, Simulation, direct, name};
+use node_core::time::Duration;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn answered(world: &mut Simulation, from: NodeId, to: &str, payload: &[u8]) {
+    let token = world.request(from, &name(to), payload);
+    let outcome = world.outcome(from, token);
+    assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+}
+
+/// Alice stays connected to one peer that she has dialled.
+fn world() -> (Simulation, [NodeId; 3]) {
+    let records =
+        ["alice", "bob", "carol"].map(|label| (label, direct(label, label.as_bytes()[0])));
+    let mut world = Simulation::new(1);
+    world.latency = MS * 40;
+    let nodes = ["alice", "bob", "carol"].map(|label| {
+        let mut config = Simulation::config(label, &records);
+        config.limits.outbound_peers = 1;
+        world.add_named(label, config)
+    });
+    (world, nodes)
+}
+
+#[test]
+fn a_request_that_crosses_the_end_of_an_idle_session_is_answered() {
+    for step in 0..40 {
+        let (mut world, [alice, bob, _]) = world();
+        answered(&mut world, alice, "bob", b"first");
+        world.run_for(Duration::from_secs(1));
+        // Alice dials carol, and has one peer too many: bob.
+        let second = world.request(alice, &name("carol"), b"second");
+        world.run_for(step * MS * 10);
+        answered(&mut world, bob, "alice", b"late");
+        let outcome = world.outcome(alice, second);
+        assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+        assert_eq!(world.machines[alice].requests.len(), 1, "asked once");
+    }
+}
+
+#[test]
+fn an_idle_session_ends_on_both_sides_when_another_peer_needs_its_place() {
+    let (mut world, [alice, bob, carol]) = world();
+    answered(&mut world, alice, "bob", b"first");
+    answered(&mut world, alice, "carol", b"second");
+    world.run_for(Duration::from_secs(2));
+    let sessions = [alice, bob, carol].map(|node| world.machines[node].node.counts().sessions);
+    assert_eq!(sessions, [1, 0, 1]);
+}
+
+#[test]
+fn a_peer_that_keeps_a_session_has_another_when_the_one_it_had_is_not_needed_by_the_other_side() {
+    let (mut world, [alice, bob, carol]) = world();
+    answered(&mut world, alice, "bob", b"first");
+    world.act(bob, |node, now, out| {
+        node.keep(&name("alice"), true, None, now, out);
+    });
+    world.run_for(Duration::from_secs(1));
+    answered(&mut world, alice, "carol", b"second");
+    for _ in 0..40 {
+        world.run_for(Duration::from_secs(1));
+        answered(&mut world, bob, "alice", b"kept");
+    }
+    let sessions = [alice, bob, carol].map(|node| world.machines[node].node.counts().sessions);
+    assert_eq!(sessions, [2, 1, 1]);
+}
