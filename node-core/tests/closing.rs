@@ -4,7 +4,7 @@
 use nectar_sim::{Outcome, Simulation, direct, indirect, name};
 use node_core::{
     Code,
-    node::{Access, Event, RouterPolicy},
+    node::{Access, Event, PeerState, RouterPolicy},
     time::Duration,
 };
 
@@ -68,4 +68,44 @@ fn a_node_that_shuts_down_does_not_come_back_to_its_routers() {
     for node in [rho, alice] {
         assert_eq!(world.machines[node].node.counts().sessions, 0);
     }
+}
+
+#[test]
+fn peers_of_a_node_that_restarts_come_back_at_times_of_their_own() {
+    let delay = Duration::from_secs(4);
+    let labels: Vec<_> = (0..20).map(|n| format!("peer-{n}")).collect();
+    let mut records = vec![("rho", direct("rho", 1))];
+    records.extend(
+        labels
+            .iter()
+            .map(|label| (&**label, indirect(label, &["rho"]))),
+    );
+    let mut world = Simulation::new(3);
+    let mut config = Simulation::config("rho", &records);
+    config.router.host = Access::Anyone;
+    let rho = world.add_named("rho", config);
+    for label in &labels {
+        world.add_named(label, Simulation::config(label, &records));
+    }
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(world.machines[rho].node.counts().sessions, 20);
+    world.machines[rho].node.shut_down(Code::GoingAway, delay);
+    world.run_for(Duration::from_millis(100));
+    let mut told: Vec<_> = world.machines[rho + 1..]
+        .iter()
+        .filter_map(|peer| match peer.events.last() {
+            Some(Event::Peer {
+                state: PeerState::Offline { retry, .. },
+                ..
+            }) => *retry,
+            _ => None,
+        })
+        .collect();
+    told.sort();
+    told.dedup();
+    assert_eq!(told.len(), 20, "each has another time: {told:?}");
+    assert!(
+        told.iter()
+            .all(|after| *after * 2 >= delay && *after <= delay)
+    );
 }

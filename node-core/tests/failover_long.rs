@@ -8,7 +8,7 @@ use nectar_sim::{
 };
 use node_core::{
     Code,
-    node::{Access, RouterPolicy},
+    node::{Access, NodeConfig, RouterPolicy},
     session::Request,
     time::Duration,
     wire::frame::Response,
@@ -146,6 +146,54 @@ fn sessions_live_on_for_an_hour_without_any_endpoint_and_come_back_to_new_blocks
     let again = ask(&mut town.simulation, alice, "carol", MINUTE);
     assert!(matches!(
         town.simulation.outcome(alice, again),
+        Outcome::Answered(_)
+    ));
+}
+
+#[test]
+fn without_any_endpoint_a_session_that_loses_its_socket_goes_on_and_nobody_begins_a_new_one() {
+    let mut town = Town::new(31);
+    town.register(&["alice", "bob"], Place::Direct);
+    let [alice, bob] = ["alice", "bob"].map(|label| town.start(Plan::named(label).on_chain()));
+    let before = ask(&mut town.simulation, alice, "bob", MINUTE);
+    assert!(matches!(
+        town.simulation.outcome(alice, before),
+        Outcome::Answered(_)
+    ));
+    let endpoints = town.endpoints.take();
+    // What was read is no longer believed by itself.
+    town.simulation.run_for(MINUTE * 10);
+    for _ in 0..3 {
+        town.simulation.machines[bob].hold_requests = true;
+        let under_way = ask(&mut town.simulation, alice, "bob", MINUTE);
+        town.simulation.run_for(Duration::from_secs(1));
+        town.simulation.cut(alice, bob, Code::PipeLost);
+        town.simulation.run_for(Duration::from_secs(10));
+        town.simulation.machines[bob].hold_requests = false;
+        for held in std::mem::take(&mut town.simulation.machines[bob].held_requests) {
+            held.respond(Response::Success(None));
+        }
+        let outcome = town.simulation.outcome(alice, under_way);
+        assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+    }
+    // Whoever has alice's key but not her session is not let in before the chain vouches for the key.
+    town.simulation.kill(alice);
+    let knows_bob = |config: &mut NodeConfig| {
+        config.pinned.push((name("bob"), direct("bob", 2)));
+    };
+    let again = town.start(Plan::named("alice").on_chain().with(knows_bob));
+    let refused = ask(&mut town.simulation, again, "bob", MINUTE);
+    match town.simulation.outcome(again, refused) {
+        Outcome::Failed(failure) => assert_eq!(failure.cause, Some(Code::ChainUnavailable)),
+        other => panic!("{other:?}"),
+    }
+    let heard = town.simulation.machines[bob].requests.len();
+    assert_eq!(heard, 4);
+    town.endpoints.replace(endpoints);
+    town.simulation.run_for(MINUTE);
+    let after = ask(&mut town.simulation, again, "bob", MINUTE);
+    assert!(matches!(
+        town.simulation.outcome(again, after),
         Outcome::Answered(_)
     ));
 }

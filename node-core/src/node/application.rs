@@ -1,6 +1,6 @@
 //! What the application asks a node for.
 
-use super::{Node, control::Control, output::Output, timers::lock};
+use super::{Node, control::Control, output::Output, seeds::Seeds, timers::lock};
 use crate::{
     Code, Name, Now,
     registry::Resolved,
@@ -162,19 +162,28 @@ impl<T> Node<T> {
         self.control(now, out, |control| control.cancel_waiting(name, matches));
     }
 
-    /// Tells every peer that this node goes away, and closes every session once what is queued has left.
+    /// Tells every peer that this node goes away, and closes every session once what is queued has left. Each peer is
+    /// told a time of its own, between half of `delay` and all of it, after which to come back, so that they do not come as
+    /// one wave; with none they come when they like.
     pub fn shut_down(&self, code: Code, delay: Duration) {
-        lock(&self.inner.control).closed = true;
+        let mut seeds = {
+            let mut control = lock(&self.inner.control);
+            control.closed = true;
+            Seeds::new(control.seeds.next())
+        };
+        let half = u64::try_from(delay.as_micros() / 2).unwrap_or(u64::MAX / 2);
         let cells: Vec<_> = lock(&self.inner.sessions).values().cloned().collect();
         // End-to-end sessions first: their last words travel over the others.
         let (ends, hops): (Vec<_>, Vec<_>) =
             cells.into_iter().partition(|cell| cell.over_circuit());
         for cell in ends.into_iter().chain(hops) {
+            let after = half + seeds.next_u64() % (half + 1);
+            let after = Duration::from_micros(after);
             cell.with(|session| {
                 if code == Code::GoingAway {
-                    session.go_away(delay);
+                    session.go_away(after);
                 }
-                session.close(code, (delay > Duration::ZERO).then_some(delay));
+                session.close(code, (half > 0).then_some(after));
             });
         }
     }

@@ -5,6 +5,7 @@
 //! not nest.
 
 use super::{
+    control::Admitted,
     standing::{self, Subject},
     timers::{Armed, Due, Timers, lock},
 };
@@ -215,6 +216,8 @@ pub(super) struct PipeCell<T> {
     session: OnceLock<Weak<SessionCell<T>>>,
     /// The search that it was for is over.
     unwanted: AtomicBool,
+    /// Whoever began it may go on with a session that there is, and nothing else.
+    begins_nothing: AtomicBool,
     outgoing: Mutex<VecDeque<Bytes>>,
     waker: Mutex<Option<Waker>>,
 }
@@ -281,6 +284,7 @@ impl<T> PipeCell<T> {
             state: Mutex::new(state),
             session: OnceLock::new(),
             unwanted: AtomicBool::new(false),
+            begins_nothing: AtomicBool::new(false),
             outgoing: Mutex::new(VecDeque::new()),
             waker: Mutex::new(None),
         }
@@ -332,6 +336,16 @@ impl<T> PipeCell<T> {
 
     pub(super) fn is_unwanted(&self) -> bool {
         self.unwanted.load(Ordering::Acquire)
+    }
+
+    pub(super) fn let_in_for(&self, admitted: Admitted) {
+        let only = admitted == Admitted::ToGoOn;
+        self.begins_nothing.store(only, Ordering::Release);
+    }
+
+    /// Whether whoever began it was let in for a session that there is, and nothing else.
+    pub(super) fn begins_nothing(&self) -> bool {
+        self.begins_nothing.load(Ordering::Acquire)
     }
 
     /// What an inbound pipe is charged to.

@@ -31,6 +31,8 @@ pub(super) struct Race {
     pub(super) next: Option<Instant>,
     /// The record was read anew because an earlier one led nowhere.
     pub(super) again: bool,
+    /// Why the record could not be read: then only a session that there is goes on.
+    pub(super) unread: Option<Code>,
     /// The most telling failure so far.
     pub(super) worst: Option<Code>,
     /// The longest time to wait that a failure gave.
@@ -61,13 +63,14 @@ pub(super) enum Stage {
 }
 
 impl Race {
-    pub(super) fn new(routes: VecDeque<Route>, again: bool) -> Self {
+    pub(super) fn new(routes: VecDeque<Route>, again: bool, unread: Option<Code>) -> Self {
         Self {
             routes,
             attempts: Vec::new(),
             next: None,
             again,
-            worst: None,
+            unread,
+            worst: unread,
             retry: None,
         }
     }

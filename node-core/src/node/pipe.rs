@@ -3,7 +3,7 @@
 use super::{
     Node, Output,
     cell::{Pipe, PipeCell, PipeKind, PipeState, SessionCell, Target},
-    control::Verdict,
+    control::{Admitted, Verdict},
     output::Event,
     standing::Subject,
     timers::{Due, lock},
@@ -383,8 +383,8 @@ impl<T> Node<T> {
             control.admit(pipe.id, &name, &key, pipe.source(), now)
         }) {
             Verdict::Wait => Ok(()),
-            Verdict::Admit => {
-                self.admitted(pipe, Ok(()), now, out);
+            Verdict::Admit(admitted) => {
+                self.admitted(pipe, Ok(admitted), now, out);
                 Ok(())
             }
             Verdict::Refuse(error) => Err(error),
@@ -395,7 +395,7 @@ impl<T> Node<T> {
     pub(super) fn admitted(
         &self,
         pipe: &Arc<PipeCell<T>>,
-        verdict: Result<(), HandshakeError>,
+        verdict: Result<Admitted, HandshakeError>,
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
@@ -416,7 +416,10 @@ impl<T> Node<T> {
                 }
             }
         };
-        let result = verdict.and_then(|()| self.let_in(pipe, admission, now, out));
+        let result = verdict.and_then(|admitted| {
+            pipe.let_in_for(admitted);
+            self.let_in(pipe, admission, now, out)
+        });
         if let Err(error) = result {
             self.refuse(pipe, &error, now, out);
         }
@@ -475,6 +478,9 @@ impl<T> Node<T> {
         };
         if attach.status == AttachStatus::Resume {
             return self.session_presented(pipe, channel, &attach, frames, now, out);
+        }
+        if pipe.begins_nothing() {
+            return Err(Code::ChainUnavailable.into());
         }
         let config = self.session_config(pipe, channel.peer().name.as_ref());
         let peer = channel.peer().clone();

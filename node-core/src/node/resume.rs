@@ -120,7 +120,12 @@ impl<T> Node<T> {
         };
         match attach.status {
             AttachStatus::Unknown => {
+                let name = cell.peer.name.as_ref();
+                let unread = name.and_then(|name| lock(&self.inner.control).begins_nothing(name));
                 self.end_session(&cell, Code::SessionUnknown, None, now, out);
+                if let Some(code) = unread {
+                    return Err(code.into());
+                }
                 self.begin_session(pipe, channel, now, out);
                 if let Some(name) = &cell.peer.name {
                     self.control(now, out, |control| control.begins_anew(name, pipe.id));

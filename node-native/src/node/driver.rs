@@ -39,6 +39,12 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
+/// A planned restart asks peers to come back over this time for each of them, twice what a handshake costs one core.
+const RETURN_PER_SESSION: Duration = Duration::from_millis(2);
+
+/// The longest that a planned restart asks anybody to stay away.
+const RETURN_MAX: Duration = Duration::from_secs(30);
+
 /// Everything that tasks and handles of one node share.
 pub(super) struct Shared {
     pub(super) node: Node<Token>,
@@ -284,7 +290,9 @@ impl Shared {
     /// Says goodbye to everybody, and returns when all have been told or `patience` has run out.
     pub(super) async fn shut_down(self: &Arc<Self>, patience: Duration) {
         self.closing.store(true, Ordering::SeqCst);
-        self.node.shut_down(Code::GoingAway, Duration::ZERO);
+        let sessions = u32::try_from(self.node.counts().sessions).unwrap_or(u32::MAX);
+        let delay = RETURN_PER_SESSION.saturating_mul(sessions).min(RETURN_MAX);
+        self.node.shut_down(Code::GoingAway, delay);
         let told = async {
             loop {
                 let left = self.left.notified();

@@ -1,6 +1,6 @@
 //! Who is let in, and whom we carry circuits to.
 
-use super::{Control, FRESH, Peer, Purpose, Verdict};
+use super::{Admitted, Control, FRESH, Peer, Purpose, Verdict};
 use crate::{
     Code, Name, Now,
     channel::HandshakeError,
@@ -128,11 +128,12 @@ impl<T> Control<T> {
         }
         let verdict = match lookup {
             Lookup::Ready(result) => match self.judge(name, key, result) {
-                Ok(()) => Verdict::Admit,
+                Ok(admitted) => Verdict::Admit(admitted),
                 Err(error) => Verdict::Refuse(error),
             },
             Lookup::Pending(id) => {
-                self.lookups.insert(id, Purpose::Admit { pipe, key: *key });
+                let (name, key) = (name.clone(), *key);
+                self.lookups.insert(id, Purpose::Admit { pipe, name, key });
                 Verdict::Wait
             }
         };
@@ -145,12 +146,20 @@ impl<T> Control<T> {
         name: &Name,
         key: &[u8; 32],
         result: Result<Resolved, ResolveError>,
-    ) -> Result<(), HandshakeError> {
-        let resolved = result.map_err(|error| HandshakeError {
-            code: error.for_peer(),
-            retry: error.retry,
-            skew_ms: None,
-        })?;
+    ) -> Result<Admitted, HandshakeError> {
+        let resolved = match result {
+            Ok(resolved) => resolved,
+            Err(error) if self.goes_on(name, &error, Some(key)).is_some() => {
+                return Ok(Admitted::ToGoOn);
+            }
+            Err(error) => {
+                return Err(HandshakeError {
+                    code: error.for_peer(),
+                    retry: error.retry,
+                    skew_ms: None,
+                });
+            }
+        };
         if resolved.record.key != *key {
             return Err(Code::KeyMismatch.into());
         }
@@ -158,7 +167,23 @@ impl<T> Control<T> {
         if expected.is_some_and(|epoch| epoch != resolved.record.epoch) {
             return Err(Code::EpochChanged.into());
         }
-        Ok(())
+        Ok(Admitted::Fully)
+    }
+
+    /// What was last known of a peer with whom there is a session under that key, while the chain cannot or may not be
+    /// read: the session would live on as well if its pipe did.
+    pub(super) fn goes_on(
+        &self,
+        name: &Name,
+        error: &ResolveError,
+        key: Option<&[u8; 32]>,
+    ) -> Option<Resolved> {
+        let known = self.peers.get(name)?.record.as_ref()?;
+        let key = key.unwrap_or(&known.record.key);
+        let there = known.record.key == *key
+            && matches!(error.for_peer(), Code::ChainUnavailable | Code::ReadBudget)
+            && self.sessions_with(name).any(|cell| cell.peer.key == *key);
+        there.then(|| known.clone())
     }
 
     /// Whether a session is with a router of ours, that is, one that our record lists.

@@ -3,7 +3,6 @@
 use super::{Action, Control, Peer, Purpose, REREAD_MYSELF, Timer};
 use crate::{
     Code, Name, Now,
-    channel::HandshakeError,
     node::output::{Event, Output},
     registry::{Cause, Freshness, Lookup, LookupId, ResolveError, Resolved, ResolverOutput},
 };
@@ -33,17 +32,8 @@ impl<T> Control<T> {
     ) {
         match self.lookups.remove(&id) {
             Some(Purpose::Dial(name)) => self.resolved(&name, result, now),
-            Some(Purpose::Admit { pipe, key }) => {
-                let name = result.as_ref().ok().map(|resolved| resolved.name.clone());
-                let verdict = match (name, result) {
-                    (Some(name), result) => self.judge(&name, &key, result),
-                    (None, Err(error)) => Err(HandshakeError {
-                        code: error.for_peer(),
-                        retry: error.retry,
-                        skew_ms: None,
-                    }),
-                    (None, Ok(_)) => Err(Code::NameUnknown.into()),
-                };
+            Some(Purpose::Admit { pipe, name, key }) => {
+                let verdict = self.judge(&name, &key, result);
                 self.actions.push_back(Action::Admit { pipe, verdict });
             }
             Some(Purpose::Application(token)) => self.out(Output::Resolved { token, result }),

@@ -60,7 +60,7 @@ pub(super) enum Action<T> {
     /// The chain has answered about the peer that waits at this pipe.
     Admit {
         pipe: u64,
-        verdict: Result<(), HandshakeError>,
+        verdict: Result<Admitted, HandshakeError>,
     },
     /// Close a session.
     CloseSession {
@@ -78,7 +78,11 @@ pub(super) enum Action<T> {
 /// Why the chain is being asked.
 enum Purpose<T> {
     Dial(Name),
-    Admit { pipe: u64, key: [u8; 32] },
+    Admit {
+        pipe: u64,
+        name: Name,
+        key: [u8; 32],
+    },
     Application(T),
     Myself,
 }
@@ -212,9 +216,19 @@ impl<T> Peer<T> {
     }
 }
 
+/// What an inbound peer is let in for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// Its record says that the key is its own.
+    Fully,
+    /// The chain cannot be read, but there is a session with it under the same key, which would live on as well: it may go
+    /// on with that, and begin nothing.
+    ToGoOn,
+}
+
 /// How an inbound peer fares at admission.
 pub(super) enum Verdict {
-    Admit,
+    Admit(Admitted),
     Wait,
     Refuse(HandshakeError),
 }

@@ -76,6 +76,13 @@ impl<T> Control<T> {
             self.settle(&to.name, now);
             return Err(());
         }
+        if found.is_none() && self.begins_nothing(&to.name).is_some() {
+            self.actions.push_back(Action::AbandonPipe { pipe });
+            return Err(());
+        }
+        let Some(peer) = self.peers.get_mut(&to.name) else {
+            return Ok(None);
+        };
         let Dial::Racing(race) = &mut peer.dial else {
             return Ok(found);
         };

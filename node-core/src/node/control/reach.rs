@@ -82,9 +82,15 @@ impl<T> Control<T> {
         let Dial::Resolving { again } = peer.dial else {
             return;
         };
-        let resolved = match result {
-            Ok(resolved) => resolved,
-            Err(error) => return self.give_up(name, error.code, error.retry, now),
+        let (resolved, unread) = match result {
+            Ok(resolved) => (resolved, None),
+            Err(error) => match self.goes_on(name, &error, None) {
+                Some(known) => (known, Some(error.code)),
+                None => return self.give_up(name, error.code, error.retry, now),
+            },
+        };
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
         };
         if peer
             .expected_epoch
@@ -106,7 +112,7 @@ impl<T> Control<T> {
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
-        peer.dial = Dial::Racing(Race::new(routes, again));
+        peer.dial = Dial::Racing(Race::new(routes, again, unread));
         self.advance(name, now);
     }
 
@@ -325,6 +331,14 @@ impl<T> Control<T> {
             result: Ok(()),
             took,
         }));
+    }
+
+    /// Why nothing may be begun with a peer: its record could not be read, and the search is for a session that there is.
+    pub(in super::super) fn begins_nothing(&self, name: &Name) -> Option<Code> {
+        match self.peers.get(name).map(|peer| &peer.dial) {
+            Some(Dial::Racing(race)) => race.unread,
+            _ => None,
+        }
     }
 
     /// The peer does not know the session that it was asked for: a new one begins on this pipe, as on any other.
