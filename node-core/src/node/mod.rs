@@ -6,9 +6,11 @@
 //! All methods take `&self`. Each session has a lock of its own, taken by its pipe's task and by application handles
 //! only; the control plane has another one, taken a few times in a session's life. No payload passes through it.
 
+mod admission;
 mod application;
 mod budget;
 mod cell;
+mod circuits;
 mod config;
 mod control;
 mod dial;
