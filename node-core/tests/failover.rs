@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use nectar_sim::{NodeId, Outcome, Simulation, Token, direct, indirect, name};
 use node_core::{
-    Code, Instant,
+    Code, Instant, Name,
     node::{Access, Event, NodeConfig, PeerState, RouterPolicy},
     session::Request,
     time::Duration,
@@ -131,6 +131,16 @@ impl Net {
         self.world.machines[node].events.iter().any(|event| {
             matches!(event, Event::Peer { name: who, state: PeerState::Interrupted { .. }, .. } if *who == name(peer))
         })
+    }
+
+    /// Whose sessions wait at dan.
+    fn waiting_at_dan(&self) -> Vec<Name> {
+        let node = &self.world.machines[self.dan].node;
+        let peers = node.peers(self.world.now()).into_iter();
+        peers
+            .filter(|peer| matches!(peer.state, PeerState::Interrupted { .. }))
+            .map(|peer| peer.name)
+            .collect()
     }
 
     /// Requests at a steady pace, with something done to the network in between: how long the slowest took.
@@ -460,14 +470,21 @@ fn a_second_process_of_a_name_does_not_get_what_waits_for_the_first() {
     let mut net = Net::new(21);
     net.talk(net.alice, "dan");
     // dan asks alice; the answer waits at alice when the socket dies.
-    net.world.machines[net.alice].handler = Box::new(|_, _| None);
-    let token = net.ask(net.dan, "alice", b"secret answer", Duration::from_secs(50));
+    net.world.machines[net.alice].hold_requests = true;
+    net.ask(net.dan, "alice", b"secret answer", Duration::from_secs(50));
     net.world.run_for(Duration::from_secs(1));
+    net.world.machines[net.alice].hold_requests = false;
     net.world.freeze(net.dan);
     net.world.cut(net.alice, net.dan, Code::PipeLost);
     let second = net.world.add_named("dan", config("dan"));
     net.count(second);
     net.talk(second, "alice");
+    net.world.run_for(Duration::from_secs(5));
+    let held = net.world.machines[net.alice].held_requests.pop().unwrap();
+    assert!(
+        !held.respond(Response::Success(Some("secret answer".into()))),
+        "there is nobody any more who may hear it"
+    );
     net.world.run_for(Duration::from_secs(5));
     assert!(net.world.machines[second].outcomes.is_empty());
     assert_eq!(
@@ -475,7 +492,6 @@ fn a_second_process_of_a_name_does_not_get_what_waits_for_the_first() {
         0,
         "the first one's is over"
     );
-    let _ = token;
 }
 
 #[test]
@@ -492,7 +508,9 @@ fn sessions_that_wait_are_bounded_in_number_and_bytes() {
         net.world.run_for(Duration::from_secs(1));
     }
     let counts = net.world.machines[net.dan].node.counts();
-    assert_eq!(counts.parked, 1, "the one that waited longest ended");
+    assert_eq!(counts.parked, 1);
+    let left = net.waiting_at_dan();
+    assert_eq!(left, [name("bob")], "the one that waited longest ended");
 
     let mut net = Net::with(23, |config| {
         config.limits.parked_bytes = 100_000;
@@ -515,7 +533,9 @@ fn sessions_that_wait_are_bounded_in_number_and_bytes() {
         std::mem::forget(stream);
     }
     let counts = net.world.machines[net.dan].node.counts();
-    assert_eq!(counts.parked, 1, "the larger one ended");
+    assert_eq!(counts.parked, 1);
+    let left = net.waiting_at_dan();
+    assert_eq!(left, [name("bob")], "the larger one ended");
 }
 
 #[test]

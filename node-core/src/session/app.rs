@@ -252,6 +252,9 @@ impl<T> Session<T> {
 
     /// Answers a request of the peer's, or refuses a message with an error. False when it is no longer waiting.
     pub fn respond(&mut self, id: u64, answer: Response) -> bool {
+        if self.ended {
+            return false;
+        }
         let Some(served) = self.items.served.get_mut(&id) else {
             return false;
         };
