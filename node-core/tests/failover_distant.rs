@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use nectar_sim::{NodeId, Outcome, Simulation, direct, indirect, name};
 use node_core::{
+    Code,
     node::{Access, Event, PeerState, Route, RouterPolicy},
     session::Request,
     time::Duration,
@@ -90,5 +91,26 @@ fn a_session_between_distant_nodes_is_interrupted_once_however_many_routes_are_l
                 assert_eq!(times, 1, "{latency} ms per hop, seed {seed}, {peer}");
             }
         }
+    }
+}
+
+#[test]
+fn a_session_goes_on_over_a_route_whose_answers_take_longer_than_two_seconds() {
+    let (mut world, alice, bob) = net(7);
+    world.latency = Duration::from_millis(600);
+    world.run_for(Duration::from_secs(5));
+    ask(&mut world, alice);
+    for router in 0..ROUTERS.len() {
+        world.cut(alice, router, Code::PipeLost);
+    }
+    world.run_for(Duration::from_secs(20));
+    let peers = world.machines[alice].node.peers(world.now());
+    let bobs = peers.into_iter().find(|peer| peer.name == name("bob"));
+    let state = bobs.map(|peer| peer.state);
+    assert!(matches!(state, Some(PeerState::Online { .. })), "{state:?}");
+    let resumed = [alice, bob].map(|node| world.machines[node].node.counts().parked);
+    assert_eq!(resumed, [0, 0]);
+    for (node, peer) in [(alice, "bob"), (bob, "alice")] {
+        assert_eq!(interruptions(&world, node, peer), 1, "{peer}");
     }
 }

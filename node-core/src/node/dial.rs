@@ -46,6 +46,8 @@ pub(super) struct Attempt {
     pub(super) route: Route,
     pub(super) began: Instant,
     pub(super) stage: Stage,
+    /// How long its handshake took.
+    pub(super) handshake: Duration,
 }
 
 /// How far an attempt is.

@@ -10,14 +10,10 @@ use crate::{
     Code, Now,
     channel::{Channel, HandshakeError, RECORD},
     session::{Event, Resumed, Session, Violation},
-    time::Duration,
     wire::frame::{Attach, AttachStatus, Frame, next},
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use bytes::{BufMut, Bytes, BytesMut};
-
-/// A peer that was asked to go on with a session answers within this time, or another route is tried.
-const RESUME_WITHIN: Duration = Duration::from_secs(2);
 
 impl<T> Node<T> {
     /// A session's pipe is lost, and nobody said that the session is over: it waits for another pipe if it can. Which pipe
@@ -59,7 +55,7 @@ impl<T> Node<T> {
     pub(super) fn ask(&self, pipe: &Arc<PipeCell<T>>, now: Now, out: &mut Vec<Output<T>>) {
         let Some(target) = &pipe.target else { return };
         let session = |control: &mut Control<T>| control.session_for(target, pipe.id, now);
-        let Ok(cell) = self.control(now, out, session) else {
+        let Ok((cell, within)) = self.control(now, out, session) else {
             return;
         };
         // Held until the pipe is what it will be: the answer may come on another thread, or the pipe may be given up.
@@ -86,7 +82,7 @@ impl<T> Node<T> {
         drop(state);
         self.inner
             .timers
-            .arm(now.mono + RESUME_WITHIN, Due::Offer(pipe.id));
+            .arm(now.mono + within, Due::Offer(pipe.id));
     }
 
     /// The peer's first record on a channel over which we asked to go on.

@@ -17,6 +17,10 @@ use core::cmp::Reverse;
 /// The side that dialled comes back at once. The other one gives it this long before it dials itself.
 const COURTESY: Duration = Duration::from_secs(1);
 
+/// A peer that was asked to go on with a session answers within this time, or twice that which its handshake took, or another
+/// route is tried.
+const RESUME_WITHIN: Duration = Duration::from_secs(2);
+
 /// Sessions with one name that may wait: the one in use, and one that it has replaced and that is not through yet.
 const PER_NAME: usize = 2;
 
@@ -31,6 +35,9 @@ pub(super) struct Parked<T> {
     /// Whether we look for a pipe, instead of waiting for the peer to do so.
     pub(super) dial: bool,
 }
+
+/// The session to go on with, if there is one, and how long the peer has to answer.
+type Found<T> = (Option<Arc<SessionCell<T>>>, Duration);
 
 impl<T> Control<T> {
     /// Whether a session that loses its pipe is kept: any with a named peer as long as we have a name as well, but one that
@@ -59,9 +66,9 @@ impl<T> Control<T> {
         to: &Target,
         pipe: u64,
         now: Now,
-    ) -> Result<Option<Arc<SessionCell<T>>>, ()> {
+    ) -> Result<Found<T>, ()> {
         let Some(peer) = self.peers.get_mut(&to.name) else {
-            return Ok(None);
+            return Ok((None, RESUME_WITHIN));
         };
         let parked = peer.parked.iter().map(|parked| &parked.cell);
         // Two that dial each other at once: the peer, who began the session, may not have heard yet that it has one.
@@ -81,10 +88,10 @@ impl<T> Control<T> {
             return Err(());
         }
         let Some(peer) = self.peers.get_mut(&to.name) else {
-            return Ok(None);
+            return Ok((None, RESUME_WITHIN));
         };
         let Dial::Racing(race) = &mut peer.dial else {
-            return Ok(found);
+            return Ok((found, RESUME_WITHIN));
         };
         let asked = |attempt: &Attempt| attempt.stage == Stage::Asked && attempt.pipe != pipe;
         let stage = match &found {
@@ -92,13 +99,18 @@ impl<T> Control<T> {
             Some(_) if race.attempts.iter().any(asked) => Stage::Held,
             Some(_) => Stage::Asked,
         };
+        let mut within = RESUME_WITHIN;
         if let Some(attempt) = race.attempts.iter_mut().find(|a| a.pipe == pipe) {
+            if attempt.stage == Stage::Handshake {
+                attempt.handshake = now.mono.since(attempt.began);
+            }
             attempt.stage = stage;
+            within = within.max(attempt.handshake * 2);
         }
         if stage == Stage::Held {
             return Err(());
         }
-        Ok(found)
+        Ok((found, within.min(self.config.limits.handshake_timeout)))
     }
 
     /// The session that a peer wants to go on with. An error if another process of its name has taken its place.

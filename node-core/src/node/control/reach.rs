@@ -185,6 +185,7 @@ impl<T> Control<T> {
             route: route.clone(),
             began: now.mono,
             stage: Stage::Handshake,
+            handshake: Duration::ZERO,
         });
         let next = now.mono + self.config.limits.race_stagger;
         let more = !race.routes.is_empty();
