@@ -189,19 +189,24 @@ fn wherever_the_pipe_is_cut_nothing_is_lost_and_nothing_comes_twice() {
                 let what = format!(
                     "{there} records there, {back} back, {lost_there} and {lost_back} lost"
                 );
-                // Requests that never left go over the next session: here over the same one, with new numbers.
-                for end in [0, 1] {
-                    let Pair {
-                        ends, events, now, ..
-                    } = &mut life.pair;
-                    let unsent = ends[end].park(node_core::Code::PipeLost, *now, &mut events[end]);
-                    for operation in unsent.unwrap() {
-                        again(&mut life.pair, end, operation);
-                    }
-                }
+                lose_pipe(&mut life.pair);
                 life.pair.resume((there + back) % 2);
                 life.finish(&what);
             }
+        }
+    }
+}
+
+/// Both sides notice that the pipe is gone. Requests that never left go over the next session: here over the same one, with
+/// new numbers.
+fn lose_pipe(pair: &mut Pair) {
+    for end in [0, 1] {
+        let Pair {
+            ends, events, now, ..
+        } = pair;
+        let unsent = ends[end].park(node_core::Code::PipeLost, *now, &mut events[end]);
+        for operation in unsent.unwrap() {
+            again(pair, end, operation);
         }
     }
 }
@@ -236,15 +241,7 @@ fn a_session_that_is_cut_again_and_again_loses_nothing() {
             for _ in 0..round % 3 {
                 life.pair.drop_record(round % 2);
             }
-            for end in [0, 1] {
-                let Pair {
-                    ends, events, now, ..
-                } = &mut life.pair;
-                let unsent = ends[end].park(node_core::Code::PipeLost, *now, &mut events[end]);
-                for operation in unsent.unwrap() {
-                    again(&mut life.pair, end, operation);
-                }
-            }
+            lose_pipe(&mut life.pair);
             life.pair.resume((seed + round) % 2);
         }
         life.finish(&format!("seed {seed}"));
