@@ -48,15 +48,9 @@ macro_rules! codes {
                 match number { $($number => Some(Self::$variant),)* _ => None }
             }
 
-            /// The name under which applications in every language see it.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-
-            /// One sentence for people.
-            pub const fn meaning(self) -> &'static str {
-                match self { $(Self::$variant => $meaning,)* }
-            }
+            /// Name and meaning of every code, a line each: a tab downloads them, and a table would add where each begins
+            /// and how long it is.
+            const LINES: &'static str = concat!($($name, "\n", $meaning, "\n",)*);
 
             /// Whose fault it is.
             pub const fn fault(self) -> Fault {
@@ -166,6 +160,22 @@ impl Code {
         self as u16
     }
 
+    /// The name under which applications in every language see it.
+    pub fn name(self) -> &'static str {
+        self.line(0)
+    }
+
+    /// One sentence for people.
+    pub fn meaning(self) -> &'static str {
+        self.line(1)
+    }
+
+    fn line(self, which: usize) -> &'static str {
+        let before = Self::ALL.iter().take_while(|code| **code < self).count();
+        let mut lines = Self::LINES.split('\n');
+        lines.nth(2 * before + which).unwrap_or_default()
+    }
+
     /// The WebSocket close code that carries it (RFC 6455 section 7.4.2: 4000 to 4999 are private).
     pub const fn close_code(self) -> u16 {
         4000 + self.as_u16()
@@ -192,6 +202,26 @@ mod tests {
                 assert_ne!(code.name(), other.name());
                 assert!(code.as_u16() < other.as_u16(), "the table ascends");
             }
+        }
+    }
+
+    #[test]
+    fn every_code_has_a_line_for_its_name_and_one_for_its_meaning() {
+        assert_eq!(Code::LINES.lines().count(), 2 * Code::ALL.len());
+        for (code, name, meaning) in [
+            (Code::Closed, "closed", "closed on purpose"),
+            (
+                Code::TooLarge,
+                "too_large",
+                "larger than a message may be; use a stream",
+            ),
+            (
+                Code::SchemeBlocked,
+                "scheme_blocked",
+                "a page served over https reaches wss:// addresses only",
+            ),
+        ] {
+            assert_eq!((code.name(), code.meaning()), (name, meaning));
         }
     }
 }
