@@ -271,6 +271,7 @@ impl Theatre {
                     mtu: 65_536,
                     instance: [7; 16],
                     agent: "rho".into(),
+                    secret: [5; 32].into(),
                 };
                 let mut events = Vec::new();
                 let session = Session::accept(*channel, config, &attach, now, &mut events).unwrap();

@@ -230,6 +230,7 @@ fn example() -> Vec<(&'static str, String)> {
         mtu: channel::MAX_RECORD,
         instance: instance.try_into().unwrap(),
         agent: "nectar/test".into(),
+        secret: [5; 32].into(),
     };
     let now = Instant::default();
     let mut events = Vec::<session::Event<()>>::new();

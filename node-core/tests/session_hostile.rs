@@ -375,6 +375,45 @@ fn silence_is_noticed_by_the_listening_side_and_then_by_the_other() {
 }
 
 #[test]
+fn a_peer_that_does_not_wait_for_a_ping_makes_itself_no_nearer() {
+    let asked = |duel: &mut Duel| {
+        duel.session.ping(duel.now);
+        let frames = duel.hear();
+        let [Frame::Ping(token)] = frames[..] else {
+            panic!("{frames:?}")
+        };
+        token
+    };
+    let mut duel = Duel::new();
+    let mut tokens = vec![duel.now.as_micros(), 0, 1];
+    for _ in 0..20 {
+        duel.now = duel.now + Duration::from_secs(1);
+        let token = asked(&mut duel);
+        for guess in tokens
+            .iter()
+            .copied()
+            .chain([duel.now.as_micros(), token ^ 1])
+        {
+            duel.say(&[Frame::Pong(guess)]).unwrap();
+        }
+        assert_eq!(duel.session.round_trip(), None, "guessed");
+        assert!(!tokens.contains(&token));
+        tokens.push(token);
+    }
+    let token = asked(&mut duel);
+    for round_trip in [30, 40, 50] {
+        duel.now = duel.now + Duration::from_millis(round_trip);
+        duel.say(&[Frame::Pong(token)]).unwrap();
+        let measured = duel.session.round_trip();
+        assert_eq!(
+            measured,
+            Some(Duration::from_millis(30)),
+            "the first answer counts"
+        );
+    }
+}
+
+#[test]
 fn a_circuits_longest_message_fits_a_record() {
     let mut duel = Duel::new();
     let first = Bytes::from_static(b"first");

@@ -258,6 +258,7 @@ impl<T> Node<T> {
                     }
                 }
                 E::Silent => self.control(now, out, |control| control.suspected(cell, now)),
+                E::Grown => self.control(now, out, Control::bound_parked),
                 E::Lost(code) => self.lose_session(cell, None, code, now, out),
                 E::GoAway(delay) => self.control(now, out, |control| {
                     control.going_away(cell, delay.is_zero(), now)
@@ -405,11 +406,13 @@ impl<T> Node<T> {
         let tag = crate::crypto::hmac(&self.inner.instance_secret, &[b"nectar/1 instance", &who]);
         let mut instance = [0; 16];
         instance.copy_from_slice(&tag[..16]);
+        let own: [&[u8]; 2] = [b"nectar/1 session", &pipe.id.to_be_bytes()];
         SessionConfig {
             limits: self.inner.limits.clone(),
             mtu: pipe.mtu(),
             instance,
             agent: self.inner.local.hello.user_agent.as_str().into(),
+            secret: crate::crypto::hmac(&self.inner.instance_secret, &own),
         }
     }
 }

@@ -55,6 +55,13 @@ impl<T> Session<T> {
             + streams
     }
 
+    /// Whether so much has come together since its node last counted that it has to count again: answers, and what is
+    /// written to streams.
+    pub(super) fn has_grown(&self) -> bool {
+        let limits = &self.config.limits;
+        self.held_bytes() > self.counted + limits.parked_bytes / limits.parked_sessions.max(1) / 4
+    }
+
     /// Its pipe is lost: keeps everything for the next one, until `session_kept` has passed. Requests and messages that
     /// never left come back, to be sent over whatever session there is first. `None` if it cannot be taken up again.
     pub fn park(
@@ -68,7 +75,9 @@ impl<T> Session<T> {
         }
         self.detach(out);
         self.parked = Some((now + self.config.limits.session_kept, code));
-        Some(self.take_unsent())
+        let unsent = self.take_unsent();
+        self.counted = self.held_bytes();
+        Some(unsent)
     }
 
     /// Our ATTACH for a channel that we began and over which this session is to go on; `None` when there were too many.

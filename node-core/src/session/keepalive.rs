@@ -10,6 +10,8 @@ use crate::{
 pub(super) struct Keepalive {
     pub(super) last_received: Instant,
     last_ping: Option<Instant>,
+    /// What answers the last ping, until something has. Nobody can say it who has not heard the ping.
+    token: Option<u64>,
     /// When the peer was first asked since it was last heard.
     asked: Option<Instant>,
     /// How often it was asked because of its silence.
@@ -38,6 +40,7 @@ impl Keepalive {
         Self {
             last_received: now,
             last_ping: None,
+            token: None,
             asked: None,
             missed: 0,
             round_trip: None,
@@ -61,20 +64,20 @@ impl Keepalive {
         self.suspected = false;
     }
 
-    pub(super) fn pinged(&mut self, now: Instant) {
+    pub(super) fn pinged(&mut self, token: u64, now: Instant) {
         self.last_ping = Some(now);
+        self.token = Some(token);
         self.asked.get_or_insert(now);
     }
 
     pub(super) fn ponged(&mut self, token: u64, now: Instant) -> Option<Duration> {
-        let sent = Instant::from_micros(token);
-        // Only the answer to our last ping measures anything; an invented token measures nothing.
-        (self.last_ping == Some(sent)).then(|| {
-            let round_trip = now.since(sent);
-            self.round_trip = Some(round_trip);
-            self.doubts = 0;
-            round_trip
-        })
+        // Only the first answer to our last ping measures anything; an invented token measures nothing.
+        let sent = self.last_ping.filter(|_| self.token == Some(token))?;
+        self.token = None;
+        let round_trip = now.since(sent);
+        self.round_trip = Some(round_trip);
+        self.doubts = 0;
+        Some(round_trip)
     }
 
     /// How long the answer to a ping may take.

@@ -25,7 +25,7 @@ pub use streams::{STREAM_BUFFER, StreamError, StreamOpened};
 use crate::{
     channel::{Channel, MAX_RECORD, RECORD_OVERHEAD, Role},
     code::Code,
-    crypto::Secret,
+    crypto::{self, Secret},
     limits::Limits,
     name::Name,
     sorted::Map,
@@ -149,6 +149,8 @@ pub enum Event<T> {
     Silent,
     /// The pipe is dead, but nobody has said the end: the session may go on over another one.
     Lost(Code),
+    /// It holds noticeably more than when it was parked, or last said so.
+    Grown,
     /// The session is at its end.
     Ended {
         /// Why.
@@ -161,7 +163,7 @@ pub enum Event<T> {
 }
 
 /// What a new session needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SessionConfig {
     /// Bounds.
     pub limits: Arc<Limits>,
@@ -171,6 +173,15 @@ pub struct SessionConfig {
     pub instance: [u8; 16],
     /// What we call ourselves.
     pub agent: Box<str>,
+    /// Known to us alone, and another for each session: what the peer must not foresee is made of it.
+    pub secret: Secret,
+}
+
+impl core::fmt::Debug for SessionConfig {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // Not its secret.
+        f.debug_struct("SessionConfig").finish_non_exhaustive()
+    }
 }
 
 /// One session. `T` is the application's token: handed in with a request or message, handed back with its outcome.
@@ -190,6 +201,8 @@ pub struct Session<T> {
     attached: bool,
     /// Until when it waits for another pipe, and what became of the last.
     parked: Option<(Instant, Code)>,
+    /// Bytes that it held when its node last counted them, while it is parked.
+    counted: usize,
     /// Its pipe is dead; whether it waits for another or ends is for the node to say.
     lost: bool,
     /// The peer begins nothing more over the present channel.
@@ -215,6 +228,8 @@ pub struct Session<T> {
     numbers: Numbers,
     circuits: Circuits,
     keepalive: Keepalive,
+    /// Pings sent so far, over all channels.
+    pings: u64,
     control_rate: Rate,
     open_rate: Rate,
     closing: Option<(Code, Option<Duration>)>,
@@ -258,6 +273,7 @@ impl<T> Session<T> {
             attach_due: true,
             attached: false,
             parked: None,
+            counted: 0,
             lost: false,
             left: false,
             offered: 0,
@@ -276,6 +292,7 @@ impl<T> Session<T> {
             numbers: Numbers::new(initiator),
             circuits: Circuits::new(initiator),
             keepalive: Keepalive::new(now),
+            pings: 0,
             control_rate: Rate::new(CONTROL_PER_SECOND, CONTROL_BURST, now),
             open_rate: Rate::new(
                 config.limits.circuit_opens.into(),
@@ -377,7 +394,7 @@ impl<T> Session<T> {
             return None;
         }
         if let Some((until, _)) = self.parked {
-            if self.closing.is_some() {
+            if self.closing.is_some() || self.has_grown() {
                 return Some(Instant::default());
             }
             let first = self.items.deadlines.first().map(|(at, _)| *at);
@@ -424,6 +441,9 @@ impl<T> Session<T> {
             // Nobody is there to hear last words.
             if until <= now || self.closing.is_some() {
                 self.end(self.closing.map_or(code, |(code, _)| code), None, out);
+            } else if self.has_grown() {
+                self.counted = self.held_bytes();
+                out.push(Event::Grown);
             }
             return;
         }
@@ -509,8 +529,14 @@ impl<T> Session<T> {
         if self.channel.is_none() {
             return;
         }
-        self.keepalive.pinged(now);
-        self.sender.push_control(&Frame::Ping(now.as_micros()));
+        self.pings += 1;
+        let parts: [&[u8]; 2] = [b"nectar/1 ping", &self.pings.to_be_bytes()];
+        let [a, b, c, d, e, f, g, h, ..] = *crypto::hmac(&self.config.secret, &parts);
+        // A token that the peer could foresee would let it answer before it was asked, and look nearer than it is; one that
+        // told our time would tell how long this process has run.
+        let token = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        self.keepalive.pinged(token, now);
+        self.sender.push_control(&Frame::Ping(token));
         self.dirty = true;
     }
 

@@ -20,6 +20,7 @@ pub fn config(limits: Limits, instance: u8) -> SessionConfig {
         mtu: 65_536,
         instance: [instance; 16],
         agent: "test".into(),
+        secret: [5; 32].into(),
     }
 }
 

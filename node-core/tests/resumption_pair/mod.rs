@@ -48,6 +48,7 @@ pub fn config(limits: &Limits, instance: u8) -> SessionConfig {
         mtu: MTU,
         instance: [instance; 16],
         agent: "test".into(),
+        secret: [5; 32].into(),
     }
 }
 

@@ -277,8 +277,8 @@ impl<T> Control<T> {
         }
     }
 
-    /// Ends those that waited longest, or hold most, beyond the bounds.
-    fn bound_parked(&mut self) {
+    /// Ends those that waited longest, or hold most, beyond the bounds: when another one is parked, and when one has grown.
+    pub(in super::super) fn bound_parked(&mut self) {
         let limits = &self.config.limits;
         let parked = self.peers.values().flat_map(|peer| &peer.parked);
         let mut parked: Vec<_> = parked
