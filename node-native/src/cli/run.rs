@@ -13,7 +13,8 @@ use crate::{
 use node_core::{
     Code, Limits, Name,
     node::Access,
-    registry::{Freshness, Resolver},
+    registry::{Freshness, Resolver, ResolverLimits},
+    session::STREAM_BUFFER,
 };
 use serde_json::{Value, json};
 use std::{fmt::Write, time::Duration};
@@ -30,6 +31,9 @@ pub(super) async fn run(context: Context, args: RunArgs) -> Result<(), Failure> 
         n => Err(Failure::failed(format!("{n} of the checks failed"))),
     }
 }
+
+/// What TLS holds of one connection, in bytes: one record as it came, the same opened, and what waits to be written.
+const TLS_BUFFERS: u64 = 100 << 10;
 
 struct Report {
     text: String,
@@ -133,7 +137,7 @@ async fn check(config: &Config) -> Result<Report, Failure> {
             }
         }
     }
-    let worst = worst_case(&config.limits);
+    let worst = worst_case(config);
     line!(
         "memory      at worst {} MiB for what peers may make us hold:",
         worst.total() >> 20
@@ -141,7 +145,7 @@ async fn check(config: &Config) -> Result<Report, Failure> {
     line!(
         "  sessions  {} MiB for {} peers",
         worst.sessions >> 20,
-        config.limits.inbound_channels
+        peers(&config.limits)
     );
     line!(
         "  parked    {} MiB for up to {} sessions between two connections",
@@ -158,8 +162,14 @@ async fn check(config: &Config) -> Result<Report, Failure> {
         config.limits.half_open
     );
     line!(
-        "  sockets   {} MiB for what is read and written at once",
-        worst.sockets >> 20
+        "  sockets   {} MiB for what {} connections read and write at once",
+        worst.sockets >> 20,
+        connections(config)
+    );
+    line!(
+        "  records   {} MiB for what is known of {} names",
+        worst.records >> 20,
+        ResolverLimits::default().cache_entries
     );
     line!(
         "  standings {} KiB for what is remembered of {} names and as many address groups",
@@ -174,7 +184,7 @@ async fn check(config: &Config) -> Result<Report, Failure> {
         "listen": config.listen.as_ref().map(|listen| listen.address.to_string()),
         "endpoints": endpoints,
         "pinned": config.pinned.len(),
-        "worst_case_bytes": { "sessions": worst.sessions, "parked": worst.parked, "circuits": worst.circuits, "handshakes": worst.handshakes, "sockets": worst.sockets, "standings": worst.standings, "total": worst.total() },
+        "worst_case_bytes": { "sessions": worst.sessions, "parked": worst.parked, "circuits": worst.circuits, "handshakes": worst.handshakes, "sockets": worst.sockets, "records": worst.records, "standings": worst.standings, "total": worst.total() },
         "problems": problems,
     });
     Ok(Report {
@@ -216,6 +226,7 @@ struct WorstCase {
     circuits: u64,
     handshakes: u64,
     sockets: u64,
+    records: u64,
     standings: u64,
 }
 
@@ -226,32 +237,64 @@ impl WorstCase {
             .saturating_add(self.circuits)
             .saturating_add(self.handshakes)
             .saturating_add(self.sockets)
+            .saturating_add(self.records)
             .saturating_add(self.standings)
     }
 }
 
-fn worst_case(limits: &Limits) -> WorstCase {
+/// Peers with whom there can be a session at once, whoever dialled.
+fn peers(limits: &Limits) -> usize {
+    limits
+        .inbound_channels
+        .saturating_add(limits.outbound_peers)
+        .saturating_add(limits.routers)
+}
+
+/// TCP connections that there can be at once, whatever becomes of them.
+fn connections(config: &Config) -> usize {
+    let accepted = config
+        .listen
+        .as_ref()
+        .map_or(0, |listen| listen.connections);
+    let limits = &config.limits;
+    accepted
+        .saturating_add(limits.outbound_peers)
+        .saturating_add(limits.routers)
+}
+
+fn worst_case(config: &Config) -> WorstCase {
+    let limits = &config.limits;
     let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-    let peers = wide(limits.inbound_channels);
-    // Per peer: one message assembled in each direction, the inbox, what is retained, and every stream's window. What
-    // the application itself queues is not a peer's doing.
+    let peers = wide(peers(limits));
+    // Per peer: one message assembled in each direction, the inbox, what is retained, answers that it does not read, and
+    // every stream's window and what an application that answers has written to it.
     let session = wide(limits.message_bytes)
         .saturating_mul(2)
         .saturating_add(limits.inbox_bytes)
         .saturating_add(wide(limits.retained_bytes))
-        .saturating_add(wide(limits.streams).saturating_mul(limits.stream_window));
+        .saturating_add(wide(limits.outbox_bytes))
+        .saturating_add(
+            wide(limits.streams)
+                .saturating_mul(limits.stream_window.saturating_add(wide(STREAM_BUFFER))),
+        );
     let circuits = wide(limits.circuits)
         .saturating_mul(limits.circuit_window)
         .saturating_mul(2);
+    let tls = config
+        .listen
+        .as_ref()
+        .is_some_and(|listen| listen.tls.is_some());
+    let socket = wide(SOCKET_BUFFERS).saturating_add(if tls { TLS_BUFFERS } else { 0 });
+    let parked = wide(limits.parked_bytes);
     WorstCase {
         sessions: peers.saturating_mul(session),
-        parked: wide(limits.parked_bytes),
+        // Counted in steps of a quarter.
+        parked: parked.saturating_add(parked / 4),
         circuits: peers.saturating_mul(circuits),
         handshakes: wide(limits.half_open)
             .saturating_mul(wide(limits.held_before_admission) + 4096),
-        sockets: peers
-            .saturating_add(wide(limits.half_open))
-            .saturating_mul(wide(SOCKET_BUFFERS)),
+        sockets: wide(connections(config)).saturating_mul(socket),
+        records: wide(ResolverLimits::default().cache_entries).saturating_mul(1024),
         standings: wide(limits.standings).saturating_mul(512),
     }
 }

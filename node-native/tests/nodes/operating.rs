@@ -81,7 +81,7 @@ fn every_command_that_the_operators_document_shows_is_understood() {
 fn the_operators_document_shows_what_peers_may_cost_as_the_program_says_it() {
     let directory = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_nectar"))
-        .args(["run", "--check"])
+        .args(["run", "--check", "--port", "9444"])
         .current_dir(directory.path())
         .env_clear()
         .output()
