@@ -2,7 +2,7 @@
 
 use super::{
     Page,
-    upgrade::{Refusal, Seat, is_own, upgrade},
+    upgrade::{Refusal, Seat, is_own, upgrade, without_port},
 };
 use crate::{
     config::{Allow, Config, Listen, parse_address},
@@ -209,10 +209,10 @@ impl Prepared {
     ) -> Result<Response<Bytes>, Refusal> {
         let path = request.uri().path();
         if path == PATH {
-            return upgrade(request, &listen.origins, seat);
+            return upgrade(request, listen, seat);
         }
         if path == FAUCET {
-            return self.faucet(request).await;
+            return self.faucet(request, listen).await;
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Err((
@@ -232,14 +232,14 @@ impl Prepared {
                 Ok(response)
             }
             "/metrics" => {
-                self.only_from_here(&request, seat.peer)?;
+                Self::only_from_here(&request, seat.peer)?;
                 let mut response = plain(StatusCode::OK, self.site.metrics.render());
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 response.headers_mut().insert(header::CONTENT_TYPE, kind);
                 Ok(response)
             }
             "/status" => {
-                self.only_from_here(&request, seat.peer)?;
+                Self::only_from_here(&request, seat.peer)?;
                 let status = self
                     .site
                     .status
@@ -263,7 +263,7 @@ impl Prepared {
     /// Lets through what comes from this machine and not from a web page. A page elsewhere that makes its own name
     /// point at 127.0.0.1 is known by the `Host` that its requests carry, what a proxy on this machine passes on by the
     /// headers that proxies add.
-    fn only_from_here(&self, request: &Request<Incoming>, peer: SocketAddr) -> Result<(), Refusal> {
+    fn only_from_here<B>(request: &Request<B>, peer: SocketAddr) -> Result<(), Refusal> {
         const REFUSED: Refusal = (
             StatusCode::FORBIDDEN,
             "only for programs on this machine, by its loopback address",
@@ -285,7 +285,11 @@ impl Prepared {
         }
     }
 
-    async fn faucet(&self, request: Request<Incoming>) -> Result<Response<Bytes>, Refusal> {
+    async fn faucet(
+        &self,
+        request: Request<Incoming>,
+        listen: &Listen,
+    ) -> Result<Response<Bytes>, Refusal> {
         #[derive(Deserialize)]
         struct Wish {
             address: String,
@@ -305,7 +309,7 @@ impl Prepared {
         if let Some(origin) = request.headers().get(header::ORIGIN)
             && !origin
                 .to_str()
-                .is_ok_and(|origin| is_own(origin, request.headers()))
+                .is_ok_and(|origin| is_own(origin, request.headers(), listen))
         {
             return Err((
                 StatusCode::FORBIDDEN,
@@ -381,10 +385,7 @@ fn content_security_policy(site: &WellKnown, connect: &Allow<String>) -> HeaderV
 }
 
 fn is_loopback_host(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
+    let name = without_port(host);
     name == "localhost"
         || name
             .parse::<IpAddr>()
@@ -416,7 +417,23 @@ fn json(text: impl Into<Bytes>) -> Response<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
     use super::*;
+
+    #[test]
+    fn what_operators_look_at_is_not_for_other_machines_whatever_they_claim() {
+        let from = |peer: &str, host: &str| {
+            let request = Request::builder().header(header::HOST, host).body(());
+            let peer = SocketAddr::new(peer.parse().unwrap(), 50_000);
+            Prepared::only_from_here(&request.unwrap(), peer).is_ok()
+        };
+        assert!(from("127.0.0.1", "localhost:9444") && from("::1", "[::1]:9444"));
+        for peer in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "fe80::1"] {
+            for host in ["localhost", "127.0.0.1:9444", "[::1]"] {
+                assert!(!from(peer, host), "{peer} asks {host}");
+            }
+        }
+    }
 
     #[test]
     fn only_loopback_hosts_are_this_machine() {

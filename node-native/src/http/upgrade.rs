@@ -2,7 +2,7 @@
 
 use super::{Accepted, Slot};
 use crate::{
-    config::Allow,
+    config::{Allow, Listen},
     stream::{READ_BUFFER, Socket, Stream, socket_config},
 };
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use node_core::wire::SUBPROTOCOL;
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -51,7 +51,7 @@ pub(super) type Refusal = (StatusCode, &'static str);
 /// Answers 101 and hands the socket over once the answer is written, or says what is missing.
 pub(super) fn upgrade(
     request: Request<Incoming>,
-    origins: &Allow<String>,
+    listen: &Listen,
     seat: &Arc<Seat>,
 ) -> Result<Response<Bytes>, Refusal> {
     let headers = request.headers();
@@ -98,7 +98,7 @@ pub(super) fn upgrade(
         .get(header::ORIGIN)
         .and_then(|origin| origin.to_str().ok())
         .map(str::to_owned);
-    if headers.contains_key(header::ORIGIN) && !is_allowed(origin.as_ref(), headers, origins) {
+    if headers.contains_key(header::ORIGIN) && !is_allowed(origin.as_ref(), headers, listen) {
         return Err((
             StatusCode::FORBIDDEN,
             "pages of this origin may not use this node",
@@ -157,23 +157,41 @@ async fn hand_over(request: Request<Incoming>, origin: Option<String>, seat: Arc
     });
 }
 
-fn is_allowed(origin: Option<&String>, headers: &HeaderMap, origins: &Allow<String>) -> bool {
-    match (origins, origin) {
+fn is_allowed(origin: Option<&String>, headers: &HeaderMap, listen: &Listen) -> bool {
+    match (&listen.origins, origin) {
         (Allow::Anyone, _) => true,
         (_, None) => false,
-        (_, Some(origin)) => is_own(origin, headers) || origins.allows(origin),
+        (origins, Some(origin)) => is_own(origin, headers, listen) || origins.allows(origin),
     }
 }
 
-/// Whether a page of `origin` was served under the host that this request is for.
-pub(super) fn is_own(origin: &str, headers: &HeaderMap) -> bool {
+/// Whether this node served the page of `origin`: under the host that this request is for, and a host that is ours. A page
+/// elsewhere can let its own name point at this machine later, and then asks "its own" host too. It cannot do so with an
+/// address, nor with a name for which our certificate is good.
+pub(super) fn is_own(origin: &str, headers: &HeaderMap, listen: &Listen) -> bool {
     let host = headers
         .get(header::HOST)
         .and_then(|host| host.to_str().ok());
     let origin = origin
         .strip_prefix("https://")
         .or_else(|| origin.strip_prefix("http://"));
-    host.is_some() && host == origin
+    let Some(host) = host.filter(|host| origin == Some(host)) else {
+        return false;
+    };
+    let host = without_port(host);
+    let public = listen.public.as_ref().map(|(public, _)| public.to_string());
+    listen.tls.is_some()
+        || host == "localhost"
+        || host.parse::<IpAddr>().is_ok()
+        || public.is_some_and(|public| public == host)
+}
+
+/// The host of a `Host` header, an IPv6 address without its brackets.
+pub(super) fn without_port(host: &str) -> &str {
+    match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    }
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {

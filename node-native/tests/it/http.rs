@@ -391,7 +391,10 @@ async fn an_upgrade_needs_the_subprotocol_and_everything_else_that_the_rfc_asks_
 async fn origins_are_the_operators_choice() {
     let mut open = start(listen(&[]), Site::default()).await;
     let mut strict = start(
-        listen(&[("listen.origins", "[\"https://app.example\"]")]),
+        listen(&[
+            ("listen.origins", "[\"https://app.example\"]"),
+            ("listen.public_host", "node.example"),
+        ]),
         Site::default(),
     )
     .await;
@@ -573,7 +576,7 @@ async fn the_faucet_serves_its_own_page_and_nobody_elses() {
         })
     });
     let node = start(
-        listen(&[]),
+        listen(&[("listen.public_host", "node.example")]),
         Site {
             faucet: Some(faucet),
             ..Site::default()
