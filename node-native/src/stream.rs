@@ -3,11 +3,12 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    task::coop,
 };
 use tokio_rustls::TlsStream;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::WebSocketConfig};
@@ -170,7 +171,11 @@ impl AsyncRead for Stream {
                 return read;
             }
         }
+        // What was read at once counts for a task's turn as if it had been read in parts: a peer that sends frames of
+        // nothing would otherwise have the thread for millions of them.
+        let turn = ready!(coop::poll_proceed(cx));
         buffer.hand_out(buf);
+        turn.made_progress();
         if buffer.is_empty() {
             *busy = buffer.filled == AHEAD;
             if !*busy {
