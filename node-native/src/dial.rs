@@ -119,12 +119,17 @@ impl Dialer {
 
     /// Opens a WebSocket to where `routing` points: over TLS if the record offers it, else without.
     pub async fn connect(&self, routing: &Routing) -> Result<Socket, DialError> {
-        tokio::time::timeout(DIAL_TIMEOUT, self.open(routing))
+        tokio::time::timeout(DIAL_TIMEOUT, self.open(routing, resolve))
             .await
             .unwrap_or(Err(DialError::Timeout))
     }
 
-    async fn open(&self, routing: &Routing) -> Result<Socket, DialError> {
+    /// `resolve` is asked once: who answers for a DNS name may say something else the next time.
+    async fn open(
+        &self,
+        routing: &Routing,
+        resolve: impl AsyncFnOnce(&Host, u16) -> Result<Vec<SocketAddr>, DialError>,
+    ) -> Result<Socket, DialError> {
         if port_blocked(routing.port) && !self.allow_private {
             return Err(DialError::RefusedPort(routing.port));
         }
@@ -335,5 +340,49 @@ mod tests {
             .await
             .unwrap_err();
         assert!(matches!(error, DialError::Tcp { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_was_judged_is_what_is_dialled_whatever_dns_says_the_next_time() {
+        let judged = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = judged.local_addr().unwrap();
+        // Where the name points once it was judged.
+        let rebound = std::net::TcpListener::bind(("127.0.0.2", at.port())).unwrap();
+        rebound.set_nonblocking(true).unwrap();
+        let answers = std::sync::atomic::AtomicU8::new(1);
+        let dns = async |host: &Host, port| {
+            assert_eq!(host.to_string(), "rebinding.example");
+            let last = answers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(vec![SocketAddr::from(([127, 0, 0, last], port))])
+        };
+        let routing = routing("rebinding.example", at.port());
+        let server = tokio::spawn(async move {
+            let (stream, _) = judged.accept().await.unwrap();
+            drop(stream);
+        });
+        let error = Dialer::new(true)
+            .unwrap()
+            .open(&routing, dns)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, DialError::Upgrade { .. }), "{error}");
+        server.await.unwrap();
+        assert!(rebound.accept().is_err(), "nobody came");
+
+        let mixed = async |_: &Host, port| {
+            let hosts: [[u8; 4]; 3] = [[127, 0, 0, 1], [10, 0, 0, 1], [169, 254, 169, 254]];
+            Ok(hosts.map(|host| SocketAddr::from((host, port))).to_vec())
+        };
+        let error = Dialer::new(false)
+            .unwrap()
+            .open(&routing, mixed)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, DialError::Refused { .. }), "{error}");
+        // A public address among private ones does not let those in.
+        let some: [SocketAddr; 3] =
+            ["127.0.0.1:9444", "198.41.0.4:9444", "[fe80::1]:9444"].map(|at| at.parse().unwrap());
+        let left = Dialer::new(false).unwrap().judge(some.to_vec()).unwrap();
+        assert_eq!(left, [some[1]]);
     }
 }
