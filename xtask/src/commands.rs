@@ -99,6 +99,25 @@ pub(crate) fn soak(repo: &Repo, args: &[&str]) -> Result<ExitCode> {
     Err(soak.args(args).exec()).context("cannot start the random lives")
 }
 
+/// `cargo xtask attack`: the tests of the same name, optimised and one by one, with the bounds that hold on a machine which
+/// does nothing else.
+pub(crate) fn attack(repo: &Repo) -> Result<ExitCode> {
+    process::run(
+        repo.cargo()
+            .args([
+                "test",
+                "--locked",
+                "--release",
+                "--test",
+                "nodes",
+                "attacks::",
+            ])
+            .args(["--", "--nocapture", "--test-threads=1"])
+            .env("NECTAR_ATTACKS", "strict"),
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Builds everything that a demonstration shows; what returns starts it:
 ///
 /// `nectar demo --page DIRECTORY --anvil PROGRAM --contract ARTIFACT [--ready FILE]`

@@ -38,6 +38,7 @@ usage: cargo xtask COMMAND
   bench [--quick]  the workloads, as JSON lines
   fuzz [--minutes N] [TARGET]...
                    looks for inputs that break something, N minutes (1) for each target
+  attack           attacks a running node, one attack after the other, and asserts what its honest peers are promised
   soak --minutes N [--seed S]
                    plays random lives of small networks, from seed S on, or from one that nobody has tried
   soak --seed S    plays one of them again, and tells what happens
@@ -76,6 +77,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ["bench"] => commands::bench(&repo, false),
         ["bench", "--quick"] => commands::bench(&repo, true),
         ["fuzz", args @ ..] => fuzz::run(&repo, args),
+        ["attack"] => commands::attack(&repo),
         ["soak", args @ ..] if !args.is_empty() => commands::soak(&repo, args),
         other => bail!("unknown arguments: {}\n\n{USAGE}", other.join(" ")),
     }

@@ -55,10 +55,20 @@ impl Home {
     /// A node that pins nothing, and reads the chain at `rpc`.
     pub(crate) fn on_chain(label: &str, rpc: &str) -> Self {
         let home = Self::new(&Network::default(), label);
-        let path = home.path().join("nectar.toml");
-        let text = std::fs::read_to_string(&path).unwrap() + &format!("rpcs = [\"{rpc}\"]\n");
-        std::fs::write(path, text).unwrap();
+        home.reads(rpc);
         home
+    }
+
+    /// Lets it read the chain at `rpc` beside what it pins.
+    pub(crate) fn reads(&self, rpc: &str) {
+        let path = self.path().join("nectar.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replacen(
+            "[[registry]]\n",
+            &format!("[[registry]]\nrpcs = [\"{rpc}\"]\n"),
+            1,
+        );
+        std::fs::write(path, text).unwrap();
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -134,6 +144,10 @@ impl Running {
             stdout,
             said,
         }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it at once, and gives what else it wrote to standard output.

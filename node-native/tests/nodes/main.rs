@@ -1,6 +1,8 @@
 //! Whole nodes over real sockets of this machine.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+#[cfg(target_os = "linux")]
+mod attacks;
 mod bans;
 mod command;
 mod failover;

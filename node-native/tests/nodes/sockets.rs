@@ -20,7 +20,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -39,6 +42,8 @@ pub(crate) struct Sockets {
     nodes: Vec<Running>,
     registry: Arc<Mutex<Registry>>,
     rpc: String,
+    /// How often the endpoint was asked.
+    asked: Arc<AtomicUsize>,
     next: Token,
     /// Dropped last, with all that runs in it.
     runtime: Runtime,
@@ -69,11 +74,13 @@ impl Sockets {
         let registry = Arc::new(Mutex::new(Registry::new(unix_time())));
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let rpc = format!("http://{}", listener.local_addr().unwrap());
-        runtime.spawn(show(listener, registry.clone()));
+        let asked = Arc::new(AtomicUsize::new(0));
+        runtime.spawn(show(listener, registry.clone(), asked.clone()));
         Self {
             nodes: Vec::new(),
             registry,
             rpc,
+            asked,
             next: 0,
             runtime,
         }
@@ -82,6 +89,11 @@ impl Sockets {
     /// The endpoint that shows the chain.
     pub(crate) fn rpc(&self) -> &str {
         &self.rpc
+    }
+
+    /// How often that was asked so far.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
     }
 
     fn node(&self, node: NodeId) -> &Node {
@@ -318,8 +330,9 @@ async fn ask(node: &Node, to: &Name, what: Ask) -> Outcome<Live> {
 }
 
 /// Answers JSON-RPC over HTTP with what stands on the registry's chain, whose newest block is always of this moment.
-async fn show(listener: TcpListener, registry: Arc<Mutex<Registry>>) {
+async fn show(listener: TcpListener, registry: Arc<Mutex<Registry>>, asked: Arc<AtomicUsize>) {
     while let Ok((stream, _)) = listener.accept().await {
+        asked.fetch_add(1, Ordering::Relaxed);
         let registry = registry.clone();
         tokio::spawn(async move { answer(stream, &registry).await });
     }

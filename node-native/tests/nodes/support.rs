@@ -37,6 +37,12 @@ impl Network {
         self
     }
 
+    /// A name with a record of the test's choice.
+    pub(crate) fn known(mut self, label: &str, record: Record) -> Self {
+        self.0.push((name(label), record));
+        self
+    }
+
     /// Lets a name have a key of its own choice.
     pub(crate) fn rekey(&mut self, label: &str, key: &VerifyingKey) {
         let found = self.0.iter_mut().find(|(known, _)| *known == name(label));

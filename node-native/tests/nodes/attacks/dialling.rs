@@ -1,0 +1,75 @@
+//! Records that point at where nobody should knock.
+
+use crate::{
+    home::{Home, Running},
+    sockets::Sockets,
+    support::{PATIENCE, free_address},
+};
+use nectar_sim::{World, world::Place};
+use node_core::registry::Host;
+use std::{
+    fs::File,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+#[test]
+fn a_running_node_does_not_knock_where_records_point_at_this_machine_or_private_networks() {
+    // Whoever registers names writes these into their records, and a victim's record lists them as its routers.
+    let here = free_address();
+    let listener = TcpListener::bind(here).unwrap();
+    let knocks = Arc::new(AtomicUsize::new(0));
+    let counted = knocks.clone();
+    std::thread::spawn(move || {
+        while listener.accept().is_ok() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let hosts = [
+        ("this-machine", here.ip().to_string()),
+        ("ten-slash-eight", "10.0.0.1".to_owned()),
+        ("ipv6-loopback", "::1".to_owned()),
+        ("ipv6-link-local", "fe80::1".to_owned()),
+        ("metadata", "169.254.169.254".to_owned()),
+        ("mapped", format!("::ffff:{}", here.ip())),
+        ("by-dns", "localhost".to_owned()),
+        ("cgnat", "100.64.0.1".to_owned()),
+    ];
+    let mut world = Sockets::new();
+    let labels = hosts.each_ref().map(|(label, _)| *label);
+    for (label, host) in &hosts {
+        world.register(&[label], Place::Direct);
+        let host = Host::parse(host).unwrap();
+        world.change(label, |record| {
+            let routing = record.routing.as_mut().unwrap();
+            (routing.host, routing.port) = (host, here.port());
+        });
+    }
+    world.register(&["victim"], Place::Behind(&labels));
+    let home = Home::on_chain("victim", world.rpc());
+    let log = home.path().join("log");
+    let mut command = home.run_command(None, &["--set", "node.allow_private=false"]);
+    command.stderr(File::create(&log).unwrap());
+    let running = Running::begin(command);
+    let said = || std::fs::read_to_string(&log).unwrap();
+    for label in labels {
+        let refused = format!("the router {label}.nectar is offline: ");
+        let told = world.wait(PATIENCE, |_| said().contains(&refused));
+        assert!(told, "{label}: {}", said());
+        let (_, why) = said()
+            .split_once(&refused)
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            .unwrap();
+        let why = why.lines().next().unwrap_or_default().to_owned();
+        assert!(why.contains("address"), "{label}: {why}");
+    }
+    // Nor when it tries again.
+    world.pass(Duration::from_secs(1));
+    assert_eq!(knocks.load(Ordering::Relaxed), 0);
+    assert!(running.terminate().success());
+    assert!(!said().contains("panicked"), "{}", said());
+}

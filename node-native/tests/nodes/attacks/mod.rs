@@ -1,0 +1,22 @@
+//! Attacks on a `nectar run` that serves an honest pair meanwhile. Each says what it may cost, and that is measured.
+//!
+//! A router runs as a process of its own, with small limits. Alice and Bob, in this process, ask each other through it all
+//! the time. The attacker has a thread of the lowest priority to itself. In all of them the router goes on running, logs no
+//! abnormal end, never holds more memory than `nectar run --check` says that peers can make it hold, and each honest request
+//! is answered.
+//!
+//! How long these take at most is asserted generously here: tests share their machine with others. `cargo xtask attack`
+//! runs the same tests one by one, optimised, and asserts what is promised: p99 at most ten times that of a quiet time, and
+//! at most 25 ms.
+
+mod attacker;
+mod dialling;
+mod floods;
+mod frames;
+mod handshakes;
+mod peers;
+mod siege;
+mod web;
+
+#[path = "../../../../node-core/tests/common/stranger.rs"]
+mod stranger;

@@ -1,0 +1,377 @@
+//! Peers with names and keys that are good, who ask for what they like and read when they like.
+
+use super::{
+    attacker::{Caller, Peer, request, somewhere},
+    siege::Siege,
+};
+use crate::support::{Network, direct_at, free_address, name};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use node_core::{Code, wire::frame::Frame};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+const FOUR: [&str; 4] = ["mallory", "mordred", "maleficent", "moriarty"];
+
+/// Tired of a peer after two seconds.
+const TIRED: [(&str, &str); 3] = [
+    ("limits.keepalive", "400ms"),
+    ("limits.keepalive_retry", "200ms"),
+    ("limits.session_kept", "2s"),
+];
+
+/// Four that come in and do the same.
+async fn each<R>(router: std::net::SocketAddr, what: impl AsyncFn(Peer) -> R) -> Vec<R> {
+    let what = &what;
+    join_all((0..).zip(FOUR).map(|(n, label)| async move {
+        let peer = Caller::named(label)
+            .enter(router, somewhere(n), "rho")
+            .await;
+        what(peer.unwrap_or_else(|code| panic!("{label}: {code:?}"))).await
+    }))
+    .await
+}
+
+fn stream(id: u64, window: u64) -> Frame {
+    Frame::Stream {
+        id,
+        window,
+        protocol: "file.1".into(),
+        metadata: Bytes::from_static(b"{\"name\":\"x\",\"size\":1000000,\"type\":\"\"}"),
+    }
+}
+
+fn open(cid: u32, to: &str) -> Frame {
+    Frame::Open {
+        cid,
+        window: 1 << 20,
+        hide: false,
+        to: name(to),
+        first: Bytes::from(vec![1; 1218]),
+    }
+}
+
+#[test]
+fn a_peer_that_never_reads_is_left_and_what_waits_for_it_is_bounded() {
+    let siege = Siege::lay(&TIRED, &FOUR);
+    let report = siege.attack("peers that never read", async |router| {
+        each(router, async |mut peer| {
+            let begun = Instant::now();
+            // As much as it may ask without having heard of more credit, and then for answers that cost no credit.
+            let mut frames = vec![request(4, &[7; 30_000]), request(8, &[7; 30_000])];
+            frames.extend((0..4).map(|n| stream(6 + 4 * n, 0)));
+            while peer.say(&frames).await.is_ok() {
+                frames = (0..15).map(Frame::Ping).collect();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            begun.elapsed()
+        })
+        .await
+    });
+    for took in report.seen {
+        assert!(took < Duration::from_secs(20), "{took:?}");
+    }
+    siege.lift();
+}
+
+#[test]
+fn a_peer_that_never_grants_credit_gets_what_fits_its_bounds_and_no_more() {
+    let siege = Siege::lay(&TIRED, &FOUR);
+    let report = siege.attack("peers that never grant credit", async |router| {
+        each(router, async |mut peer| {
+            let mut frames = vec![];
+            frames.extend((0..4).map(|n| stream(6 + 4 * n, 0)));
+            peer.say(&frames).await.unwrap();
+            let (mut next, mut credit, mut spent, mut refused) = (4, 64 << 10, 0, 0);
+            // It reads and asks, acknowledges nothing and grants nothing.
+            loop {
+                let asked = request(next, &[7; 30_000]);
+                let cost = asked.encode().len() as u64 + 64;
+                if spent + cost <= credit {
+                    (spent, next) = (spent + cost, next + 4);
+                    if peer.say(&[asked]).await.is_err() {
+                        return refused;
+                    }
+                    continue;
+                }
+                let Ok(frames) = peer.hear().await else {
+                    return refused;
+                };
+                for frame in frames {
+                    match frame {
+                        Frame::Credit { id: 0, limit } => credit = limit,
+                        Frame::Ping(token) => drop(peer.say(&[Frame::Pong(token)]).await),
+                        Frame::Response { .. } => refused += 1,
+                        _ => {}
+                    }
+                }
+            }
+        })
+        .await
+    });
+    assert!(
+        report.seen.iter().all(|answers| (1..100).contains(answers)),
+        "{:?}",
+        report.seen
+    );
+    assert!(report.took < Duration::from_secs(30), "{:?}", report.took);
+    siege.lift();
+}
+
+#[test]
+fn millions_of_requests_are_refused_one_by_one_and_cost_nobody_else_anything() {
+    let siege = Siege::lay(&[], &FOUR);
+    let report = siege.attack("requests without end", async |router| {
+        each(router, async |mut peer| {
+            let begun = Instant::now();
+            let (mut next, mut credit, mut spent, mut heard) = (4, 64 << 10, 0, 0);
+            let (mut asked, mut answered, mut refused) = (0, 0, 0);
+            while begun.elapsed() < Duration::from_secs(3) {
+                let mut frames = vec![Frame::Ack(heard)];
+                while frames.len() < 400 && spent + 200 < credit {
+                    let frame = request(next, b"x");
+                    (spent, next) = (spent + frame.encode().len() as u64 + 64, next + 4);
+                    frames.push(frame);
+                }
+                asked += frames.len() - 1;
+                if peer.say(&frames).await.is_err() {
+                    break;
+                }
+                // Everything that has been answered so far.
+                while let Ok(Ok(frames)) =
+                    tokio::time::timeout(Duration::from_millis(5), peer.hear()).await
+                {
+                    for frame in frames {
+                        let encoded = frame.encode();
+                        if node_core::wire::frame::is_session(encoded[0]) {
+                            heard += encoded.len() as u64;
+                        }
+                        match frame {
+                            Frame::Credit { id: 0, limit } => credit = limit,
+                            Frame::Response { code: 0, .. } => answered += 1,
+                            Frame::Response { code, .. } => {
+                                let code = Code::from_u16(code);
+                                let limit =
+                                    matches!(code, Some(Code::RequestRate | Code::QueueFull));
+                                assert!(limit, "{code:?}");
+                                refused += 1;
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+            }
+            (asked, answered, refused)
+        })
+        .await
+    });
+    for (asked, answered, refused) in report.seen {
+        println!("{asked} asked, {answered} answered, {refused} refused");
+        // 100 at once, and 10 more a second.
+        assert!((100..=150).contains(&answered), "{answered}");
+        assert!(refused > 1000 && asked > 1000, "{refused} of {asked}");
+    }
+    siege.lift();
+}
+
+#[test]
+fn who_asks_for_a_million_streams_or_circuits_is_cut_off_and_soon_banned() {
+    let siege = Siege::lay(&[], &FOUR);
+    for (what, label, kind) in [
+        ("streams", "mallory", 0),
+        ("circuits", "mordred", 1),
+        ("pings", "moriarty", 2),
+    ] {
+        let report = siege.attack(what, async move |router| {
+            let caller = Caller::named(label);
+            let (mut asked, mut ends) = (0_u32, Vec::new());
+            loop {
+                let mut peer = match caller.enter(router, somewhere(1), "rho").await {
+                    Ok(peer) => peer,
+                    Err(code) => return (asked, ends, code),
+                };
+                let end = asked + 1_000_000;
+                let mut number = 0;
+                while asked < end {
+                    let frames: Vec<_> = (number..number + 40)
+                        .map(|n| match kind {
+                            0 => stream(6 + 4 * u64::from(n), 1 << 20),
+                            1 => open(2 * n, "bob"),
+                            _ => Frame::Ping(n.into()),
+                        })
+                        .collect();
+                    (asked, number) = (asked + 40, number + 40);
+                    if peer.say(&frames).await.is_err() {
+                        break;
+                    }
+                }
+                ends.push(peer.until(|_| None::<()>).await);
+            }
+        });
+        let (asked, ends, last) = report.seen;
+        println!("{asked} {what} asked for");
+        // Each time is worth 40 of 100.
+        assert_eq!((ends.len(), last), (3, Some(Code::Banned)), "{what}");
+        for end in ends {
+            // The word may be lost with the socket.
+            assert!(matches!(end, Err(Some(Code::FrameRate) | None)), "{end:?}");
+        }
+    }
+    siege.lift();
+}
+
+#[test]
+fn circuits_lead_to_hosted_names_only_and_never_in_circles() {
+    // Sigma is there, but in this test nobody of ours: whatever reaches it is a dial on somebody's behalf.
+    let sigma = free_address();
+    let listener = std::net::TcpListener::bind(sigma).unwrap();
+    let dialled = Arc::new(AtomicUsize::new(0));
+    let counted = dialled.clone();
+    std::thread::spawn(move || {
+        while listener.accept().is_ok() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let network = Network::default()
+        .direct("rho")
+        .known("sigma", direct_at("sigma", sigma))
+        .indirect("alice", &["rho"])
+        .indirect("bob", &["rho"])
+        .indirect("carol", &["sigma"])
+        .direct("mallory")
+        .direct("mordred");
+    let home = crate::home::Home::new(&network, "rho");
+    let siege = Siege::around(network, home, &[]);
+    let report = siege.attack("circuits to whom it does not concern", async |router| {
+        // Carol is connected here, but does not list this router.
+        let _carol = Caller::named("carol")
+            .enter(router, somewhere(2), "rho")
+            .await
+            .unwrap();
+        let _mordred = Caller::named("mordred")
+            .enter(router, somewhere(3), "rho")
+            .await
+            .unwrap();
+        let mut peer = Caller::named("mallory")
+            .enter(router, somewhere(1), "rho")
+            .await
+            .unwrap();
+        let mut codes = Vec::new();
+        for (cid, to) in (0..).step_by(2).zip([
+            "carol",
+            "mordred",
+            "sigma",
+            "rho",
+            "mallory",
+            "nobody-at-all",
+        ]) {
+            peer.say(&[open(cid, to)]).await.unwrap();
+            let code = peer.until(|frame| match frame {
+                Frame::CircuitClose { code, .. } => Some(*code),
+                _ => None,
+            });
+            codes.push((to, Code::from_u16(code.await.unwrap()).unwrap()));
+        }
+        codes
+    });
+    for (to, code) in report.seen {
+        let refused = matches!(code, Code::NotHosted | Code::TargetOffline | Code::Myself);
+        assert!(refused, "{to}: {code:?}");
+        assert!(to != "carol" || code == Code::NotHosted, "{code:?}");
+    }
+    assert_eq!(
+        dialled.load(Ordering::Relaxed),
+        0,
+        "a router dials for nobody"
+    );
+    siege.lift();
+}
+
+#[test]
+fn a_circuit_inside_a_circuit_is_refused() {
+    let network = Network::default()
+        .direct("rho")
+        .indirect("alice", &["rho"])
+        .indirect("bob", &["rho"])
+        .direct("mallory");
+    let home = crate::home::Home::new(&network, "rho");
+    let siege = Siege::around(network, home, &[]);
+    let report = siege.attack("circuits in circles", async |router| {
+        let mallory = Caller::named("mallory");
+        let mut outer = mallory.enter(router, somewhere(1), "rho").await.unwrap();
+        let mut inner = outer.through(&mallory, 0, "bob").await;
+        outer.inside(&mut inner, &[open(0, "alice")]).await;
+        let closed = outer.until(|frame| match frame {
+            Frame::CircuitClose { code, .. } => Some(*code),
+            _ => None,
+        });
+        Code::from_u16(closed.await.unwrap())
+    });
+    assert_eq!(report.seen, Some(Code::CircuitNested));
+    siege.lift();
+}
+
+#[test]
+fn a_guest_gets_a_circuit_where_guests_may_call_and_nothing_else() {
+    let siege = Siege::lay(&[("router.guests", "true")], &[]);
+    let report = siege.attack("a guest", async |router| {
+        let mut guest = Caller::guest()
+            .enter(router, somewhere(1), "rho")
+            .await
+            .unwrap();
+        let message = Frame::Message {
+            id: 8,
+            total: 1,
+            protocol: "chat.1".into(),
+            data: Bytes::from_static(b"x"),
+        };
+        guest
+            .say(&[request(4, b"x"), message, stream(6, 1 << 20)])
+            .await
+            .unwrap();
+        let mut refused = Vec::new();
+        while refused.len() < 3 {
+            for frame in guest.hear().await.unwrap() {
+                match frame {
+                    Frame::Response { id, kind, code, .. } => {
+                        refused.push((id, kind as u8 as u16, code))
+                    }
+                    Frame::Stop(id, code) => refused.push((id, 0, code)),
+                    _ => {}
+                }
+            }
+        }
+        // Nobody is called by a guest's circuit who does not serve guests.
+        let mut second = Caller::guest()
+            .enter(router, somewhere(2), "rho")
+            .await
+            .unwrap();
+        second.say(&[open(0, "nobody-at-all")]).await.unwrap();
+        let offline = second.until(|frame| match frame {
+            Frame::CircuitClose { code, .. } => Some(*code),
+            _ => None,
+        });
+        (refused, offline.await)
+    });
+    let (refused, offline) = report.seen;
+    for (id, _, code) in refused {
+        let code = Code::from_u16(code);
+        let expected = matches!(code, Some(Code::GuestRefused | Code::Cancelled));
+        assert!(expected, "{id}: {code:?}");
+    }
+    assert_eq!(offline, Ok(Code::TargetOffline.as_u16()));
+    siege.lift();
+
+    let siege = Siege::lay(&[], &[]);
+    let report = siege.attack("a guest where none are served", async |router| {
+        let entered = Caller::guest().enter(router, somewhere(1), "rho").await;
+        entered.map(drop)
+    });
+    assert_eq!(report.seen, Err(Some(Code::GuestRefused)));
+    siege.lift();
+}

@@ -1,0 +1,336 @@
+//! The router under attack, the honest pair, and what is measured.
+
+use crate::{
+    home::{Home, Running},
+    support::{Network, PATIENCE, name, soon},
+};
+use node_native::node::{Node, Request, Response};
+use std::{
+    fs::File,
+    net::SocketAddr,
+    process::Command,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+use tokio::runtime::{Builder, Runtime};
+
+/// Between two requests of the honest pair.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Requests in a quiet time.
+const QUIET: usize = 200;
+/// Longest that the honest pair may wait for 99 of 100 requests, on a machine that others load, too.
+const GENEROUS: Duration = Duration::from_secs(2);
+/// The same on a machine that does nothing else.
+const STRICT: Duration = Duration::from_millis(25);
+/// How much longer than in a quiet time that may be.
+const FACTOR: u32 = 10;
+
+/// Limits under which a bound on memory means something, for all attacks.
+const SMALL: [(&str, &str); 14] = [
+    ("limits.inbound_channels", "16"),
+    ("limits.channels_per_group", "8"),
+    ("limits.half_open", "16"),
+    ("limits.message_bytes", "64 KiB"),
+    ("limits.inbox_bytes", "128 KiB"),
+    ("limits.retained_bytes", "128 KiB"),
+    ("limits.outbox_bytes", "256 KiB"),
+    ("limits.streams", "4"),
+    ("limits.stream_window", "64 KiB"),
+    ("limits.circuits", "4"),
+    ("limits.circuit_window", "64 KiB"),
+    ("limits.parked_bytes", "1 MiB"),
+    ("listen.connections", "64"),
+    ("listen.connections_per_address", "64"),
+];
+
+pub(super) struct Siege {
+    pub(super) router: SocketAddr,
+    pub(super) home: Home,
+    pub(super) network: Network,
+    running: Running,
+    runtime: Runtime,
+    alice: Node,
+    bob: Node,
+    /// Resident before the attack, and what peers may add to it, in bytes.
+    rest: u64,
+    worst: u64,
+    quiet: Duration,
+}
+
+/// What an attack came to.
+pub(super) struct Report<R> {
+    /// What the attacker saw.
+    pub(super) seen: R,
+    /// How long it took.
+    pub(super) took: Duration,
+    /// What the router computed meanwhile.
+    pub(super) computed: Duration,
+    /// Most files and sockets that it had open.
+    pub(super) descriptors: usize,
+}
+
+impl Siege {
+    /// A router `rho` with small limits and `settings`; `callers` are direct nodes that it knows, with valid keys.
+    pub(super) fn lay(settings: &[(&str, &str)], callers: &[&str]) -> Self {
+        let mut network = Network::default()
+            .direct("rho")
+            .indirect("alice", &["rho"])
+            .indirect("bob", &["rho"]);
+        for label in callers {
+            network = network.direct(label);
+        }
+        let home = Home::new(&network, "rho");
+        Self::around(network, home, settings)
+    }
+
+    /// The same with names and a home of the caller's choice.
+    pub(super) fn around(network: Network, home: Home, settings: &[(&str, &str)]) -> Self {
+        let router = network.address("rho");
+        let settings: Vec<String> = SMALL
+            .iter()
+            .filter(|(key, _)| settings.iter().all(|(other, _)| other != key))
+            .chain(settings)
+            .flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")])
+            .collect();
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        let port = router.port().to_string();
+        let address = router.ip().to_string();
+        let at = ["--address", &address, "--port", &port];
+        let check = home.json(&[&["run", "--check"][..], &at, &settings].concat());
+        let worst = check["worst_case_bytes"]["total"].as_u64().unwrap();
+        let mut command = home.run_command(Some(router), &[&["--echo"][..], &settings].concat());
+        command.stderr(File::create(home.path().join("log")).unwrap());
+        let running = Running::begin(command);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let [alice, bob] = ["alice", "bob"].map(|label| {
+            let config = network.config(label).with_core(|core| {
+                core.limits.stranger_requests = u32::MAX;
+            });
+            runtime.block_on(Node::start(config)).unwrap()
+        });
+        let mut siege = Self {
+            router,
+            home,
+            network,
+            running,
+            runtime,
+            alice,
+            bob,
+            rest: 0,
+            worst,
+            quiet: Duration::ZERO,
+        };
+        siege.settle();
+        let mut left = QUIET;
+        siege.quiet = p99(siege.talk(|| {
+            left -= 1;
+            left == 0
+        }));
+        siege.rest = siege.memory("VmRSS");
+        siege
+    }
+
+    /// Waits until Alice reaches Bob.
+    fn settle(&self) {
+        let begun = Instant::now();
+        while let Err(error) = self.runtime.block_on(ask(&self.alice)) {
+            assert!(begun.elapsed() < PATIENCE, "{error}");
+        }
+    }
+
+    /// Lets the honest pair talk until `done`, and measures each request.
+    fn talk(&self, mut done: impl FnMut() -> bool) -> Vec<Duration> {
+        let mut took = Vec::new();
+        loop {
+            let begun = Instant::now();
+            let answer = self.runtime.block_on(ask(&self.alice));
+            assert!(
+                matches!(answer, Ok(Response::Success(Some(_)))),
+                "an honest request came to {answer:?}; the router's log: {}",
+                self.log()
+            );
+            took.push(begun.elapsed());
+            if done() {
+                return took;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Attacks while the honest pair talks, and holds what is measured against what is promised.
+    pub(super) fn attack<A, R>(&self, what: &str, attack: A) -> Report<R>
+    where
+        A: AsyncFnOnce(SocketAddr) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let (said, seen) = mpsc::channel();
+        let router = self.router;
+        let (begun, computed) = (Instant::now(), self.computed());
+        let attacker = std::thread::spawn(move || {
+            give_way();
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            // Its sockets end with it.
+            said.send(runtime.block_on(attack(router))).unwrap();
+        });
+        let mut came = None;
+        let mut descriptors = 0;
+        let took = self.talk(|| {
+            descriptors = descriptors.max(self.descriptors());
+            came = came.take().or_else(|| seen.try_recv().ok());
+            came.is_some() || attacker.is_finished()
+        });
+        if let Err(panic) = attacker.join() {
+            std::panic::resume_unwind(panic);
+        }
+        let seen = came.or_else(|| seen.try_recv().ok()).unwrap();
+        let (honest, requests) = (p99(took.clone()), took.len());
+        let report = Report {
+            seen,
+            took: begun.elapsed(),
+            computed: self.computed() - computed,
+            descriptors,
+        };
+        let peak = self.memory("VmHWM");
+        println!(
+            "{what}: {:.1} s, router computed {:.1} s; {requests} honest requests, p99 {:.1} ms (quiet {:.1} ms); \
+             memory {:.1} MiB (at rest {:.1}, worst case + {:.1})",
+            report.took.as_secs_f64(),
+            report.computed.as_secs_f64(),
+            honest.as_secs_f64() * 1e3,
+            self.quiet.as_secs_f64() * 1e3,
+            mib(peak),
+            mib(self.rest),
+            mib(self.worst),
+        );
+        assert!(
+            peak <= self.rest + self.worst,
+            "{peak} bytes are more than {} at rest and {} at worst",
+            self.rest,
+            self.worst
+        );
+        if std::env::var("NECTAR_ATTACKS").is_ok_and(|how| how == "strict") {
+            let most = STRICT.min(self.quiet * FACTOR);
+            assert!(honest <= most, "p99 {honest:?}, promised {most:?}");
+        } else {
+            assert!(honest <= GENEROUS, "p99 {honest:?}");
+        }
+        report
+    }
+
+    /// The attack is over: what it took is free again, a newcomer is served, and the router ends as it should.
+    pub(super) fn lift(self) {
+        let quiet = [("nectar_half_open", 0), ("nectar_http_connections", 2)];
+        for (metric, most) in quiet {
+            let begun = Instant::now();
+            // The asking connection is one, too.
+            while self.metric(metric) > most + u64::from(metric.contains("connections")) {
+                assert!(
+                    begun.elapsed() < PATIENCE,
+                    "{metric} is {}",
+                    self.metric(metric)
+                );
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        self.talk(|| true);
+        self.runtime.block_on(async {
+            soon("closing", self.alice.close()).await;
+            soon("closing", self.bob.close()).await;
+        });
+        let newcomer = self.network.config("alice");
+        self.runtime.block_on(async {
+            let newcomer = Node::start(newcomer).await.unwrap();
+            let rho = name("rho");
+            let asked = newcomer.request(&rho, Request::new("echo.1", "new"));
+            let answer = soon("a newcomer's answer", asked).await;
+            assert!(matches!(answer, Ok(Response::Success(_))), "{answer:?}");
+            newcomer.close().await;
+        });
+        let log = self.home.path().join("log");
+        assert!(self.running.terminate().success(), "it does not end well");
+        let log = std::fs::read_to_string(log).unwrap();
+        for sign in ["panicked", "ended abnormally", "overflow"] {
+            assert!(!log.contains(sign), "{log}");
+        }
+        assert!(log.len() < 64 << 10, "{} bytes of log", log.len());
+    }
+
+    pub(super) fn log(&self) -> String {
+        std::fs::read_to_string(self.home.path().join("log")).unwrap()
+    }
+
+    /// What `/metrics` says.
+    pub(super) fn metric(&self, metric: &str) -> u64 {
+        let all = self.runtime.block_on(super::attacker::get(
+            self.router,
+            "/metrics",
+            &format!("host: {}\r\n", self.router),
+        ));
+        let line = all.lines().find_map(|line| {
+            let value = line.strip_prefix(metric)?;
+            value.strip_prefix(' ')?.parse().ok()
+        });
+        line.unwrap_or_else(|| panic!("{metric} is not in {all}"))
+    }
+
+    /// A figure of `/proc/PID/status`, in bytes.
+    fn memory(&self, field: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.running.pid());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| {
+            let value = line.strip_prefix(field)?.strip_prefix(':')?;
+            value.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+        });
+        line.unwrap() << 10
+    }
+
+    /// How long the router has computed so far, to a hundredth of a second.
+    fn computed(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.running.pid());
+        let stat = std::fs::read_to_string(path).unwrap();
+        let (_, rest) = stat.rsplit_once(") ").unwrap();
+        let fields: Vec<&str> = rest.split(' ').collect();
+        let ticks: u64 = [11, 12]
+            .map(|at| fields[at].parse::<u64>().unwrap())
+            .iter()
+            .sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Files and sockets that the router has open.
+    pub(super) fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.running.pid());
+        std::fs::read_dir(path).unwrap().count()
+    }
+}
+
+async fn ask(alice: &Node) -> Result<Response, node_native::node::NodeError> {
+    alice
+        .request(&name("bob"), Request::new("echo.1", "0123456789abcdef"))
+        .await
+}
+
+fn p99(mut took: Vec<Duration>) -> Duration {
+    took.sort_unstable();
+    took[(took.len() * 99).div_ceil(100) - 1]
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// This thread runs when nobody else wants to.
+fn give_way() {
+    let thread = std::fs::read_link("/proc/thread-self").unwrap();
+    let thread = thread.file_name().unwrap();
+    // On Linux a thread has a priority of its own.
+    let renice = Command::new("renice")
+        .args(["-n", "19", "-p"])
+        .arg(thread)
+        .output();
+    assert!(renice.is_ok_and(|done| done.status.success()), "renice");
+}
