@@ -38,5 +38,11 @@ test("a label alone gets the only ending there is", () => {
   expect(parseName(" alice ", ["nectar"])).toEqual({ label: "alice", tld: "nectar" });
   expect(parseName("alice.nectar", ["nectar", "os"])).toEqual({ label: "alice", tld: "nectar" });
   expect(parseName("alice", ["nectar", "os"])).toHaveProperty("wrong");
-  expect(parseName("alice.eth", ["nectar"])).toEqual({ wrong: "names here end in .nectar, not .eth" });
+});
+
+test("an ending that is not served is said first: the rules of another one are not ours", () => {
+  for (const text of ["alice.eth", "a.eth", "Al_ice.eth"]) {
+    expect(parseName(text, ["nectar"]), text).toEqual({ wrong: "names here end in .nectar, not .eth" });
+  }
+  expect(parseName("a.nectar", ["nectar"])).toEqual({ wrong: said.get("TooShort") });
 });

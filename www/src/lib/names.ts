@@ -21,11 +21,11 @@ export function parseName(text: string, tlds: string[]): { label: string; tld: s
   const dot = trimmed.indexOf(".");
   const label = dot < 0 ? trimmed : trimmed.slice(0, dot);
   const tld = dot < 0 ? (tlds.length === 1 ? tlds[0] : undefined) : trimmed.slice(dot + 1);
-  const wrong = brokenRule(label);
-  if (wrong !== undefined) return { wrong };
   if (tld === undefined) return { wrong: `say which ending: ${tlds.map((each) => `.${each}`).join(" or ")}` };
   if (!tlds.includes(tld)) {
     return { wrong: `names here end in ${tlds.map((each) => `.${each}`).join(" or ")}, not .${tld}` };
   }
+  const wrong = brokenRule(label);
+  if (wrong !== undefined) return { wrong };
   return { label, tld };
 }
