@@ -297,6 +297,17 @@ describe("the page", { concurrency: 3 }, () => {
     assert.equal((await chain.registry.resolve("kate")).networkingKey, before);
   });
 
+  inProfile("a peer that reconnects is no reason to send anything again", async ({ page }, site) => {
+    await register(page, site, "rupert");
+    await add(page, "echo.nectar");
+    await say(page, "echo.nectar", "break");
+    await page.getByTestId("peer-state").getByText("reconnecting…").waitFor();
+    await page.getByText("Details").click();
+    await page.getByText("The connection broke.", { exact: true }).waitFor();
+    await page.locator('[data-state="delivered"]', { hasText: "break" }).waitFor();
+    assert.equal(await page.getByText("Send it again").count(), 0);
+  });
+
   inProfile("another registry than at the first visit is not taken without a word", async ({ page }, site) => {
     await page.goto(site.url);
     await page.getByText("A name that is yours").waitFor();

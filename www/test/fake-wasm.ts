@@ -1,7 +1,8 @@
 /** Stands in for the wasm module in tests of the page: names come from the real chain, peers are scripted.
  *
  * `echo` answers, writes back and takes files; `bob` writes first and offers a file when told "file"; `sold` changes
- * its owner when told "sell"; nobody else is online. */
+ * its owner when told "sell"; nobody else is online.
+ * Told "break", the peer's connection does so. */
 
 import { Contract, JsonRpcProvider } from "ethers";
 import { NodeError } from "nectar/remote";
@@ -61,6 +62,7 @@ export class WasmNode {
       setTimeout(() => this.#offerFile(name), 100);
       return;
     }
+    if (text === "break") setTimeout(() => this.#sink({ type: "peer", name, state: "interrupted", error: NodeError.of("pipe_lost").toShape() }), 300);
     if (text === "supersede") setTimeout(() => this.#sink({ type: "identity", state: "superseded" }), 100);
     setTimeout(() => this.#say(name, protocol, `You said: ${text}`), 200);
   }

@@ -1,6 +1,6 @@
 import { NodeError } from "nectar/remote";
 import { expect, test } from "vitest";
-import { explain } from "../src/lib/words.ts";
+import { explain, statement } from "../src/lib/words.ts";
 
 const failure = (name: "name_unknown" | "rpc_unreachable" | "dial_failed", retryAfterMs?: number) => {
   const { code, message } = NodeError.of(name);
@@ -17,4 +17,10 @@ test("when to try again joins what to change, and replaces a vaguer word for it"
   expect(explain(failure("rpc_unreachable", 2_000))).toMatch(/RPC endpoint runs\. Try again in 2 s\.$/);
   expect(explain(failure("dial_failed", 2_000))).toMatch(/[^.]\. Try again in 2 s\.$/);
   expect(explain(failure("dial_failed"))).toMatch(/Try again later\.$/);
+});
+
+test("a state is told without advice for something that was sent", () => {
+  const broken = NodeError.of("pipe_lost").toShape();
+  expect(explain(broken)).toMatch(/Send it again/);
+  expect(statement(broken)).toBe("The connection broke.");
 });

@@ -56,6 +56,11 @@ export function explain(thrown: unknown): string {
   return [sentence(error.message), ...advice].filter(Boolean).join(" ");
 }
 
+/** What happened, without advice: where the state of things is shown, there is nothing that could be done again. */
+export function statement(thrown: unknown): string {
+  return sentence(NodeError.from(thrown).message);
+}
+
 /** Upper case at the beginning, a full stop at the end. */
 export function sentence(text: string): string {
   const trimmed = text.trim();
