@@ -93,6 +93,14 @@ async function say(page, name, text) {
   await page.keyboard.press("Enter");
 }
 
+/** Waits until the focus is at what a selector finds. */
+async function focused(page, selector) {
+  await page.waitForFunction((wanted) => document.activeElement?.matches(wanted), selector).catch(async (error) => {
+    const held = await page.evaluate(() => document.activeElement?.outerHTML.slice(0, 200));
+    throw new Error(`the focus is not at ${selector}, but at ${held}`, { cause: error });
+  });
+}
+
 /** An entry of the conversation: what is new is announced elsewhere, too. */
 function said(page, text) {
   return page.getByRole("log").getByText(text);
@@ -266,7 +274,9 @@ describe("the page", { concurrency: 3 }, () => {
     await page.getByText("sold.nectar has a new owner.").waitFor();
     await page.locator('[data-state="failed"]', { hasText: "a secret" }).waitFor();
     assert.ok(await page.getByLabel("Message to sold.nectar").isDisabled());
+    await focused(page, ".notice.wrong");
     await page.getByRole("button", { name: "I know the new owner" }).click();
+    await focused(page, "textarea:enabled");
     await page.getByRole("button", { name: "Try again" }).click();
     await said(page, "You said: a secret").waitFor();
   });
@@ -307,6 +317,47 @@ describe("the page", { concurrency: 3 }, () => {
     await page.locator('[data-state="delivered"]', { hasText: "break" }).waitFor();
     assert.equal(await page.getByText("Send it again").count(), 0);
   });
+
+  for (const [form, viewport] of [["a desk", { width: 1120, height: 780 }], ["a phone", { width: 360, height: 640 }]]) {
+    inProfile(
+      `whoever uses the keyboard goes on where they are: at ${form}`,
+      async ({ page }, site) => {
+        const label = form === "a desk" ? "sybil" : "trent";
+        await page.goto(site.url);
+        await choose(page, label);
+        await page.keyboard.press("Enter");
+        await page.locator(ONLINE).waitFor({ timeout: 20_000 });
+        await focused(page, "#contact");
+        // Once only: whoever comes back has not asked for the contact field.
+        await page.reload();
+        await page.locator(ONLINE).waitFor();
+        await focused(page, "body");
+
+        const bob = page.getByRole("button", { name: /bob.nectar/ });
+        await bob.press("Enter");
+        await focused(page, "[aria-label=Request]");
+        await accessible(page);
+        await page.keyboard.press("Tab");
+        await page.keyboard.press("Enter");
+        await focused(page, "textarea:enabled");
+        await page.keyboard.type("typed at once");
+        await page.keyboard.press("Enter");
+        await said(page, "You said: typed at once").waitFor();
+
+        await page.getByText("Details").press("Enter");
+        await page.getByRole("button", { name: "Block" }).press("Enter");
+        await focused(page, "#contact");
+        await page.keyboard.type("echo");
+        await page.keyboard.press("Enter");
+        await focused(page, "textarea:enabled");
+        if (form === "a phone") {
+          await page.getByRole("button", { name: "Back to contacts" }).press("Enter");
+          await focused(page, "button.contact");
+        }
+      },
+      { viewport },
+    );
+  }
 
   inProfile("another registry than at the first visit is not taken without a word", async ({ page }, site) => {
     await page.goto(site.url);
@@ -372,7 +423,7 @@ describe("the page", { concurrency: 3 }, () => {
     await page.keyboard.type("echo.nectar");
     await page.keyboard.press("Enter");
     await page.getByLabel("Message to echo.nectar").waitFor();
-    await page.waitForFunction(() => document.activeElement?.tagName === "TEXTAREA");
+    await focused(page, "textarea");
     await page.keyboard.type("typed");
     await page.keyboard.press("Enter");
     await said(page, "You said: typed").waitFor();

@@ -96,6 +96,8 @@ export class App {
   async become(name: string): Promise<void> {
     await this.memory?.setName(name);
     await this.memory?.setDraft(undefined);
+    // Survives the reload, of this tab alone.
+    history.replaceState({ registered: true }, "");
     location.reload();
   }
 
