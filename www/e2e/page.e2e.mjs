@@ -20,14 +20,24 @@ let standard;
 
 before(async () => {
   [dist, chain] = await Promise.all([buildFake(), startChain()]);
+  standard = await withRouters(chain);
+});
+
+after(async () => {
+  chain?.stop();
+  if (dist !== undefined) await rm(dist, { recursive: true, force: true });
+});
+
+/** Registers two routers; returns what the page's server says of them and of the chain. */
+async function withRouters({ address, url, register, registry }) {
   const direct = { networkingKey: KEY, hostKind: 1, host: "0x7f000001", port: 9000, schemes: 1, routers: [] };
   for (const label of ["loach", "tench"]) {
-    await chain.register(label, direct);
-    await (await chain.registry.enlist(id(label))).wait();
+    await register(label, direct);
+    await (await registry.enlist(id(label))).wait();
   }
-  standard = {
+  return {
     version: 1,
-    registries: [{ tld: "nectar", chainId: 31337, contract: chain.address, rpcs: [chain.url] }],
+    registries: [{ tld: "nectar", chainId: 31337, contract: address, rpcs: [url] }],
     routers: [
       { name: "loach.nectar", url: "ws://127.0.0.1:9000", index: 1 },
       { name: "tench.nectar", url: "ws://127.0.0.1:9001", index: 2 },
@@ -35,12 +45,7 @@ before(async () => {
     faucet: "/demo/faucet",
     echo: "echo.nectar",
   };
-});
-
-after(async () => {
-  chain?.stop();
-  if (dist !== undefined) await rm(dist, { recursive: true, force: true });
-});
+}
 
 /** Runs a test in a profile and at an origin of its own; an error of the page fails it. */
 function inProfile(name, run, options) {
@@ -305,6 +310,52 @@ describe("the page", { concurrency: 3 }, () => {
     await page.getByRole("button", { name: "Register this browser's key" }).click();
     await page.getByText("This browser has another key").waitFor({ state: "detached" });
     assert.equal((await chain.registry.resolve("kate")).networkingKey, before);
+  });
+
+  inProfile("a page that was left open finds out that the chain was started anew, or is gone", async ({ page }) => {
+    const own = await startChain();
+    const config = await withRouters(own);
+    const server = await servePage(dist, config, own);
+    try {
+      const startAnew = await own.remember();
+      await register(page, server, "peggy");
+      await add(page, "echo.nectar");
+      await startAnew();
+      await say(page, "echo.nectar", "drop");
+      await page.getByText("peggy.nectar is not registered in this registry.").waitFor({ timeout: 20_000 });
+      await accessible(page);
+      await page.getByRole("button", { name: "Register again" }).click();
+      await choose(page, "peggy");
+      await page.getByRole("button", { name: "Register peggy.nectar" }).click();
+      await page.locator(ONLINE).waitFor({ timeout: 20_000 });
+      await page.getByRole("button", { name: /echo.nectar/ }).click();
+      await said(page, "You said: drop").waitFor();
+      own.stop();
+      await say(page, "echo.nectar", "drop");
+      const asked = page.getByRole("alert").filter({ hasText: "The chain cannot be asked at the moment." });
+      await asked.filter({ hasText: "RPC endpoint" }).waitFor({ timeout: 20_000 });
+    } finally {
+      server.stop();
+      own.stop();
+    }
+  });
+
+  inProfile("going offline takes back what a screen reader was told, and is said once it lasts", async ({ page }, site) => {
+    await register(page, site, "quinn");
+    await add(page, "echo.nectar");
+    const status = page.locator(".hidden[role=status]");
+    await status.filter({ hasText: "Hello, it is Bob." }).waitFor({ state: "attached" });
+    await status.evaluate((element) => {
+      globalThis.told = [];
+      const look = () => globalThis.told.push(element.textContent);
+      new MutationObserver(look).observe(element, { characterData: true, childList: true, subtree: true });
+    });
+    await say(page, "echo.nectar", "drop");
+    await page.waitForFunction(() => globalThis.told.includes("You are online."));
+    await page.waitForFunction(() => globalThis.told.at(-1) === "");
+    await page.getByRole("alert").filter({ hasText: "You are not online." }).waitFor({ timeout: 20_000 });
+    assert.equal(await page.getByText("You are online.").count(), 0);
+    await accessible(page);
   });
 
   inProfile("a peer that reconnects is no reason to send anything again", async ({ page }, site) => {

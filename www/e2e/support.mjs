@@ -57,6 +57,14 @@ export async function startChain({ minAge = 2, maxAge = 86_400 } = {}) {
       await provider.send("evm_mine", []);
       await (await registry.register(label, owner, record, salt)).wait();
     },
+    /** Returns what takes the chain back to how it is now, as if it had been started anew. */
+    async remember() {
+      const snapshot = await provider.send("evm_snapshot", []);
+      return async () => {
+        await provider.send("evm_revert", [snapshot]);
+        deployer.reset();
+      };
+    },
     async fund(address) {
       await (await deployer.sendTransaction({ to: address, value: parseEther("1") })).wait();
     },

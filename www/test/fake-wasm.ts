@@ -1,10 +1,10 @@
 /** Stands in for the wasm module in tests of the page: names come from the real chain, peers are scripted.
  *
  * `echo` answers, writes back and takes files; `bob` writes first and offers a file when told "file"; `sold` changes
- * its owner when told "sell"; nobody else is online.
- * Told "break", the peer's connection does so. */
+ * its owner when told "sell"; nobody else is online. Told "drop", we
+ * lose our routers, come back and lose them for good; "break", the peer's connection. */
 
-import { Contract, JsonRpcProvider } from "ethers";
+import { Contract, isError, JsonRpcProvider } from "ethers";
 import { NodeError } from "nectar/remote";
 import type { NodeEvent, ResolvedRecord, StartOptions } from "nectar/remote";
 
@@ -62,6 +62,11 @@ export class WasmNode {
       setTimeout(() => this.#offerFile(name), 100);
       return;
     }
+    if (text === "drop") {
+      for (const [index, state] of (["offline", "online", "offline"] as const).entries()) {
+        setTimeout(() => this.#sink({ type: "identity", state }), 300 * (index + 1));
+      }
+    }
     if (text === "break") setTimeout(() => this.#sink({ type: "peer", name, state: "interrupted", error: NodeError.of("pipe_lost").toShape() }), 300);
     if (text === "supersede") setTimeout(() => this.#sink({ type: "identity", state: "superseded" }), 100);
     setTimeout(() => this.#say(name, protocol, `You said: ${text}`), 200);
@@ -96,8 +101,8 @@ export class WasmNode {
       const found = await this.#registry(name).getFunction("resolve").staticCall(labelOf(name));
       const key = Uint8Array.from(String(found.networkingKey).slice(2).match(/../g) ?? [], (byte) => parseInt(byte, 16));
       return { name, key, epoch: Number(found.epoch), version: Number(found.version), routers: [...found.routers], how: "one RPC" };
-    } catch {
-      throw NodeError.of("name_unknown").toShape();
+    } catch (error) {
+      throw NodeError.of(isError(error, "CALL_EXCEPTION") ? "name_unknown" : "rpc_unreachable").toShape();
     }
   }
 

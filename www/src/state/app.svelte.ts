@@ -12,12 +12,13 @@ import {
   type Running,
   type StartOptions,
 } from "nectar/remote";
+import { Absence } from "../lib/absence.ts";
 import { Chats } from "../lib/chats.ts";
 import { fetchConfig, type Config } from "../lib/config.ts";
 import { Database } from "../lib/db.ts";
 import { Memory } from "../lib/identity.ts";
 import { Vault } from "../lib/vault.ts";
-import { explain, hex } from "../lib/words.ts";
+import { explain, hex, statement } from "../lib/words.ts";
 import { Talk } from "./talk.svelte.ts";
 
 export type Phase =
@@ -32,8 +33,11 @@ export type Phase =
 export type Problem =
   | { kind: "rotated"; record: ResolvedRecord }
   | { kind: "unregistered" }
-  | { kind: "unreachable" }
+  /** The chain cannot be asked; it is asked again as long as we are offline. */
+  | { kind: "unreachable"; message: string }
   | { kind: "start"; message: string };
+
+const ONLINE = "You are online.";
 
 export class App {
   phase = $state<Phase>({ at: "loading", what: "Reading the configuration" });
@@ -43,6 +47,8 @@ export class App {
   me = $state("");
   key = $state("");
   identity = $state<IdentityState["state"]>("offline");
+  /** Offline for so long that the person has to know. */
+  late = $state(false);
   problem = $state.raw<Problem | undefined>(undefined);
   routers = $state<RouterState[]>([]);
   /** Read out by screen readers. */
@@ -51,6 +57,12 @@ export class App {
   node!: RemoteNode;
   memory: Memory | undefined;
   talk: Talk | undefined = $state.raw(undefined);
+
+  #absence = new Absence(() => {
+    this.late = true;
+    // The chain may have been started anew, or another key registered, while this page was open.
+    if (this.problem?.kind !== "start") void this.checkRecord(true);
+  });
 
   async start(): Promise<void> {
     try {
@@ -110,7 +122,7 @@ export class App {
 
   /** Goes online here, although another place is. */
   async takeOver(): Promise<void> {
-    this.identity = "offline";
+    this.#is("offline");
     await this.#startNamed(true);
   }
 
@@ -128,7 +140,9 @@ export class App {
       this.problem = hex(record.key) === this.key ? undefined : { kind: "rotated", record };
     } catch (error) {
       if (error instanceof NodeError && error.is("name_unknown")) this.problem = { kind: "unregistered" };
-      else if (this.identity !== "online") this.problem = { kind: "unreachable" };
+      else if (this.identity === "offline" && (this.problem === undefined || this.problem.kind === "unreachable")) {
+        this.problem = { kind: "unreachable", message: statement(error) };
+      }
     }
   }
 
@@ -173,8 +187,9 @@ export class App {
     });
     this.node.on((event) => {
       if (event.type === "identity") {
-        this.identity = event.state;
-        if (event.state === "online") this.announce("You are online.");
+        this.#is(event.state);
+        if (event.state === "online") this.announce(ONLINE);
+        else if (this.announcement === ONLINE) this.announce("");
       } else if (event.type === "router") {
         const { type: _, ...router } = event;
         const index = this.routers.findIndex(({ name }) => name === router.name);
@@ -195,8 +210,21 @@ export class App {
   }
 
   #adopt(running: Running): void {
-    this.identity = running.identity;
+    this.#is(running.identity);
     this.key = hex(running.publicKey);
+  }
+
+  #is(identity: IdentityState["state"]): void {
+    this.identity = identity;
+    if (identity === "offline" && this.me !== "") {
+      this.#absence.begin();
+      return;
+    }
+    this.#absence.end();
+    this.late = false;
+    if (this.problem?.kind === "unreachable") this.problem = undefined;
+    const contradicted = this.problem?.kind === "unregistered" || this.problem?.kind === "rotated";
+    if (identity === "online" && contradicted) void this.checkRecord(true);
   }
 
   #options(name: string | undefined): StartOptions {
