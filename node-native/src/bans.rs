@@ -182,10 +182,13 @@ pub fn parse(text: &str, registries: &[RegistryConfig]) -> Result<Subject, Strin
             .map_err(|error| format!("{text:?} is neither a name nor a network: {error}"));
     };
     let whole = if address.is_ipv4() { "24" } else { "48" };
-    if size.is_some_and(|size| size != whole) {
-        return Err(format!("{text:?}: addresses are banned by /{whole}"));
-    }
     let group = group(address);
+    if size.is_some_and(|size| size != whole) {
+        return Err(format!(
+            "{text:?}: addresses are banned by /{whole}, write {}",
+            shown(&Subject::Group(group), registries)
+        ));
+    }
     if group & SHARED != 0 {
         return Err(format!(
             "{text:?} is of this machine or of a private network: many may come from there through a proxy"
@@ -261,6 +264,10 @@ mod tests {
             let subject = parse(text, &registries()).unwrap();
             assert_eq!(shown(&subject, &registries()), text);
         }
+        assert_eq!(
+            parse("192.0.2.7/33", &registries()).unwrap_err(),
+            "\"192.0.2.7/33\": addresses are banned by /24, write 192.0.2.0/24"
+        );
         let one = parse("192.0.2.77", &registries()).unwrap();
         assert_eq!(shown(&one, &registries()), "192.0.2.0/24");
         for text in ["mallory", "mallory.other", "192.0.2.0/16", "127.0.0.1", ""] {

@@ -6,7 +6,10 @@ use crate::config::TlsFiles;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -138,21 +141,15 @@ impl Loaded {
         let changed = modified(files);
         let chain = CertificateDer::pem_file_iter(&files.cert)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| {
-                file(
-                    &files.cert,
-                    format!("no certificate chain in PEM can be read: {error}"),
-                )
-            })?;
+            .map_err(|error| file(&files.cert, unread("certificate chain", "tls_cert", &error)))?;
         if chain.is_empty() {
-            return Err(file(&files.cert, "it holds no certificate in PEM".into()));
+            return Err(file(
+                &files.cert,
+                "it holds no certificate in PEM: correct listen.tls_cert".into(),
+            ));
         }
-        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| {
-            file(
-                &files.key,
-                format!("no private key in PEM can be read: {error}"),
-            )
-        })?;
+        let key = PrivateKeyDer::from_pem_file(&files.key)
+            .map_err(|error| file(&files.key, unread("private key", "tls_key", &error)))?;
         let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| {
             file(
                 &files.key,
@@ -163,6 +160,16 @@ impl Loaded {
             key: Arc::new(key),
             changed,
         })
+    }
+}
+
+/// Why `what` was not read from the file of the setting `listen.{setting}`, and what to do.
+fn unread(what: &str, setting: &str, error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => format!(
+            "it cannot be read: {error}; correct listen.{setting}, or who may read the file"
+        ),
+        error => format!("no {what} in PEM can be read: {error}; correct listen.{setting}"),
     }
 }
 

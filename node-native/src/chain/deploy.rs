@@ -10,6 +10,7 @@ use alloy::{
     signers::local::PrivateKeySigner,
     sol_types::SolValue,
 };
+use node_core::RegistryId;
 use serde::Deserialize;
 use std::{path::Path, sync::Arc};
 
@@ -86,7 +87,11 @@ pub fn faucet(rpc: String, wallet: PrivateKeySigner, wei: u128) -> FaucetFn {
 
 /// For transactions that concern no registry; the chain is whichever the endpoint serves.
 async fn without_registry(rpc: &str, wallet: PrivateKeySigner) -> Result<Chain, ChainError> {
-    let mut chain = Chain::at(rpc, 0, Address::ZERO, Some(wallet))?;
+    let none = RegistryId {
+        chain_id: 0,
+        contract: [0; 20],
+    };
+    let mut chain = Chain::at(rpc, "", none, Some(wallet))?;
     chain.chain_id = chain
         .provider
         .get_chain_id()

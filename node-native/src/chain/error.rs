@@ -65,12 +65,12 @@ pub enum ChainError {
         /// Ours.
         known: u32,
     },
-    /// Somebody has it.
+    /// Somebody has this name, which is written with its ending, as all names in these errors are.
     #[error("{0} is taken: choose another name")]
-    NameTaken(Label),
+    NameTaken(String),
     /// Nobody has it.
-    #[error("{0} is not registered")]
-    NameUnknown(Label),
+    #[error("nobody has registered {0}")]
+    NameUnknown(String),
     /// The contract's rules, which are ours.
     #[error("{label:?} is no valid name: {rule}")]
     NameInvalid {
@@ -80,30 +80,31 @@ pub enum ChainError {
         rule: NameError,
     },
     /// Not the owner, and not the manager.
-    #[error("{account} may not change {label}: only its owner and its manager may")]
+    #[error("{account} may not change {name}: only its owner and its manager may")]
     NotAuthorized {
         /// The name.
-        label: Label,
+        name: String,
         /// The account that tried.
         account: Address,
     },
     /// A router that was never enlisted cannot stand in a record.
-    #[error(
-        "{0} is not enlisted as a router: its owner must run `nectar record enlist {0}.<tld>` first"
-    )]
-    RouterNotEnlisted(Label),
+    #[error("{0} is not enlisted as a router: its owner must run `nectar record enlist {0}` first")]
+    RouterNotEnlisted(String),
+    /// Nor one that nobody owns.
+    #[error("nobody has registered {0}, so it is no router: give the name of another one")]
+    RouterUnknown(String),
     /// Once is enough.
-    #[error("{label} is enlisted already, as router {index}")]
+    #[error("{name} is enlisted already, as router {index}")]
     AlreadyEnlisted {
         /// The name.
-        label: Label,
+        name: String,
         /// Its index.
         index: u32,
     },
-    /// Not enough money.
+    /// Not enough money. Nobody says how much it will take before there is something.
     #[error(
-        "{account} has {} ether, but this takes up to {} ether: send it some more",
-        format_ether(*.balance), format_ether(*.needed)
+        "{account} has {}: send it some{}",
+        lacks(*.balance, *.needed), at_hand(*.account, .development.as_deref())
     )]
     InsufficientFunds {
         /// Who pays.
@@ -112,6 +113,8 @@ pub enum ChainError {
         balance: U256,
         /// What may be needed, in wei.
         needed: U256,
+        /// The endpoint, without path and query, if it serves a development chain.
+        development: Option<String>,
     },
     /// A transaction needs a wallet.
     #[error(
@@ -151,8 +154,38 @@ pub enum ChainError {
 /// What a call was about, to turn the contract's hashes back into what a person typed.
 pub(super) struct About<'a> {
     pub(super) label: Option<&'a Label>,
+    /// The registry's ending.
+    pub(super) tld: &'a str,
     pub(super) account: Address,
     pub(super) rpc: &'a str,
+}
+
+impl About<'_> {
+    /// The name, with its ending.
+    fn name(&self) -> Option<String> {
+        Some(format!("{}.{}", self.label?, self.tld))
+    }
+}
+
+fn lacks(balance: U256, needed: U256) -> String {
+    match balance.is_zero() {
+        true => "no money to pay for this".into(),
+        false => format!(
+            "{} ether, but this takes up to {} ether",
+            format_ether(balance),
+            format_ether(needed)
+        ),
+    }
+}
+
+/// Where money comes from, if it is worth nothing.
+fn at_hand(account: Address, development: Option<&str>) -> String {
+    match development {
+        Some(rpc) => format!(
+            "; on this development chain by `nectar fund {account} --rpc {rpc}`, with the wallet of an account that has some"
+        ),
+        None => String::new(),
+    }
 }
 
 /// The error behind a failed request.
@@ -187,25 +220,25 @@ fn reverted(data: &[u8], about: &About<'_>) -> ChainError {
             format!("0x{}", hex::encode(data.get(..36).unwrap_or(data)))
         });
     };
-    match (error, about.label) {
-        (RegistryErrors::NameTaken(_), Some(label)) => ChainError::NameTaken(label.clone()),
+    match (error, about.name()) {
+        (RegistryErrors::NameTaken(_), Some(name)) => ChainError::NameTaken(name),
         (
             RegistryErrors::NameUnknown(_) | RegistryErrors::ERC721NonexistentToken(_),
-            Some(label),
-        ) => ChainError::NameUnknown(label.clone()),
-        (RegistryErrors::NotAuthorized(error), Some(label)) => ChainError::NotAuthorized {
-            label: label.clone(),
+            Some(name),
+        ) => ChainError::NameUnknown(name),
+        (RegistryErrors::NotAuthorized(error), Some(name)) => ChainError::NotAuthorized {
+            name,
             account: error.account,
         },
         (
             RegistryErrors::ERC721IncorrectOwner(_) | RegistryErrors::ERC721InsufficientApproval(_),
-            Some(label),
+            Some(name),
         ) => ChainError::NotAuthorized {
-            label: label.clone(),
+            name,
             account: about.account,
         },
-        (RegistryErrors::AlreadyEnlisted(error), Some(label)) => ChainError::AlreadyEnlisted {
-            label: label.clone(),
+        (RegistryErrors::AlreadyEnlisted(error), Some(name)) => ChainError::AlreadyEnlisted {
+            name,
             index: error.index,
         },
         (RegistryErrors::LabelInvalid(error), _) => match Label::new(&error.label) {
@@ -264,13 +297,14 @@ mod tests {
         let label = Label::new("alice").unwrap();
         let about = About {
             label: Some(&label),
+            tld: "nectar",
             account: Address::ZERO,
             rpc: "",
         };
         let say = |data: Vec<u8>| reverted(&data, &about).to_string();
         assert_eq!(
             say(Registry::NameTaken { tokenId: U256::ONE }.abi_encode()),
-            "alice is taken: choose another name"
+            "alice.nectar is taken: choose another name"
         );
         assert_eq!(
             say(Registry::LabelInvalid {

@@ -22,7 +22,7 @@ use alloy::{
 pub(crate) use error::shown;
 use error::{About, classify};
 use node_core::{
-    Label,
+    Label, RegistryId,
     registry::{self, Host, RegistryConfig, Routing},
 };
 
@@ -30,6 +30,9 @@ pub use alloy::primitives::{Address as Account, B256 as Hash};
 pub use deploy::{Terms, deploy, faucet, fund};
 pub use error::ChainError;
 pub use send::Mined;
+
+/// Chains whose money is worth nothing: Anvil's and Hardhat's, and Geth's development mode.
+pub(crate) const DEVELOPMENT_CHAINS: [u64; 2] = [31337, 1337];
 
 /// The registry's version that this program knows.
 pub const REGISTRY_VERSION: u32 = 1;
@@ -84,6 +87,7 @@ pub struct NewRecord {
 pub struct Chain {
     provider: RootProvider,
     rpc: String,
+    tld: String,
     chain_id: u64,
     contract: Address,
     wallet: Option<EthereumWallet>,
@@ -101,12 +105,7 @@ impl Chain {
     ) -> Result<Self, ChainError> {
         let mut last = ChainError::NoRpc;
         for rpc in &registry.rpcs {
-            let chain = Self::at(
-                rpc,
-                registry.id.chain_id,
-                registry.id.contract.into(),
-                wallet.clone(),
-            )?;
+            let chain = Self::at(rpc, &registry.tld, registry.id, wallet.clone())?;
             match chain.check().await {
                 Err(error @ ChainError::Unreachable { .. }) => last = error,
                 Err(error) => return Err(error),
@@ -118,8 +117,8 @@ impl Chain {
 
     fn at(
         rpc: &str,
-        chain_id: u64,
-        contract: Address,
+        tld: &str,
+        id: RegistryId,
         wallet: Option<PrivateKeySigner>,
     ) -> Result<Self, ChainError> {
         let unusable = |detail: String| ChainError::Unreachable {
@@ -138,8 +137,9 @@ impl Chain {
         Ok(Self {
             provider,
             rpc: rpc.into(),
-            chain_id,
-            contract,
+            tld: tld.into(),
+            chain_id: id.chain_id,
+            contract: id.contract.into(),
             wallet: wallet.map(EthereumWallet::from),
             account,
         })
@@ -334,7 +334,7 @@ impl Chain {
         .await?;
         self.router_index(label)
             .await?
-            .ok_or_else(|| ChainError::RouterNotEnlisted(label.clone()))
+            .ok_or_else(|| ChainError::RouterNotEnlisted(self.shown(label)))
     }
 
     /// The index of an enlisted router.
@@ -355,8 +355,14 @@ impl Chain {
         record.check()?;
         let mut routers = Vec::with_capacity(record.routers.len());
         for router in &record.routers {
-            let index = self.router_index(router).await?;
-            routers.push(index.ok_or_else(|| ChainError::RouterNotEnlisted(router.clone()))?);
+            let Some(index) = self.router_index(router).await? else {
+                let shown = self.shown(router);
+                return Err(match self.available(router).await? {
+                    true => ChainError::RouterUnknown(shown),
+                    false => ChainError::RouterNotEnlisted(shown),
+                });
+            };
+            routers.push(index);
         }
         let (host_kind, host, port, schemes) = match &record.routing {
             None => (0, Vec::new(), 0, 0),
@@ -428,6 +434,11 @@ impl Chain {
             .value(value)
     }
 
+    /// A name as people write it.
+    fn shown(&self, label: &Label) -> String {
+        format!("{label}.{}", self.tld)
+    }
+
     fn failed(
         &self,
         error: alloy::transports::TransportError,
@@ -437,6 +448,7 @@ impl Chain {
             error,
             &About {
                 label,
+                tld: &self.tld,
                 account: self.account,
                 rpc: &self.rpc,
             },

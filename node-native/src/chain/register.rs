@@ -25,7 +25,7 @@ impl Chain {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Mined, ChainError> {
         if !self.available(label).await? {
-            return Err(ChainError::NameTaken(label.clone()));
+            return Err(ChainError::NameTaken(self.shown(label)));
         }
         let record = self.encode(record).await?;
         let mut salt = B256::ZERO;

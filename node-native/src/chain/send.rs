@@ -1,6 +1,6 @@
 //! One transaction: simulated, priced, signed, sent, mined.
 
-use super::{Chain, ChainError, Progress};
+use super::{Chain, ChainError, DEVELOPMENT_CHAINS, Progress, shown};
 use alloy::{
     network::{NetworkTransactionBuilder, TransactionBuilder},
     primitives::{Address, B256, U256},
@@ -40,6 +40,14 @@ impl Chain {
     ) -> Result<Mined, ChainError> {
         let wallet = self.wallet.as_ref().ok_or(ChainError::NoWallet)?;
         let failed = |error| self.failed(error, label);
+        let lacking = |balance, needed| ChainError::InsufficientFunds {
+            account: self.account,
+            balance,
+            needed,
+            development: DEVELOPMENT_CHAINS
+                .contains(&self.chain_id)
+                .then(|| shown(&self.rpc)),
+        };
         let balance = self
             .provider
             .get_balance(self.account)
@@ -48,12 +56,7 @@ impl Chain {
         let value = request.value.unwrap_or_default();
         // Simulations of accounts without money fail with words that differ from node to node.
         if balance.is_zero() || balance < value {
-            let needed = value.max(U256::ONE);
-            return Err(ChainError::InsufficientFunds {
-                account: self.account,
-                balance,
-                needed,
-            });
+            return Err(lacking(balance, value.max(U256::ONE)));
         }
         let estimate = self
             .provider
@@ -71,11 +74,7 @@ impl Chain {
             .saturating_mul(U256::from(fees.max_fee_per_gas))
             .saturating_add(value);
         if balance < needed {
-            return Err(ChainError::InsufficientFunds {
-                account: self.account,
-                balance,
-                needed,
-            });
+            return Err(lacking(balance, needed));
         }
         let nonce = self
             .provider

@@ -514,13 +514,13 @@ pub(super) struct DeployArgs {
 pub(super) struct DemoArgs {
     /// Directory of the built page
     #[arg(long, value_name = "DIR")]
-    pub(super) page: PathBuf,
+    pub(super) page: Option<PathBuf>,
     /// The anvil program
     #[arg(long, value_name = "PROGRAM")]
-    pub(super) anvil: PathBuf,
+    pub(super) anvil: Option<PathBuf>,
     /// The compiled contract, contracts/artifacts/NectarRegistry.json
     #[arg(long, value_name = "FILE")]
-    pub(super) contract: PathBuf,
+    pub(super) contract: Option<PathBuf>,
     /// Port of the page; otherwise 7700 if it is free
     #[arg(long)]
     pub(super) port: Option<u16>,

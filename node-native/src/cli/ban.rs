@@ -101,7 +101,7 @@ fn follows(file: &BanFile) -> String {
 }
 
 /// A time as people read it, rounded up.
-fn minutes(time: Duration) -> String {
+pub(super) fn minutes(time: Duration) -> String {
     match time.as_secs().div_ceil(60) {
         minutes @ 0..120 => format!("{minutes} min"),
         minutes => format!("{} h", minutes.div_ceil(60)),

@@ -61,6 +61,7 @@ pub(super) async fn demo(args: DemoArgs, out: Output) -> Result<(), Failure> {
     }
     // Only what was started here, by its own handle.
     let _ = show.anvil.kill().await;
+    out.note(format_args!("everything has ended"));
     result
 }
 
@@ -89,17 +90,24 @@ struct Show {
 }
 
 async fn set_up(args: &DemoArgs, out: &Output) -> Result<Show, Failure> {
-    let page = Page::load(&args.page)?;
-    if !args.contract.is_file() {
+    let (Some(page), Some(anvil), Some(contract)) = (&args.page, &args.anvil, &args.contract)
+    else {
+        return Err(Failure::usage(
+            "--page, --anvil and --contract are needed: `cargo xtask demo`, in a clone of the sources, builds what they \
+             name, and starts this with them",
+        ));
+    };
+    let page = Page::load(page)?;
+    if !contract.is_file() {
         return Err(Failure::usage(format!(
             "{}: there is no such file; it is made by building the contracts",
-            args.contract.display()
+            contract.display()
         )));
     }
     let began = std::time::Instant::now();
     let [page_port, chain_port, perch_port, echo_port] = ports(args.port)?;
     out.note(format_args!("starting a chain"));
-    let (anvil, rpc) = start_chain(&args.anvil, chain_port).await?;
+    let (chain, rpc) = start_chain(anvil, chain_port).await?;
     let [bank, loach, perch, echo] = wallets()?;
 
     out.note(format_args!("deploying the registry"));
@@ -109,7 +117,7 @@ async fn set_up(args: &DemoArgs, out: &Output) -> Result<Show, Failure> {
         fee: U256::ZERO,
         treasury: bank.address(),
     };
-    let contract = chain::deploy(&rpc, bank.clone(), &args.contract, terms, &mut |_| {}).await?;
+    let contract = chain::deploy(&rpc, bank.clone(), contract, terms, &mut |_| {}).await?;
     let registry = RegistryConfig {
         id: RegistryId {
             chain_id: CHAIN_ID,
@@ -169,7 +177,10 @@ async fn set_up(args: &DemoArgs, out: &Output) -> Result<Show, Failure> {
         let facts = json!({ "page": address, "rpc": rpc, "contract": contract });
         write_whole(ready, &facts.to_string())?;
     }
-    Ok(Show { anvil, nodes })
+    Ok(Show {
+        anvil: chain,
+        nodes,
+    })
 }
 
 /// Where everybody is.
@@ -311,7 +322,15 @@ fn ports(wanted: Option<u16>) -> Result<[u16; 4], Failure> {
     };
     let page = match wanted {
         Some(0) => free_port()?,
-        Some(page) => page,
+        // Before anything is started.
+        Some(page) => match TcpListener::bind((Ipv4Addr::LOCALHOST, page)) {
+            Ok(_) => page,
+            Err(error) => {
+                return Err(Failure::failed(format!(
+                    "the page cannot have port {page}: {error}; give another --port, or none"
+                )));
+            }
+        },
         None => usual(PAGE_PORT)?,
     };
     let after = |distance| usual(page.checked_add(distance).unwrap_or_default());

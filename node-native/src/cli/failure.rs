@@ -11,7 +11,7 @@ use crate::{
 };
 use node_core::{
     Code,
-    registry::{NameParseError, ResolveError},
+    registry::{EndpointHealth, NameParseError, ResolveError},
 };
 
 /// A message for people and an exit code for scripts.
@@ -77,12 +77,6 @@ impl From<ChainError> for Failure {
     fn from(error: ChainError) -> Self {
         match error {
             ChainError::NameUnknown(_) => Self::unknown(error.to_string()),
-            // Nobody says how much it will take before there is something.
-            ChainError::InsufficientFunds {
-                account, balance, ..
-            } if balance.is_zero() => Self::failed(format!(
-                "{account} has no money to pay for this: send it some"
-            )),
             ChainError::NoRpc
             | ChainError::NoWallet
             | ChainError::NameInvalid { .. }
@@ -107,9 +101,54 @@ impl From<ResolveError> for Failure {
             Code::RpcInvalid => Self::failed(format!(
                 "{error}: either contract (--contract) is not a nectar registry, or the endpoint is broken"
             )),
+            Code::RpcUnreachable => Self::failed(unanswered(error.detail.as_deref())),
             _ => Self::failed(error.to_string()),
         }
     }
+}
+
+/// What `code` says about the RPC endpoints, with the name of each and what was wrong with it; `None` if it is about
+/// something else.
+pub(super) fn trouble(code: Code, endpoints: &[EndpointHealth]) -> Option<String> {
+    if !matches!(
+        code,
+        Code::RpcUnreachable
+            | Code::RpcStale
+            | Code::RpcDisagree
+            | Code::RpcInvalid
+            | Code::WrongChain
+            | Code::NotARegistry
+    ) {
+        return None;
+    }
+    let each: Vec<_> = endpoints
+        .iter()
+        .filter_map(|endpoint| {
+            Some(format!(
+                "{}: {}",
+                endpoint.host(),
+                endpoint.detail.as_ref()?
+            ))
+        })
+        .collect();
+    let detail = (!each.is_empty()).then(|| each.join(", "));
+    if code == Code::RpcUnreachable {
+        return Some(unanswered(detail.as_deref()));
+    }
+    let detail = detail.map_or_else(String::new, |detail| format!(": {detail}"));
+    let remedy = match code {
+        Code::WrongChain | Code::NotARegistry => "; correct chain_id, contract or rpcs",
+        _ => "",
+    };
+    Some(format!("{code}{detail}{remedy}"))
+}
+
+/// An endpoint that sends an error page is no more of use than one that is silent, but it is not silent.
+fn unanswered(detail: Option<&str>) -> String {
+    let detail = detail.unwrap_or("none is configured");
+    format!(
+        "no RPC endpoint gives an answer of use: {detail}; check that it runs, and that rpcs (--rpc) is right"
+    )
 }
 
 impl From<ClientError> for Failure {

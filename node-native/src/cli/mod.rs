@@ -44,7 +44,7 @@ struct Context {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let out = Output::new(cli.global.json);
-    start_log(&cli);
+    start_log(&cli, out);
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -113,16 +113,23 @@ fn load(global: &Global, flags: Vec<Override>) -> Result<Config, Failure> {
 }
 
 /// Logs to standard error, filtered by `NECTAR_LOG`: a running node tells what happens, other commands only trouble.
-fn start_log(cli: &Cli) {
+fn start_log(cli: &Cli, out: Output) {
     let default = if matches!(cli.command, Command::Run(_)) {
         "info"
     } else {
         "warn"
     };
+    let wanted = std::env::var("NECTAR_LOG").unwrap_or_default();
     let filter = EnvFilter::builder()
         .with_default_directive(default.parse().unwrap_or_default())
-        .with_env_var("NECTAR_LOG")
-        .from_env_lossy();
+        .parse(&wanted);
+    let filter = filter.unwrap_or_else(|_| {
+        out.note(format_args!(
+            "warning: NECTAR_LOG={wanted} is ignored: write a level (error, warn, info, debug or trace), or module=level, \
+             separated by commas"
+        ));
+        EnvFilter::new(default)
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

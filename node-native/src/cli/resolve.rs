@@ -70,8 +70,10 @@ pub(super) fn resolver(config: &Config) -> Result<Resolver, Failure> {
 /// Adds how each endpoint fared, which is what an operator needs when the chain cannot be read.
 fn explain(error: ResolveError, resolver: &Resolver) -> Failure {
     let mut failure = Failure::from(error);
-    if failure.exit != 3 {
-        for endpoint in resolver.health() {
+    let endpoints = resolver.health();
+    // Of a single one the error has said all.
+    if failure.exit != 3 && endpoints.len() > 1 {
+        for endpoint in endpoints {
             let detail = endpoint.detail.as_deref().unwrap_or("no complaint");
             failure.message.push_str(&format!(
                 "\n  {}: {}, {detail}",

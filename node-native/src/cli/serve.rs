@@ -1,15 +1,19 @@
 //! `nectar run` itself: a node until it is told to stop.
 
 use super::{
-    Context, Failure, echo,
+    Context, Failure,
+    ban::minutes,
+    echo,
+    failure::trouble,
     own::{self, Fault, Own},
 };
 use crate::{
     chain::{self, Chain, ChainError},
-    config::Config,
+    config::{Config, EXAMPLE},
     http::{Page, PublicRouter, Site, WellKnown},
     keystore::{self, PassphraseSource},
     node::{Code, Event, Node, NodeConfig, PeerState, Route},
+    resolve::Clock,
 };
 use ed25519_dalek::SigningKey;
 use node_core::{Name, wire::PATH};
@@ -23,7 +27,7 @@ pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     // Held until the end: two processes with one key would take each other's place at every router.
     let (identity, own, _lock) = match &config.node.name {
         Some(_) => {
-            let (key, lock) = own_key(&config)?;
+            let (key, lock) = own_key(&config, "use another key (--key)")?;
             let own = Own::new(key.verifying_key().to_bytes());
             (NodeConfig::from_file(&config, key), Some(own), Some(lock))
         }
@@ -44,7 +48,7 @@ pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     if config.node.name.is_none() && config.listen.is_none() {
         out.note(format_args!(
             "note: without node.name (--name) and without [listen] nobody can reach this node; \
-             node-native/nectar.example.toml explains the settings of {}",
+             {EXAMPLE} explains the settings of {}",
             Config::FILE
         ));
     }
@@ -79,8 +83,9 @@ pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The key of the configured name, and a lock that keeps other processes from using it at the same time.
-pub(super) fn own_key(config: &Config) -> Result<(SigningKey, File), Failure> {
+/// The key of the configured name, and a lock that keeps other processes from using it at the same time. `instead` is what
+/// to do where one already does, other than stopping it.
+pub(super) fn own_key(config: &Config, instead: &str) -> Result<(SigningKey, File), Failure> {
     let path = &config.node.key_file;
     let key = keystore::load_networking(path, &PassphraseSource::networking())?;
     let file = File::open(path)
@@ -88,7 +93,7 @@ pub(super) fn own_key(config: &Config) -> Result<(SigningKey, File), Failure> {
     match file.try_lock() {
         Ok(()) => Ok((key, file)),
         Err(std::fs::TryLockError::WouldBlock) => Err(Failure::failed(format!(
-            "{} is in use by a running node: a second one would take its place; stop it, or call as a guest with --guest",
+            "{} is in use by a running node: a second one would take its place; stop it, or {instead}",
             path.display()
         ))),
         Err(std::fs::TryLockError::Error(error)) => {
@@ -108,8 +113,17 @@ pub(super) async fn site(config: &Config) -> Result<Site, Failure> {
     for name in &config.offer.routers {
         match offered(config, name).await {
             Ok(Some(router)) => routers.push(router),
+            // Without a page here, whoever may want to know asks for it.
+            Ok(None) if listen.page.is_none() => tracing::debug!(
+                "{} is not told to pages of other origins: it has no address, or is not enlisted",
+                config.display_name(name)
+            ),
             Ok(None) => tracing::warn!(
                 "{} is not offered to pages: it has no address, or is not enlisted (`nectar record enlist`)",
+                config.display_name(name)
+            ),
+            Err(error) if listen.page.is_none() => tracing::debug!(
+                "{} is not told to pages of other origins: {error}",
                 config.display_name(name)
             ),
             Err(error) => tracing::warn!(
@@ -209,7 +223,10 @@ fn tell(node: &Node, own: Option<&Own>, event: &Event) {
                 Code::Superseded => {
                     format!("{code}: one name, one node; stop the other one and start this again")
                 }
-                _ => code.to_string(),
+                code => trouble(*code, &node.endpoints()).map_or_else(
+                    || code.to_string(),
+                    |trouble| format!("{trouble}; trying again within a minute"),
+                ),
             };
             tracing::error!("this node's own name cannot be used: {why}");
         }
@@ -218,8 +235,12 @@ fn tell(node: &Node, own: Option<&Own>, event: &Event) {
             tracing::warn!("{who} broke the protocol: {code}");
         }
         Event::Banned(ban) => {
-            let why = ban.code.unwrap_or(Code::NotAllowed);
-            tracing::warn!("{} is banned: {why}", node.display_subject(&ban.subject));
+            let who = node.display_subject(&ban.subject);
+            let time = minutes(ban.until.distance(Clock::new().now().wall));
+            match ban.code {
+                None => tracing::warn!("{who} is banned by the operator for {time}"),
+                Some(why) => tracing::warn!("{who} is banned for {time}: {why}"),
+            }
         }
         Event::Lifted(subject) => {
             tracing::info!("{} is no longer banned", node.display_subject(subject));

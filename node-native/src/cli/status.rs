@@ -48,47 +48,70 @@ pub(super) async fn status(context: Context, args: StatusArgs) -> Result<(), Fai
     }
     let value: Value = serde_json::from_slice(&body)
         .map_err(|_| Failure::failed(format!("{url} answers no JSON: this is no nectar node")))?;
-    out.result(outline(&value), &value);
+    out.result(describe(&value), &value);
     Ok(())
 }
 
-/// JSON as an indented outline.
-fn outline(value: &Value) -> String {
-    fn walk(out: &mut String, name: &str, value: &Value, depth: usize) {
-        // Writing to a String does not fail.
-        let _ = match value {
-            Value::Object(map) => {
-                let _ = writeln!(out, "{:indent$}{name}", "", indent = depth * 2);
-                map.iter()
-                    .for_each(|(name, value)| walk(out, name, value, depth + 1));
-                Ok(())
-            }
-            Value::Array(items) => {
-                let _ = writeln!(
-                    out,
-                    "{:indent$}{name} ({})",
-                    "",
-                    items.len(),
-                    indent = depth * 2
-                );
-                items
-                    .iter()
-                    .for_each(|value| walk(out, "-", value, depth + 1));
-                Ok(())
-            }
-            Value::String(text) => writeln!(out, "{:indent$}{name} {text}", "", indent = depth * 2),
-            other => writeln!(out, "{:indent$}{name} {other}", "", indent = depth * 2),
+/// A status for people. What is not in it is left out: the node may be of another version.
+fn describe(status: &Value) -> String {
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    macro_rules! line {
+        ($($arg:tt)*) => { let _ = writeln!(text, $($arg)*); };
+    }
+    let count = |key: &str| status[key].as_u64().unwrap_or_default();
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    line!(
+        "name        {}",
+        status["name"].as_str().unwrap_or("none, a guest")
+    );
+    line!(
+        "sessions    {} connected, {} parked",
+        count("sessions"),
+        count("parked")
+    );
+    line!(
+        "inbound     {} connections, {} more in handshake, {} turned away so far",
+        count("inbound"),
+        count("half_open"),
+        count("turned_away")
+    );
+    line!("circuits    {} ends", count("circuits"));
+    line!(
+        "bans        {} now; the protocol was broken {} times so far",
+        count("banned"),
+        count("misbehaved")
+    );
+    let list = |key: &str| status[key].as_array().cloned().unwrap_or_default();
+    for peer in list("peers") {
+        let router = match peer["router"] == true {
+            true => "a router, ",
+            false => "",
         };
+        let detail = match word(&peer["detail"]) {
+            none if none.is_empty() => none,
+            detail => format!(", {detail}"),
+        };
+        let trip = peer["round_trip_us"]
+            .as_f64()
+            .map_or_else(String::new, |micros| {
+                format!(", round trip {:.1} ms", micros / 1e3)
+            });
+        line!(
+            "peer        {}: {router}{}{detail}{trip}",
+            word(&peer["name"]),
+            word(&peer["state"])
+        );
     }
-    let mut out = String::new();
-    match value {
-        Value::Object(map) => map
-            .iter()
-            .for_each(|(name, value)| walk(&mut out, name, value, 0)),
-        other => walk(&mut out, "-", other, 0),
+    for endpoint in list("endpoints") {
+        line!(
+            "rpc         {}: {}",
+            word(&endpoint["host"]),
+            word(&endpoint["state"])
+        );
     }
-    out.truncate(out.trim_end().len());
-    out
+    text.truncate(text.trim_end().len());
+    text
 }
 
 #[cfg(test)]
@@ -96,12 +119,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_reads_as_an_outline() {
-        let value =
-            serde_json::json!({ "name": "a.nectar", "sessions": [{ "peer": "b" }], "up": 3 });
+    fn a_status_reads_as_the_other_commands_do() {
+        let status = serde_json::json!({
+            "name": "a.nectar", "sessions": 2, "parked": 1, "inbound": 1, "half_open": 0, "circuits": 4,
+            "banned": 3, "misbehaved": 5, "turned_away": 6,
+            "peers": [
+                { "name": "r.nectar", "router": true, "state": "online", "detail": "direct", "round_trip_us": 2862 },
+                { "name": "b.nectar", "router": false, "state": "connecting", "detail": "", "round_trip_us": null },
+            ],
+            "endpoints": [{ "host": "127.0.0.1:1", "state": "Ok" }],
+        });
         assert_eq!(
-            outline(&value),
-            "name a.nectar\nsessions (1)\n  -\n    peer b\nup 3"
+            describe(&status),
+            "name        a.nectar\n\
+             sessions    2 connected, 1 parked\n\
+             inbound     1 connections, 0 more in handshake, 6 turned away so far\n\
+             circuits    4 ends\n\
+             bans        3 now; the protocol was broken 5 times so far\n\
+             peer        r.nectar: a router, online, direct, round trip 2.9 ms\n\
+             peer        b.nectar: connecting\n\
+             rpc         127.0.0.1:1: Ok"
         );
     }
 }

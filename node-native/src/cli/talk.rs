@@ -2,6 +2,7 @@
 
 use super::{
     CallerArgs, Context, Failure, MessageArgs,
+    failure::trouble,
     own::{self, Fault},
     serve,
 };
@@ -99,7 +100,7 @@ impl Caller {
         let (node_config, key, lock) = if args.guest || config.node.name.is_none() {
             (NodeConfig::guest_from_file(&config), None, None)
         } else {
-            let (key, lock) = serve::own_key(&config)?;
+            let (key, lock) = serve::own_key(&config, "call as a guest with --guest")?;
             let public = key.verifying_key().to_bytes();
             let node_config = NodeConfig::from_file(&config, key).calls_only();
             (node_config, Some(public), Some(lock))
@@ -120,6 +121,10 @@ impl Caller {
                 "{error}: the owner of {shown} lists a router that does with `nectar record update {shown} --router …`, \
                  or the router's operator lets it in with router.host"
             ));
+        }
+        if let Some(trouble) = trouble(error.reason(), &self.node.endpoints()) {
+            let shown = self.node.display_name(to);
+            return Failure::failed(format!("{shown} cannot be looked up: {trouble}"));
         }
         let own = match (self.node.name(), self.key) {
             (Some(own), Some(key)) if own != to && own::may_be_ours(error.reason()) => {

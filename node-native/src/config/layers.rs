@@ -58,6 +58,9 @@ const OTHER_VARIABLES: &[&str] = &[
     "NECTAR_WALLET_PASSPHRASE_FILE",
 ];
 
+/// Where every setting is explained, in words that also help whoever has the program only.
+pub(crate) const EXAMPLE: &str = "node-native/nectar.example.toml of the sources";
+
 /// Where a configuration comes from.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -157,8 +160,8 @@ pub(super) fn merge(sources: &Sources) -> Result<Merged, ConfigError> {
     let file = table.try_into().map_err(|error: toml::de::Error| {
         ConfigError::new(
             &places.name,
-            error.message(),
-            "compare it with node-native/nectar.example.toml",
+            in_words(&error),
+            format!("correct it; {EXAMPLE} shows every setting"),
         )
     })?;
     Ok(Merged {
@@ -181,7 +184,7 @@ fn read(path: Option<&Path>) -> Result<(String, PathBuf, String), ConfigError> {
         Err(error) => Err(ConfigError::new(
             name,
             format!("cannot be read: {error}"),
-            "check --config (or NECTAR_CONFIG), or start from node-native/nectar.example.toml",
+            format!("check --config (or NECTAR_CONFIG), or start from {EXAMPLE}"),
         )),
     }
 }
@@ -191,8 +194,26 @@ fn in_file(name: &str, text: &str, error: &toml::de::Error) -> ConfigError {
         Some(span) => format!("{name}:{}", line_of(text, span.start)),
         None => name.to_owned(),
     };
-    let problem = error.message().lines().collect::<Vec<_>>().join(", ");
+    let problem = in_words(error);
     ConfigError::new(place, &problem, remedy(&problem))
+}
+
+/// What serde says, with the form of the value instead of the type that holds it.
+fn in_words(error: &toml::de::Error) -> String {
+    let problem = error.message().lines().collect::<Vec<_>>().join(", ");
+    let Some((found, expected)) = problem.rsplit_once("expected ") else {
+        return problem;
+    };
+    let form = match expected {
+        // Nothing but ports is as small.
+        "u16" => "a port, which is a number from 0 to 65535",
+        "u64" | "usize" => "a whole number that is not negative",
+        "a boolean" => "true or false",
+        "a string" | "path string" => "a text between quotation marks",
+        "a sequence" => "a list in brackets",
+        _ => return problem,
+    };
+    format!("{found}expected {form}")
 }
 
 /// Serde quotes what it found and what it expected in backticks.
@@ -215,7 +236,10 @@ fn remedy(problem: &str) -> String {
     if problem.starts_with("duplicate key") {
         return "keep one of the two".into();
     }
-    "write it as node-native/nectar.example.toml does".into()
+    if problem.starts_with("invalid ") {
+        return "write it in that form".into();
+    }
+    format!("correct it; {EXAMPLE} shows every setting")
 }
 
 pub(super) fn known() -> impl Iterator<Item = String> {
@@ -311,7 +335,7 @@ fn typed(section: &str, key: &str, text: &str) -> Result<Value, String> {
         outer
             .try_into::<File>()
             .map(drop)
-            .map_err(|error| error.message().lines().collect::<Vec<_>>().join(", "))
+            .map_err(|error| in_words(&error))
     };
     let bare = Value::String(text.to_owned());
     let parsed = toml::from_str::<toml::Table>(&format!("value = {text}"))

@@ -14,7 +14,7 @@ mod names;
 mod units;
 
 use node_core::{
-    Label, Limits, Name, NameError,
+    Label, Limits, Name,
     channel::Identity,
     node::{Access, NodeConfig, RouterPolicy},
     registry::{NameParseError, Record, RegistryConfig},
@@ -28,6 +28,7 @@ use std::{
 
 pub(crate) use check::{check_rpc, parse_address};
 pub use error::ConfigError;
+pub(crate) use layers::EXAMPLE;
 pub use layers::{Override, Sources};
 pub(crate) use units::parse_time;
 
@@ -214,8 +215,7 @@ pub fn parse_name(text: &str, registries: &[RegistryConfig]) -> Result<Name, Nam
                 .into(),
         ));
     };
-    let label: Label =
-        Label::new(label).map_err(|error: NameError| NameParseError::Label(error))?;
+    // The ending first: a stranger's name need not keep our rules.
     let registry = registries
         .iter()
         .find(|registry| &*registry.tld == tld)
@@ -224,7 +224,7 @@ pub fn parse_name(text: &str, registries: &[RegistryConfig]) -> Result<Name, Nam
         })?;
     Ok(Name {
         registry: registry.id,
-        label,
+        label: Label::new(label)?,
     })
 }
 

@@ -6,16 +6,15 @@ use super::{
     layers::Places,
     parse_name, relative_to,
 };
+use crate::chain::DEVELOPMENT_CHAINS;
 use node_core::{
     Label, Name,
     node::{Access, RouterPolicy},
-    registry::{Host, Record, RegistryConfig, Routing},
+    registry::{Host, NameParseError, Record, RegistryConfig, Routing},
 };
 
 /// Longest user agent, in bytes.
 const USER_AGENT_MAX: usize = 64;
-/// Chains whose money is worth nothing: Anvil's and Hardhat's, and Geth's development mode.
-const DEVELOPMENT_CHAINS: [u64; 2] = [31337, 1337];
 /// One ether, in wei.
 const ETHER: u128 = 1_000_000_000_000_000_000;
 
@@ -29,10 +28,11 @@ impl Names<'_> {
     fn name(&self, path: &str, text: &str) -> Result<Name, ConfigError> {
         parse_name(text, self.registries).map_err(|error| {
             let remedy = match error {
-                node_core::registry::NameParseError::TldUnknown(_) => {
-                    "add a [[registry]] with this tld"
+                NameParseError::TldUnknown(_) => "add a [[registry]] with this tld",
+                NameParseError::NoTld(_) => "write it as \"label.tld\"",
+                NameParseError::Label(_) => {
+                    "choose 3 to 63 of a-z, 0-9 and single hyphens between them"
                 }
-                _ => "write it as \"label.tld\"",
             };
             ConfigError::new(self.places.of(path), format!("{text:?}: {error}"), remedy)
         })

@@ -97,13 +97,23 @@ fn every_mistake_in_the_file_is_told_with_its_line_and_a_remedy() {
         ),
         (
             "[listen]\nport = 70000",
-            "nectar.toml:2:",
-            "nectar.example.toml",
+            "nectar.toml:2: invalid value: integer `70000`, expected a port, which is a number from 0 to 65535",
+            "in that form",
         ),
         (
             "[listen]\n\nport = \"x\"",
-            "nectar.toml:3: invalid type: string",
-            "nectar.example.toml",
+            "nectar.toml:3: invalid type: string \"x\", expected a port",
+            "in that form",
+        ),
+        (
+            "[node]\nguests = 1",
+            "expected true or false",
+            "in that form",
+        ),
+        (
+            "[listen]\nconnections = -1",
+            "expected a whole number that is not negative",
+            "in that form",
         ),
         ("[listen]\nport = ", "nectar.toml:2:", "nectar.example.toml"),
         (
@@ -144,7 +154,7 @@ fn every_mistake_in_the_file_is_told_with_its_line_and_a_remedy() {
         (
             "[limits]\nkeepalive = 15",
             "nectar.toml:2: invalid type: integer `15`, expected a time",
-            "example",
+            "in that form",
         ),
         (
             "[limits]\nkeepalive = \"15\"",

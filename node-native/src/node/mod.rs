@@ -56,7 +56,7 @@ pub use node_core::{
         Access, Ban, ConfigError, Counts, Event, Failure as NodeError, PeerInfo, PeerState, Route,
         RouterPolicy, Subject,
     },
-    registry::{NameParseError, ResolveError, Resolved},
+    registry::{EndpointHealth, NameParseError, ResolveError, Resolved},
     session::{Request, StreamError},
     wire::frame::Response,
 };
@@ -200,6 +200,11 @@ impl Node {
     /// Writes a name or a network as people read it.
     pub fn display_subject(&self, subject: &Subject) -> String {
         crate::bans::shown(subject, &self.core().config().registries)
+    }
+
+    /// The RPC endpoints, and how each fared.
+    pub fn endpoints(&self) -> Vec<EndpointHealth> {
+        self.core().endpoints()
     }
 
     /// Whether others can reach it: it is direct, or one of its routers is connected.

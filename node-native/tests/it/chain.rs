@@ -180,7 +180,9 @@ async fn routers_are_enlisted_before_they_are_listed() {
         .await
         .unwrap_err();
     assert!(
-        error.to_string().contains("nectar record enlist router."),
+        error
+            .to_string()
+            .contains("nectar record enlist router.nectar` first"),
         "{error}"
     );
     assert_eq!(
@@ -213,7 +215,10 @@ async fn a_taken_name_an_unknown_one_and_a_useless_record_are_told_apart() {
     let error = register(&second, "alice", &indirect(&[]))
         .await
         .unwrap_err();
-    assert_eq!(error.to_string(), "alice is taken: choose another name");
+    assert_eq!(
+        error.to_string(),
+        "alice.nectar is taken: choose another name"
+    );
     let error = second
         .rotate(&label("nobody"), key(KEY), &mut |_| {})
         .await

@@ -143,7 +143,18 @@ async fn a_name_lives_its_whole_life_on_the_command_line() {
     );
     let (exit, text) = failure(&run(&["register", "alice.nectar", "--json"]));
     assert!(
-        exit == 1 && text.contains("alice is taken"),
+        exit == 1 && text.contains("alice.nectar is taken"),
+        "{exit} {text}"
+    );
+
+    let (exit, text) = failure(&run(&[
+        "register",
+        "bob.nectar",
+        "--router",
+        "nobody.nectar",
+    ]));
+    assert!(
+        exit == 1 && text.contains("nobody has registered nobody.nectar, so it is no router"),
         "{exit} {text}"
     );
 
@@ -272,7 +283,7 @@ async fn a_name_lives_its_whole_life_on_the_command_line() {
     );
     let (exit, text) = failure(&run(&["record", "rotate", "alice.nectar"]));
     assert!(
-        exit == 1 && text.contains("may not change alice"),
+        exit == 1 && text.contains("may not change alice.nectar"),
         "{exit} {text}"
     );
 }
@@ -303,11 +314,6 @@ async fn a_registry_is_deployed_and_an_account_funded_from_the_command_line() {
         &["keygen", "--json", "--wallet", "--unencrypted"],
     ));
     let account = made["address"].as_str().unwrap();
-    json(&nectar_with(
-        dir,
-        &["fund", account, "--json", "--rpc", &anvil.url],
-        &wallet,
-    ));
     let key = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
     let register = [
         "register",
@@ -326,6 +332,14 @@ async fn a_registry_is_deployed_and_an_account_funded_from_the_command_line() {
         "--chain-id",
         "31337",
     ];
+    let (exit, text) = failure(&nectar(dir, &[&register[..], &registry].concat()));
+    let remedy = format!("nectar fund {account} --rpc {}", anvil.url);
+    assert!(exit == 1 && text.contains(&remedy), "{exit} {text}");
+    json(&nectar_with(
+        dir,
+        &["fund", account, "--json", "--rpc", &anvil.url],
+        &wallet,
+    ));
     let registered = json(&nectar(dir, &[&register[..], &registry].concat()));
     assert_eq!(registered["owner"], account);
     let (exit, text) = failure(&nectar_with(dir, &args, &[("NECTAR_WALLET_KEY", "12345")]));

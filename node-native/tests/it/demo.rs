@@ -47,7 +47,7 @@ impl Demo {
             .arg(at("ready"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(at("said")).unwrap())
             .spawn()
             .unwrap();
         let mut chain = None;
@@ -123,6 +123,8 @@ fn a_demonstration_takes_its_chain_along_whoever_ends_it() {
         let status = demo.end(signal);
         assert!(status.success(), "{signal}: {status}");
         assert!(!answers(chain), "{signal}: its chain runs on");
+        let said = std::fs::read_to_string(directory.path().join("said")).unwrap();
+        assert!(said.ends_with("everything has ended\n"), "{signal}: {said}");
     }
 }
 
@@ -141,4 +143,28 @@ fn a_demonstration_that_is_ended_while_it_is_set_up_leaves_no_chain_behind() {
         // It was killed, and nobody waited for it.
         until("its chain is gone", || !answers(chain));
     }
+}
+
+#[test]
+fn a_demonstration_whose_port_is_occupied_says_so_before_it_starts_anything() {
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("page");
+    std::fs::create_dir(&page).unwrap();
+    std::fs::write(page.join("index.html"), "<!doctype html>").unwrap();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_nectar"))
+        .args(["demo", "--port", &port, "--anvil", "/nonexistent"])
+        .arg("--page")
+        .arg(&page)
+        .arg("--contract")
+        .arg(artifact())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let problem = format!("error: the page cannot have port {port}: ");
+    assert!(
+        said.starts_with(&problem) && said.contains("give another --port"),
+        "{said}"
+    );
 }

@@ -12,6 +12,9 @@ fn mistakes_on_the_command_line_are_answered_with_what_to_do() {
     let dir = dir.path();
     std::fs::write(dir.join("named.toml"), pinned(&"d7".repeat(32).into())).unwrap();
     std::fs::write(dir.join("bad.toml"), "[listen]\nprot = 1\n").unwrap();
+    std::fs::write(dir.join("port.toml"), "[listen]\nport = 99999\n").unwrap();
+    let tls = "[listen]\ntls_cert = \"none.pem\"\ntls_key = \"none.pem\"\n";
+    std::fs::write(dir.join("tls.toml"), tls).unwrap();
     let registry = [
         "--contract",
         "0x5FbDB2315678afecb367f032d93F642f64180aa3",
@@ -21,7 +24,7 @@ fn mistakes_on_the_command_line_are_answered_with_what_to_do() {
         "http://127.0.0.1:1",
     ];
     std::fs::write(dir.join("torn.toml"), "[node]\nname = \"alice.nectar\n").unwrap();
-    let cases: [(&[&str], i32, &str); 15] = [
+    let cases: [(&[&str], i32, &str); 19] = [
         (
             &["--config", "torn.toml", "run", "--check"],
             2,
@@ -63,6 +66,26 @@ fn mistakes_on_the_command_line_are_answered_with_what_to_do() {
         ),
         (&["run", "--check", "--port", "http"], 2, "--port: \"http\""),
         (
+            &["--config", "port.toml", "run", "--check"],
+            2,
+            "expected a port, which is a number from 0 to 65535",
+        ),
+        (
+            &["--config", "tls.toml", "run", "--check"],
+            2,
+            "none.pem: it cannot be read: No such file or directory (os error 2); correct listen.tls_cert",
+        ),
+        (
+            &["demo"],
+            2,
+            "`cargo xtask demo`, in a clone of the sources, builds what they name",
+        ),
+        (
+            &["--config", "named.toml", "ban", "add", "192.0.2.7/33"],
+            2,
+            "write 192.0.2.0/24",
+        ),
+        (
             &["--config", "bad.toml", "run", "--check"],
             2,
             "bad.toml:2: unknown field `prot`",
@@ -102,6 +125,7 @@ fn mistakes_on_the_command_line_are_answered_with_what_to_do() {
         ("al.nectar", "at least 3"),
         ("Alice.nectar", "'A' is not allowed"),
         ("alice", "with its ending"),
+        ("a.eth", "names that end in .eth"),
     ] {
         let args = [&["resolve", name, "--json"], &registry[..]].concat();
         let (exit, text) = failure(&nectar(dir, &args));
@@ -117,11 +141,86 @@ fn mistakes_on_the_command_line_are_answered_with_what_to_do() {
         &[&["resolve", "alice.nectar"], &registry[..]].concat(),
     ));
     assert!(
-        exit == 1 && text.contains("does not answer") && text.contains("127.0.0.1"),
+        exit == 1 && text.contains("127.0.0.1:1: no connection; check that it runs"),
         "{exit} {text}"
     );
     let (exit, text) = failure(&nectar(dir, &["status", "--port", "1"]));
     assert!(exit == 1 && text.contains("is it running"), "{exit} {text}");
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_used_is_named_with_what_it_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = web_page();
+    let contract = "0x5FbDB2315678afecb367f032d93F642f64180aa3";
+    let says = |args: &[&str], rpc: &str| {
+        let registry = ["--contract", contract, "--chain-id", "31337", "--rpc", rpc];
+        let (exit, text) = failure(&nectar(dir.path(), &[args, &registry].concat()));
+        assert_eq!(exit, 1, "{text}");
+        text
+    };
+    for args in [
+        &["resolve", "alice.nectar"][..],
+        &["ping", "--guest", "alice.nectar"],
+        &["request", "--guest", "alice.nectar", "echo.1"],
+    ] {
+        let text = says(args, &format!("http://{page}"));
+        let said = format!("{page}: HTTP 405");
+        assert_eq!(text.matches(&said).count(), 1, "{args:?}: {text}");
+        assert!(text.contains("rpcs (--rpc) is right"), "{args:?}: {text}");
+        let text = says(args, "http://127.0.0.1:1");
+        assert!(
+            text.contains("127.0.0.1:1: no connection"),
+            "{args:?}: {text}"
+        );
+    }
+}
+
+/// A server that refuses whatever is posted, as those of pages do.
+fn web_page() -> std::net::SocketAddr {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let refusal =
+                "HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.write_all(refusal.as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_name_is_told_what_is_wrong_with_it_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = "[[registry]]\ntld = \"nectar\"\nchain_id = 1\n\
+                    contract = \"0x5FbDB2315678afecb367f032d93F642f64180aa3\"\n";
+    for (name, problem, remedy) in [
+        ("X.nectar", "at least 3", "remedy: choose 3 to 63"),
+        ("a.eth", "end in .eth", "remedy: add a [[registry]]"),
+        ("alice", "alice.nectar", "remedy: write it as \"label.tld\""),
+    ] {
+        let text = format!("[node]\nname = \"{name}\"\n{registry}");
+        std::fs::write(dir.path().join("nectar.toml"), text).unwrap();
+        let (exit, text) = failure(&nectar(dir.path(), &["run", "--check"]));
+        assert!(
+            exit == 2 && text.contains(problem) && text.contains(remedy),
+            "{name}: {text}"
+        );
+    }
+}
+
+#[test]
+fn a_filter_of_the_log_that_makes_no_sense_is_told_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |filter| nectar_with(dir.path(), &["run", "--check"], &[("NECTAR_LOG", filter)]);
+    let said = |filter| String::from_utf8(check(filter).stderr).unwrap();
+    assert!(said("foo=bar").contains("NECTAR_LOG=foo=bar is ignored: write a level"));
+    for right in ["debug", "", "info,node_native::http=debug"] {
+        assert!(!said(right).contains("NECTAR_LOG"), "{right}");
+    }
 }
 
 #[cfg(unix)]

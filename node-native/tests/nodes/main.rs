@@ -15,3 +15,4 @@ mod scenarios;
 mod services;
 mod sockets;
 mod support;
+mod told;

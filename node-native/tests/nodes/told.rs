@@ -1,0 +1,105 @@
+//! What a running node tells whoever runs it.
+
+use crate::{
+    home::{Home, Running},
+    support::{Network, PATIENCE},
+};
+use std::{
+    fs::File,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// A node whose log is kept.
+fn run(home: &Home, address: Option<SocketAddr>, args: &[&str]) -> Running {
+    let mut command = home.run_command(address, args);
+    command.stderr(File::create(home.path().join("log")).unwrap());
+    Running::begin(command)
+}
+
+/// The log, once `wanted` stands in it.
+fn logged(home: &Home, wanted: &str) -> String {
+    let begun = Instant::now();
+    loop {
+        let said = std::fs::read_to_string(home.path().join("log")).unwrap();
+        if said.contains(wanted) {
+            return said;
+        }
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "{wanted:?} is not in the log: {said}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_ban_of_the_operators_is_told_as_such() {
+    let network = Network::default().direct("bob");
+    let bob = Home::new(&network, "bob");
+    let _running = run(&bob, Some(network.address("bob")), &[]);
+    bob.json(&["ban", "add", "203.0.113.0/24", "--for", "1h"]);
+    logged(
+        &bob,
+        "203.0.113.0/24 is banned by the operator for 60 min\n",
+    );
+}
+
+#[test]
+fn a_node_whose_chain_cannot_be_read_names_the_endpoint_and_says_that_it_tries_again() {
+    let alice = Home::on_chain("alice", "http://127.0.0.1:1");
+    let _running = run(&alice, None, &[]);
+    let said = logged(&alice, "this node's own name cannot be used");
+    assert!(
+        said.contains("127.0.0.1:1: no connection; check that it runs")
+            && said.contains("trying again within a minute"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_second_node_with_the_same_key_is_not_advised_of_a_flag_that_it_lacks() {
+    let network = Network::default().direct("bob");
+    let bob = Home::new(&network, "bob");
+    let _running = run(&bob, Some(network.address("bob")), &[]);
+    let (exit, text) = bob.failure(&["run"]);
+    assert!(
+        exit == 1 && text.contains("use another key (--key)") && !text.contains("--guest"),
+        "{exit} {text}"
+    );
+}
+
+#[test]
+fn a_router_that_pages_cannot_be_offered_is_warned_of_where_a_page_is_served() {
+    let alice = Home::on_chain("alice", "http://127.0.0.1:1");
+    let page = alice.path().join("page");
+    std::fs::create_dir(&page).unwrap();
+    std::fs::write(page.join("index.html"), "<!doctype html>").unwrap();
+    let page = format!("listen.page={}", page.display());
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    for (args, warned) in [(&[][..], false), (&["--set", &page], true)] {
+        let running = run(&alice, Some(address), args);
+        let said = logged(&alice, "this node's own name cannot be used");
+        assert_eq!(
+            said.contains("alice.nectar is not offered to pages"),
+            warned,
+            "{said}"
+        );
+        running.end();
+    }
+}
+
+#[test]
+fn a_status_is_told_in_words() {
+    let network = Network::default().direct("bob");
+    let bob = Home::new(&network, "bob");
+    // It asks localhost, which is one address of many.
+    let running = run(&bob, Some(SocketAddr::from(([127, 0, 0, 1], 0))), &[]);
+    let listen: SocketAddr = running.said["listen"].as_str().unwrap().parse().unwrap();
+    let output = bob.output(&["status", "--port", &listen.port().to_string()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.starts_with("name        bob.nectar\nsessions    0 connected, 0 parked\n"),
+        "{text}"
+    );
+}
