@@ -91,12 +91,38 @@ pub(crate) fn bench(repo: &Repo, quick: bool) -> Result<ExitCode> {
 
 /// `cargo xtask soak`: becomes the program that plays random lives.
 pub(crate) fn soak(repo: &Repo, args: &[&str]) -> Result<ExitCode> {
+    soakable(args)?;
     process::run(
         repo.cargo()
             .args(["build", "--locked", "--release", "--example", "soak"]),
     )?;
     let mut soak = repo.command(repo.target("release/examples/soak"));
     Err(soak.args(args).exec()).context("cannot start the random lives")
+}
+
+/// Whether the program will understand, which would say so only after it has been built.
+fn soakable(args: &[&str]) -> Result<()> {
+    let (mut begins, mut ends) = (false, false);
+    for pair in args.chunks(2) {
+        let &[name, value] = pair else {
+            bail!("{} has no value", pair.join(" "));
+        };
+        let number = match name {
+            "--seed" | "--seeds" => value.parse::<u64>().is_ok(),
+            "--threads" => value.parse::<usize>().is_ok(),
+            "--minutes" => value.parse::<f64>().is_ok(),
+            _ => bail!("soak knows no {name}: give --minutes N, --seed S, or both"),
+        };
+        if !number {
+            bail!("{name} {value} is no number");
+        }
+        begins |= name == "--seed";
+        ends |= matches!(name, "--minutes" | "--seeds");
+    }
+    if !begins && !ends {
+        bail!("say for how long (--minutes N), or which seed (--seed S)");
+    }
+    Ok(())
 }
 
 /// `cargo xtask attack`: the tests of the same name, optimised and one by one, with the bounds that hold on a machine which
@@ -176,4 +202,29 @@ fn until_ready(running: &mut Group, ready: &Path) -> Result<()> {
         thread::sleep(Duration::from_millis(50));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::soakable;
+
+    #[test]
+    fn arguments_that_the_random_lives_would_refuse_are_refused_before_they_are_built() {
+        for (args, says) in [
+            (&["--minutes", "x"][..], "--minutes x is no number"),
+            (&["--seed"], "--seed has no value"),
+            (&["--hours", "1"], "soak knows no --hours"),
+            (&["--threads", "2"], "say for how long"),
+        ] {
+            let said = soakable(args).map_or_else(|error| error.to_string(), |()| "fine".into());
+            assert!(said.contains(says), "{args:?}: {said}");
+        }
+        for args in [
+            &["--minutes", "0.5"][..],
+            &["--seed", "42"],
+            &["--seeds", "9", "--threads", "2", "--seed", "1"],
+        ] {
+            assert!(soakable(args).is_ok(), "{args:?}");
+        }
+    }
 }
