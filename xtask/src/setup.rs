@@ -64,7 +64,7 @@ fn rustup(repo: &Repo, output: &Output<'_>, args: &[&str]) -> Result<()> {
 /// The packages that `directory/package-lock.json` names, installed once for each content of it.
 pub(crate) fn npm(repo: &Repo, directory: &str, output: &Output<'_>) -> Result<()> {
     if which("npm").is_none() {
-        bail!("npm is missing: install Node.js 20 or newer");
+        bail!("npm is missing: install Node.js 20.19 or newer");
     }
     let lock = repo.path(directory).join("package-lock.json");
     let wanted = fs::read(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
