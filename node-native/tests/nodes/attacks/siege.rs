@@ -16,6 +16,8 @@ use tokio::runtime::{Builder, Runtime};
 
 /// Between two requests of the honest pair.
 const PAUSE: Duration = Duration::from_millis(2);
+/// Requests from which on a p99 means something.
+const ENOUGH: usize = 100;
 /// Requests in a quiet time.
 const QUIET: usize = 200;
 /// Longest that the honest pair may wait for 99 of 100 requests, on a machine that others load, too.
@@ -212,7 +214,9 @@ impl Siege {
             self.rest,
             self.worst
         );
-        if std::env::var("NECTAR_ATTACKS").is_ok_and(|how| how == "strict") {
+        // Of a few requests the slowest is no p99.
+        let strict = std::env::var("NECTAR_ATTACKS").is_ok_and(|how| how == "strict");
+        if strict && requests >= ENOUGH {
             let most = STRICT.min(self.quiet * FACTOR);
             assert!(honest <= most, "p99 {honest:?}, promised {most:?}");
         } else {
