@@ -415,3 +415,19 @@ fn past_the_window_what_was_sent_has_an_unknown_outcome_and_what_was_not_comes_b
         std::task::Poll::Ready(Err(node_core::session::StreamError::Lost(Code::PipeLost)))
     );
 }
+
+#[test]
+fn a_session_that_is_written_to_a_log_does_not_tell_the_secret_that_it_goes_on_by() {
+    let [alice, bob] = actors();
+    let (_, channel, _) = common::connect(&alice, &bob, 1);
+    let secret = format!("{:?}", *channel.export("session"));
+    let session = Session::<u64>::begin(channel, config(&Limits::default(), 1), T0);
+    let written = format!("{session:?} {session:#?}");
+    assert!(written.contains("bob"), "{written}");
+    let secret = secret.trim_matches(['[', ']']);
+    assert!(
+        !written
+            .replace([' ', '\n'], "")
+            .contains(&secret.replace(' ', ""))
+    );
+}
