@@ -5,7 +5,10 @@
     reason = "a test fails by panicking"
 )]
 
+mod common;
+
 use bytes::{BufMut, Bytes, BytesMut};
+use common::sessions::attach;
 use ed25519_dalek::{Signer, SigningKey};
 use nectar_sim::{EPOCH_MS, Outcome, Simulation, direct, key_of, name};
 use node_core::{
@@ -13,7 +16,7 @@ use node_core::{
     channel::{Channel, HelloInfo, Identity, Local, RECORD, Reject, SignerTrust, initiator},
     node::{Ban, Event, Node, Output, PeerState, Pipe, Subject},
     time::Duration,
-    wire::frame::{Attach, AttachStatus, Frame},
+    wire::frame::Frame,
 };
 use std::{sync::Arc, task::Waker};
 
@@ -122,7 +125,7 @@ impl Bob {
         let (third, channel) = state.signed(Some(signature)).unwrap();
         self.hear(&pipe, third);
         let mut caller = Caller { pipe, channel };
-        let attach = caller.attach();
+        let attach = attach(&caller.channel);
         self.tell(&mut caller, &Frame::Attach(Box::new(attach)).encode());
         let said = self.says(&caller.pipe);
         match said.as_ref().and_then(|said| said.first()) {
@@ -149,23 +152,6 @@ impl Bob {
 
     fn bans(&self) -> Vec<Ban> {
         self.node.bans(self.now)
-    }
-}
-
-impl Caller {
-    fn attach(&self) -> Attach {
-        let mut sid = [0; 16];
-        sid.copy_from_slice(&self.channel.export("session id")[..16]);
-        Attach {
-            status: AttachStatus::Fresh,
-            sid,
-            attempt: 0,
-            recv_off: 0,
-            send_off: 0,
-            instance: [9; 16],
-            proof: [0; 32],
-            agent: "".into(),
-        }
     }
 }
 

@@ -54,6 +54,22 @@ impl Waiting {
             .cut(self.alice, self.bob, Code::PipeLost);
     }
 
+    /// bob is gone, and alice's session with him waits.
+    fn lose_bob(&mut self) {
+        self.town.simulation.machines[self.bob].dead = true;
+        self.cut();
+        self.town.simulation.run_for(Duration::from_secs(1));
+        assert_eq!(self.parked(self.alice), 1);
+    }
+
+    fn ends_before_its_window_is_over(&mut self) {
+        let began = self.town.simulation.now();
+        assert_eq!(self.outcome(), Code::OutcomeUnknown);
+        let took = self.town.simulation.now().since(began);
+        assert!(took < Duration::from_secs(40), "{took:?}");
+        assert_eq!(self.parked(self.alice), 0);
+    }
+
     fn outcome(&mut self) -> Code {
         match self.town.simulation.outcome(self.alice, self.asked) {
             Outcome::Failed(failure) => failure.code,
@@ -65,30 +81,17 @@ impl Waiting {
 #[test]
 fn a_session_that_waits_ends_when_its_peers_key_is_rotated() {
     let mut w = waiting(1);
-    w.town.simulation.machines[w.bob].dead = true;
-    w.cut();
-    w.town.simulation.run_for(Duration::from_secs(1));
-    assert_eq!(w.parked(w.alice), 1);
+    w.lose_bob();
     w.town.change("bob", |record| {
         record.key = key_of("bobby").verifying_key().to_bytes();
     });
-    let began = w.town.simulation.now();
-    assert_eq!(w.outcome(), Code::OutcomeUnknown);
-    let took = w.town.simulation.now().since(began);
-    assert!(
-        took < Duration::from_secs(40),
-        "before its window is over: {took:?}"
-    );
-    assert_eq!(w.parked(w.alice), 0);
+    w.ends_before_its_window_is_over();
 }
 
 #[test]
 fn a_session_that_waits_ends_when_its_peers_name_is_sold_even_if_the_key_stays() {
     let mut w = waiting(2);
-    w.town.simulation.machines[w.bob].dead = true;
-    w.cut();
-    w.town.simulation.run_for(Duration::from_secs(1));
-    assert_eq!(w.parked(w.alice), 1);
+    w.lose_bob();
     w.town.mine(|registry| {
         let same = registry.record("bob").unwrap().clone();
         registry.sell("bob", [9; 20]);
@@ -97,14 +100,7 @@ fn a_session_that_waits_ends_when_its_peers_name_is_sold_even_if_the_key_stays()
             record.routing = same.routing.clone();
         });
     });
-    let began = w.town.simulation.now();
-    assert_eq!(w.outcome(), Code::OutcomeUnknown);
-    let took = w.town.simulation.now().since(began);
-    assert!(
-        took < Duration::from_secs(40),
-        "before its window is over: {took:?}"
-    );
-    assert_eq!(w.parked(w.alice), 0);
+    w.ends_before_its_window_is_over();
 }
 
 #[test]
