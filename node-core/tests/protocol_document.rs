@@ -355,12 +355,13 @@ fn doc_of(source: &str, field: &str) -> String {
 /// `30s` as `30 s`, `65536` as `65,536`.
 fn readable(value: &str) -> String {
     let digits = value
-        .find(|c: char| !c.is_ascii_digit())
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(value.len());
     let (number, unit) = value.split_at(digits);
     let mut out = String::new();
     for (at, digit) in number.chars().enumerate() {
-        if at > 0 && (number.len() - at).is_multiple_of(3) {
+        let whole = !number.contains('.');
+        if whole && at > 0 && (number.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
