@@ -18,8 +18,10 @@ pub(super) fn an_indirect_node_with_three_routers_of_which_two_are_dead_is_onlin
     world.register(&["alice"], Place::Behind(&["rho", "sigma", "tau"]));
     world.start(Plan::router("tau"));
     let alice = start_reachable(world, Plan::named("alice"));
-    let news = world.inbox(alice).events;
-    assert!(news.contains(&Event::Reachable(true)), "{news:?}");
+    // A node's state says so a moment before its event has been taken.
+    until(world, "alice heard that she is reachable", |world| {
+        world.inbox(alice).events.contains(&Event::Reachable(true))
+    });
     let bob = world.start(Plan::named("bob"));
     assert_eq!(echo(world, bob, "alice", b"there?"), ok(b"there?"));
     assert_eq!(route(world, bob, "alice"), Some(Route::Via(name("tau"))));
