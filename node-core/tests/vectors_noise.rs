@@ -1,80 +1,141 @@
 //! Our symmetric state running plain Noise patterns: against published vectors, and against another implementation.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/suite.rs"]
+mod suite;
+
 use node_core::{
     channel::symmetric::SymmetricState,
     crypto::{Provider, Secret, Suite},
 };
+use suite::Tried;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 use zeroize::Zeroizing;
 
-const NN: &[&[&str]] = &[&["e"], &["e", "ee"]];
-const XX: &[&[&str]] = &[&["e"], &["e", "ee", "s", "es"], &["s", "se"]];
+/// Every pattern of the specification without preshared keys: its name, whose static keys are known before (the
+/// initiator's, the responder's), and its messages.
+const PATTERNS: [(&str, [bool; 2], &[&str]); 38] = [
+    ("N", [false, true], &["e es"]),
+    ("K", [true, true], &["e es ss"]),
+    ("X", [false, true], &["e es s ss"]),
+    ("NN", [false, false], &["e", "e ee"]),
+    ("NK", [false, true], &["e es", "e ee"]),
+    ("NX", [false, false], &["e", "e ee s es"]),
+    ("XN", [false, false], &["e", "e ee", "s se"]),
+    ("XK", [false, true], &["e es", "e ee", "s se"]),
+    ("XX", [false, false], &["e", "e ee s es", "s se"]),
+    ("KN", [true, false], &["e", "e ee se"]),
+    ("KK", [true, true], &["e es ss", "e ee se"]),
+    ("KX", [true, false], &["e", "e ee se s es"]),
+    ("IN", [false, false], &["e s", "e ee se"]),
+    ("IK", [false, true], &["e es s ss", "e ee se"]),
+    ("IX", [false, false], &["e s", "e ee se s es"]),
+    ("NK1", [false, true], &["e", "e ee es"]),
+    ("NX1", [false, false], &["e", "e ee s", "es"]),
+    ("X1N", [false, false], &["e", "e ee", "s", "se"]),
+    ("X1K", [false, true], &["e es", "e ee", "s", "se"]),
+    ("XK1", [false, true], &["e", "e ee es", "s se"]),
+    ("X1K1", [false, true], &["e", "e ee es", "s", "se"]),
+    ("X1X", [false, false], &["e", "e ee s es", "s", "se"]),
+    ("XX1", [false, false], &["e", "e ee s", "es s se"]),
+    ("X1X1", [false, false], &["e", "e ee s", "es s", "se"]),
+    ("K1N", [true, false], &["e", "e ee", "se"]),
+    ("K1K", [true, true], &["e es", "e ee", "se"]),
+    ("KK1", [true, true], &["e", "e ee se es"]),
+    ("K1K1", [true, true], &["e", "e ee es", "se"]),
+    ("K1X", [true, false], &["e", "e ee s es", "se"]),
+    ("KX1", [true, false], &["e", "e ee se s", "es"]),
+    ("K1X1", [true, false], &["e", "e ee s", "se es"]),
+    ("I1N", [false, false], &["e s", "e ee", "se"]),
+    ("I1K", [false, true], &["e es s", "e ee", "se"]),
+    ("IK1", [false, true], &["e s", "e ee se es"]),
+    ("I1K1", [false, true], &["e s", "e ee es", "se"]),
+    ("I1X", [false, false], &["e s", "e ee s es", "se"]),
+    ("IX1", [false, false], &["e s", "e ee se s", "es"]),
+    ("I1X1", [false, false], &["e s", "e ee s", "se es"]),
+];
+
+/// Cacophony's vectors for our primitives that need preshared keys, which no handshake of ours has.
+const WITH_PRESHARED_KEYS: usize = 21;
 
 #[test]
 fn published_vectors_come_out_byte_for_byte() {
     let vectors: serde_json::Value =
         serde_json::from_str(include_str!("vectors/noise.json")).unwrap();
-    let vectors = vectors.as_array().unwrap();
-    assert_eq!(vectors.len(), 2);
-    for vector in vectors {
-        let text = |key: &str| vector[key].as_str().map(|text| hex::decode(text).unwrap());
-        let secret = |key: &str| text(key).map(|bytes| Zeroizing::new(bytes.try_into().unwrap()));
-        let protocol = vector["protocol_name"].as_str().unwrap();
-        let pattern = if protocol.starts_with("Noise_NN_") {
-            NN
-        } else {
-            XX
-        };
-        let prologue = text("init_prologue").unwrap();
-        let party = |side: &str, initiator| {
-            let (s, e) = (
-                secret(&format!("{side}_static")),
-                secret(&format!("{side}_ephemeral")).unwrap(),
-            );
-            Party::new(protocol, &prologue, initiator, s, e)
-        };
-        let (mut initiator, mut responder) = (party("init", true), party("resp", false));
-        let messages: Vec<[Vec<u8>; 2]> = vector["messages"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|message| {
-                ["payload", "ciphertext"]
-                    .map(|key| hex::decode(message[key].as_str().unwrap()).unwrap())
-            })
-            .collect();
-        assert!(messages.len() > pattern.len());
+    let mut tried = Tried::of("Noise: cacophony, 25519_ChaChaPoly_SHA256");
+    for vector in vectors.as_array().unwrap() {
+        published(vector);
+        tried.pass();
+    }
+    (0..WITH_PRESHARED_KEYS).for_each(|_| tried.leave_out());
+    tried.end(PATTERNS.len(), "preshared keys");
+}
 
-        for (index, tokens) in pattern.iter().enumerate() {
-            let (from, to) = pair(index, &mut initiator, &mut responder);
-            let [payload, ciphertext] = &messages[index];
-            assert_eq!(
-                &from.write(tokens, payload),
-                ciphertext,
-                "{protocol} message {index}"
-            );
-            assert_eq!(
-                &to.read(tokens, ciphertext).unwrap(),
-                payload,
-                "{protocol} message {index}"
-            );
-        }
+fn published(vector: &serde_json::Value) {
+    let text = |key: &str| vector[key].as_str().map(|text| hex::decode(text).unwrap());
+    let secret = |key: &str| text(key).map(|bytes| Zeroizing::new(bytes.try_into().unwrap()));
+    let protocol = vector["protocol_name"].as_str().unwrap();
+    let pattern = protocol.split('_').nth(1).unwrap();
+    let (_, known, pattern) = PATTERNS.iter().find(|(name, ..)| *name == pattern).unwrap();
+    let prologue = text("init_prologue").unwrap();
+    let statics = ["init_static", "resp_static"].map(secret);
+    let publics = [0, 1].map(|side: usize| {
+        let secret = statics[side].as_ref().filter(|_| known[side]);
+        secret.map(Suite::x25519_public)
+    });
+    let [init_static, resp_static] = statics;
+    let party = |side: &str, initiator, s| {
+        // In a pattern of one message the responder has no ephemeral key.
+        let e = secret(&format!("{side}_ephemeral")).unwrap_or_else(|| Zeroizing::new([0; 32]));
+        let mut party = Party::new(protocol, &prologue, initiator, s, e);
+        party.know(publics);
+        party
+    };
+    let mut initiator = party("init", true, init_static);
+    let mut responder = party("resp", false, resp_static);
+    let messages: Vec<[Vec<u8>; 2]> = vector["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| {
+            ["payload", "ciphertext"]
+                .map(|key| hex::decode(message[key].as_str().unwrap()).unwrap())
+        })
+        .collect();
+    assert!(messages.len() > pattern.len());
+
+    for (index, tokens) in pattern.iter().enumerate() {
+        let (from, to) = pair(index, &mut initiator, &mut responder);
+        let [payload, ciphertext] = &messages[index];
         assert_eq!(
-            initiator.symmetric.hash()[..],
-            text("handshake_hash").unwrap()
+            &from.write(tokens, payload),
+            ciphertext,
+            "{protocol} message {index}"
         );
-        let (keys, mirrored) = (initiator.symmetric.split(), responder.symmetric.split());
-        assert_eq!(keys, mirrored);
-        for (index, [payload, ciphertext]) in messages.iter().enumerate().skip(pattern.len()) {
-            let key = if index % 2 == 0 { &keys.0 } else { &keys.1 };
-            let number = (index - pattern.len()) as u64 / 2;
-            let mut sealed = payload.clone();
-            let tag = Suite::seal(&Suite::cipher(key), number, &[], &mut sealed);
-            sealed.extend_from_slice(&tag);
-            assert_eq!(&sealed, ciphertext, "{protocol} transport message {index}");
-        }
+        assert_eq!(
+            &to.read(tokens, ciphertext).unwrap(),
+            payload,
+            "{protocol} message {index}"
+        );
+    }
+    assert_eq!(
+        initiator.symmetric.hash()[..],
+        text("handshake_hash").unwrap()
+    );
+    let (keys, mirrored) = (initiator.symmetric.split(), responder.symmetric.split());
+    assert_eq!(keys, mirrored);
+    let mut numbers = [0; 2];
+    for (index, [payload, ciphertext]) in messages.iter().enumerate().skip(pattern.len()) {
+        // After one message only its sender goes on.
+        let to_initiator = pattern.len() > 1 && index % 2 == 1;
+        let key = if to_initiator { &keys.1 } else { &keys.0 };
+        let number = &mut numbers[usize::from(to_initiator)];
+        let mut sealed = payload.clone();
+        let tag = Suite::seal(&Suite::cipher(key), *number, &[], &mut sealed);
+        sealed.extend_from_slice(&tag);
+        assert_eq!(&sealed, ciphertext, "{protocol} transport message {index}");
+        *number += 1;
     }
 }
 
@@ -101,9 +162,12 @@ mod against_snow {
         }
     }
 
-    const PROTOCOLS: [(&str, &[&[&str]]); 2] = [
-        ("Noise_NN_25519_ChaChaPoly_SHA256", NN),
-        ("Noise_XX_25519_ChaChaPoly_SHA256", XX),
+    const PROTOCOLS: [(&str, &[&str]); 2] = [
+        ("Noise_NN_25519_ChaChaPoly_SHA256", &["e", "e ee"]),
+        (
+            "Noise_XX_25519_ChaChaPoly_SHA256",
+            &["e", "e ee s es", "s se"],
+        ),
     ];
 
     fn parties(protocol: &str, we_initiate: bool) -> (Party, snow::HandshakeState) {
@@ -132,7 +196,7 @@ mod against_snow {
     }
 
     fn run(
-        pattern: &[&[&str]],
+        pattern: &[&str],
         ours: &mut Party,
         theirs: &mut snow::HandshakeState,
         we_initiate: bool,
@@ -179,6 +243,8 @@ struct Party {
     e: Secret,
     remote_s: Option<[u8; 32]>,
     remote_e: Option<[u8; 32]>,
+    /// Whether there is a key by now: static keys travel in the open before.
+    keyed: bool,
 }
 
 impl Party {
@@ -192,13 +258,22 @@ impl Party {
             e,
             remote_s: None,
             remote_e: None,
+            keyed: false,
         }
     }
 
-    fn write(&mut self, tokens: &[&str], payload: &[u8]) -> Vec<u8> {
+    /// Both hash the static keys that are known before, the initiator's first.
+    fn know(&mut self, [initiator, responder]: [Option<[u8; 32]>; 2]) {
+        for public in [&initiator, &responder].into_iter().flatten() {
+            self.symmetric.mix_hash(public);
+        }
+        self.remote_s = if self.initiator { responder } else { initiator };
+    }
+
+    fn write(&mut self, tokens: &str, payload: &[u8]) -> Vec<u8> {
         let mut message = Vec::new();
-        for token in tokens {
-            match *token {
+        for token in tokens.split(' ') {
+            match token {
                 "e" => {
                     let public = Suite::x25519_public(&self.e);
                     message.extend_from_slice(&public);
@@ -215,16 +290,17 @@ impl Party {
         message
     }
 
-    fn read(&mut self, tokens: &[&str], mut message: &[u8]) -> Option<Vec<u8>> {
-        for token in tokens {
-            match *token {
+    fn read(&mut self, tokens: &str, mut message: &[u8]) -> Option<Vec<u8>> {
+        for token in tokens.split(' ') {
+            match token {
                 "e" => {
                     let (public, rest) = message.split_first_chunk()?;
                     self.symmetric.mix_hash(public);
                     (self.remote_e, message) = (Some(*public), rest);
                 }
                 "s" => {
-                    let (public, rest) = message.split_first_chunk::<48>()?;
+                    let length = if self.keyed { 48 } else { 32 };
+                    let (public, rest) = message.split_at_checked(length)?;
                     let public = self.symmetric.decrypt_and_hash(public).ok()?;
                     (self.remote_s, message) = (Some(public.try_into().ok()?), rest);
                 }
@@ -253,6 +329,7 @@ impl Party {
         };
         let shared = Suite::x25519(secret, &public.unwrap()).unwrap();
         self.symmetric.mix_key(&*shared);
+        self.keyed = true;
     }
 }
 

@@ -5,6 +5,7 @@
 //! another selection would resolve other features and compile the dependencies once more.
 
 mod commands;
+mod conformance;
 mod deny;
 mod fuzz;
 mod glue;
@@ -39,6 +40,7 @@ usage: cargo xtask COMMAND
   fuzz [--minutes N] [TARGET]...
                    looks for inputs that break something, N minutes (1) for each target
   attack           attacks a running node, one attack after the other, and asserts what its honest peers are promised
+  conformance      suites that others wrote: vectors of Noise and of the primitives, WebSockets (needs Python 2.7)
   soak --minutes N [--seed S]
                    plays random lives of small networks, from seed S on, or from one that nobody has tried
   soak --seed S    plays one of them again, and tells what happens
@@ -78,6 +80,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ["bench", "--quick"] => commands::bench(&repo, true),
         ["fuzz", args @ ..] => fuzz::run(&repo, args),
         ["attack"] => commands::attack(&repo),
+        ["conformance"] => conformance::run(&repo),
         ["soak", args @ ..] if !args.is_empty() => commands::soak(&repo, args),
         other => bail!("unknown arguments: {}\n\n{USAGE}", other.join(" ")),
     }

@@ -8,7 +8,7 @@ use crate::sizes::{self, kib};
 use crate::tally::Tally;
 use crate::test::Outcome;
 use crate::test::Part::{self, Contracts, Lint, Page, Rust, Setup, Wasm};
-use crate::{CONTRACTS, deny, page, wasm};
+use crate::{CONTRACTS, conformance, deny, page, wasm};
 
 /// One thing that must hold.
 pub(crate) struct Step {
@@ -58,6 +58,7 @@ pub(crate) const STEPS: &[Step] = &[
     ),
     step(Contracts, "contract gas", &["contract build"], contract_gas),
     step(Rust, "rust tests", &["toolchain"], rust_tests),
+    step(Rust, "public vectors", &["toolchain"], public_vectors),
     step(Setup, "browser", &[], browser),
     step(Setup, "wasm tools", &["toolchain"], wasm_tools),
     step(Wasm, "wasm module", &["wasm tools"], wasm_module),
@@ -175,6 +176,16 @@ fn documentation(repo: &Repo, log: &Log) -> Result<Outcome> {
 fn rust_tests(repo: &Repo, log: &Log) -> Result<Outcome> {
     let (status, text) = log.run(repo.cargo().args(["test", "--locked", "--no-fail-fast"]))?;
     Outcome::counted(status.success(), Tally::of_cargo(&text))
+}
+
+// The tests have run already: this counts what they tried.
+fn public_vectors(repo: &Repo, log: &Log) -> Result<Outcome> {
+    let suites = conformance::vectors(repo, log)?;
+    let vectors: usize = suites.iter().map(|suite| suite.run).sum();
+    Ok(Outcome::noted(format!(
+        "{vectors} vectors of {} suites",
+        suites.len()
+    )))
 }
 
 fn contract_packages(repo: &Repo, log: &Log) -> Result<Outcome> {

@@ -26,9 +26,9 @@ const UPGRADE: &str = "GET /nectar HTTP/1.1\r\nhost: node.example\r\nconnection:
                        upgrade: websocket\r\nsec-websocket-version: 13\r\n\
                        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: nectar.1\r\n";
 
-struct Running {
-    address: SocketAddr,
-    accepted: mpsc::UnboundedReceiver<Accepted>,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) accepted: mpsc::UnboundedReceiver<Accepted>,
     task: JoinHandle<()>,
     metrics: Arc<Metrics>,
 }
@@ -39,7 +39,7 @@ impl Drop for Running {
     }
 }
 
-fn listen(settings: &[(&str, &str)]) -> Listen {
+pub(crate) fn listen(settings: &[(&str, &str)]) -> Listen {
     let mut flags = vec![("listen.address", "127.0.0.1"), ("listen.port", "0")];
     flags.extend_from_slice(settings);
     let flags = flags
@@ -63,7 +63,7 @@ fn listen(settings: &[(&str, &str)]) -> Listen {
     .unwrap()
 }
 
-async fn start(listen: Listen, site: Site) -> Running {
+pub(crate) async fn start(listen: Listen, site: Site) -> Running {
     let metrics = site.metrics.clone();
     let server = Server::bind(listen, site).await.unwrap();
     let address = server.local_addr();

@@ -1,5 +1,6 @@
 //! The native node from outside: real sockets, a real chain, the real command.
 
+mod autobahn;
 mod chain;
 mod cli;
 mod demo;
