@@ -77,6 +77,9 @@ pub struct Limits {
     pub rekey_bytes: u64,
     /// Keys ratchet after this time. 10 min.
     pub rekey_after: Duration,
+    /// Age at which the side that began a channel replaces it by another, with fresh keys and a fresh look at the peer's: two
+    /// hours sooner or later by chance, or a sixth of this. 12 h.
+    pub renew_after: Duration,
     /// Circuits open per caller. 128; worst case times `circuit_window`.
     pub circuits: usize,
     /// Circuit openings per second and caller. 10.
@@ -136,6 +139,7 @@ impl Default for Limits {
             ack_delay: Duration::from_millis(20),
             rekey_bytes: 1 << 30,
             rekey_after: Duration::from_secs(600),
+            renew_after: Duration::from_secs(12 * 3600),
             circuits: 128,
             circuit_opens: 10,
             circuits_per_pair: 4,

@@ -8,7 +8,7 @@ use nectar_sim::{
 };
 use node_core::{
     Code,
-    node::{Access, NodeConfig, RouterPolicy},
+    node::{Access, Event, NodeConfig, RouterPolicy},
     session::Request,
     time::Duration,
     wire::frame::Response,
@@ -196,4 +196,71 @@ fn without_any_endpoint_a_session_that_loses_its_socket_goes_on_and_nobody_begin
         town.simulation.outcome(again, after),
         Outcome::Answered(_)
     ));
+}
+
+/// When `node` reached `peer` over another pipe.
+fn reached(world: &Simulation, node: NodeId, peer: &str) -> usize {
+    let is_it = |event: &&Event| matches!(event, Event::Attempt { name: to, result: Ok(()), .. } if *to == name(peer));
+    world.machines[node].events.iter().filter(is_it).count()
+}
+
+#[test]
+fn a_channel_is_renewed_once_between_ten_and_fourteen_hours_and_what_is_under_way_goes_on() {
+    for seed in 40..44 {
+        let mut town = Town::new(seed);
+        town.register(&["alice", "bob"], Place::Direct);
+        let [alice, bob] = ["alice", "bob"].map(|label| town.start(Plan::named(label)));
+        let world = &mut town.simulation;
+        let before = ask(world, alice, "bob", MINUTE);
+        assert!(matches!(world.outcome(alice, before), Outcome::Answered(_)));
+        assert_eq!(reached(world, alice, "bob"), 1);
+        world.machines[bob].hold_requests = true;
+        let under_way = ask(world, alice, "bob", MINUTE * 60 * 24);
+        world.run_for(MINUTE * 60 * 10 - MINUTE);
+        assert_eq!(reached(world, alice, "bob"), 1, "seed {seed}: too early");
+        world.run_for(MINUTE * 60 * 4 + MINUTE);
+        assert_eq!(reached(world, alice, "bob"), 2, "seed {seed}: not once");
+        assert_eq!(reached(world, bob, "alice"), 0, "it was for alice to do");
+        world.machines[bob].hold_requests = false;
+        for held in std::mem::take(&mut world.machines[bob].held_requests) {
+            held.respond(Response::Success(None));
+        }
+        let outcome = world.outcome(alice, under_way);
+        assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+        assert_eq!(
+            world.machines[bob].requests.len(),
+            2,
+            "each is handled once"
+        );
+    }
+}
+
+#[test]
+fn who_renews_the_channels_to_its_router_and_its_peers_fails_no_request() {
+    let mut town = Town::new(44);
+    let renewed =
+        |plan: Plan| plan.with(|config| config.limits.renew_after = Duration::from_secs(3600));
+    town.register(&["rho"], Place::Direct);
+    town.register(&["alice", "bob"], Place::Behind(&["rho"]));
+    town.start(renewed(Plan::router("rho")));
+    let [alice, bob] = ["alice", "bob"].map(|label| town.start(renewed(Plan::named(label))));
+    let world = &mut town.simulation;
+    world.run_for(Duration::from_secs(2));
+    for minute in 0..240 {
+        for (from, to) in [(alice, "bob"), (bob, "alice")] {
+            let token = ask(world, from, to, MINUTE);
+            let outcome = world.outcome(from, token);
+            assert!(
+                matches!(outcome, Outcome::Answered(_)),
+                "minute {minute}: {outcome:?}"
+            );
+        }
+        world.run_for(MINUTE);
+    }
+    for node in [alice, bob] {
+        let renewals = reached(world, node, "rho") - 1;
+        assert!((3..=4).contains(&renewals), "{renewals} in four hours");
+        let asked = world.machines[node].requests.len();
+        assert_eq!(asked, 240, "each is handled once");
+    }
 }

@@ -33,6 +33,7 @@ fn limits() -> Limits {
         stream_initial: 4 << 10,
         rekey_bytes: 40_000,
         rekey_after: Duration::from_secs(20),
+        renew_after: Duration::from_secs(50),
         session_kept: Duration::from_secs(100_000),
         ..Limits::default()
     }
@@ -430,7 +431,7 @@ impl Life {
                     Event::Ended { code, .. } => panic!("the session ended: {code}"),
                     Event::Attached { .. }
                     | Event::RoundTrip(_)
-                    | Event::Silent
+                    | Event::PipeWanted
                     | Event::Lost(_) => {}
                     other => panic!("{other:?}"),
                 }

@@ -257,7 +257,7 @@ impl<T> Node<T> {
                         out.push(Output::Event(Event::Latency { name, round_trip }));
                     }
                 }
-                E::Silent => self.control(now, out, |control| control.suspected(cell, now)),
+                E::PipeWanted => self.control(now, out, |control| control.pipe_wanted(cell, now)),
                 E::Grown => self.control(now, out, Control::bound_parked),
                 E::Lost(code) => self.lose_session(cell, None, code, now, out),
                 E::GoAway(delay) => self.control(now, out, |control| {

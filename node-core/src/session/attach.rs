@@ -239,7 +239,7 @@ impl<T> Session<T> {
         self.acknowledged = self.received - self.skip;
         self.resumed_from = Some(from);
         self.attach_due = !self.dials;
-        self.keepalive = self.keepalive.moved(now);
+        self.keepalive = self.keepalive.moved(&channel, &self.config.limits, now);
         self.config.mtu = mtu;
         self.attached = true;
         self.dirty = true;

@@ -2,6 +2,7 @@
 
 use crate::{
     Limits,
+    channel::{Channel, Role},
     time::{Duration, Instant},
 };
 
@@ -19,6 +20,10 @@ pub(super) struct Keepalive {
     pub(super) round_trip: Option<Duration>,
     /// It is silent although something was due.
     pub(super) suspected: bool,
+    /// When the channel is to be renewed, if that is for us to do.
+    pub(super) renew_at: Option<Instant>,
+    /// It was to be renewed by now.
+    pub(super) old: bool,
     /// How often it was suspected since a round trip was measured: each time it has twice as long.
     doubts: u32,
 }
@@ -36,8 +41,14 @@ const UNMEASURED: Duration = Duration::from_secs(5);
 const DOUBTS: u32 = 4;
 
 impl Keepalive {
-    pub(super) fn new(now: Instant) -> Self {
+    /// Over a channel that has just been made.
+    pub(super) fn new(channel: &Channel, limits: &Limits, now: Instant) -> Self {
+        // At ten to fourteen twelfths of the time: what began together is not renewed together.
+        let (shortest, chance) = (limits.renew_after / 6 * 5, channel.transcript()[0]);
+        let age = shortest + limits.renew_after / 768 * chance.into();
         Self {
+            renew_at: (channel.role() == Role::Initiator).then(|| now + age),
+            old: false,
             last_received: now,
             last_ping: None,
             token: None,
@@ -50,10 +61,10 @@ impl Keepalive {
     }
 
     /// The same peer over another channel.
-    pub(super) fn moved(&self, now: Instant) -> Self {
+    pub(super) fn moved(&self, channel: &Channel, limits: &Limits, now: Instant) -> Self {
         Self {
             doubts: self.doubts,
-            ..Self::new(now)
+            ..Self::new(channel, limits, now)
         }
     }
 

@@ -145,8 +145,8 @@ pub enum Event<T> {
     RoundTrip(Duration),
     /// The peer will go away; reconnect after the delay.
     GoAway(Duration),
-    /// The peer is silent although something is due of it: the pipe may be dead, or only slow.
-    Silent,
+    /// Another pipe is to be looked for while this one stays: see [`Session::wants_pipe`].
+    PipeWanted,
     /// The pipe is dead, but nobody has said the end: the session may go on over another one.
     Lost(Code),
     /// It holds noticeably more than when it was parked, or last said so.
@@ -300,7 +300,7 @@ impl<T> Session<T> {
             streams: Map::default(),
             numbers: Numbers::new(initiator),
             circuits: Circuits::new(initiator),
-            keepalive: Keepalive::new(now),
+            keepalive: Keepalive::new(&channel, &config.limits, now),
             pings: 0,
             control_rate: Rate::new(CONTROL_PER_SECOND, CONTROL_BURST, now),
             open_rate: Rate::new(
@@ -373,9 +373,14 @@ impl<T> Session<T> {
         self.keepalive.last_received
     }
 
-    /// Whether the peer is silent although something is due of it.
+    /// Whether the peer is silent although something is due of it: the pipe may be dead, or only slow.
     pub fn is_suspected(&self) -> bool {
         self.keepalive.suspected
+    }
+
+    /// Whether another pipe should take the place of this one: the peer is suspected, or the channel is old.
+    pub fn wants_pipe(&self) -> bool {
+        self.keepalive.suspected || self.keepalive.old
     }
 
     /// Whether nothing has come for so long that the peer has given the pipe up: nothing new should go over it.
@@ -428,6 +433,7 @@ impl<T> Session<T> {
             self.attached
                 .then(|| self.keepalive.deadline(&self.config.limits, self.dials)),
             self.suspicion(),
+            self.keepalive.renew_at,
             unanswered,
         ]
         .into_iter()
@@ -491,7 +497,12 @@ impl<T> Session<T> {
             if self.keepalive.suspect() {
                 self.ping(now);
             }
-            out.push(Event::Silent);
+            out.push(Event::PipeWanted);
+        }
+        if self.keepalive.renew_at.is_some_and(|at| at <= now) {
+            self.keepalive.renew_at = None;
+            self.keepalive.old = true;
+            out.push(Event::PipeWanted);
         }
         // Before, the handshake's time runs.
         if self.attached {

@@ -76,7 +76,7 @@ macro_rules! limits {
 
 limits! {
     time {
-        handshake_timeout clock_window request_deadline keepalive keepalive_retry suspicion ack_delay rekey_after circuit_timeout session_kept
+        handshake_timeout clock_window request_deadline keepalive keepalive_retry suspicion ack_delay rekey_after renew_after circuit_timeout session_kept
         backoff_min backoff_max race_stagger ban
     }
     size {

@@ -87,6 +87,7 @@ impl Temper {
             inbound_channels: 12,
             channels_per_group: 4,
             channels_per_caller: 2,
+            renew_after: Duration::from_secs(90),
             stranger_requests: 20,
             outbound_peers: 3,
             inbox_bytes: 64 << 10,

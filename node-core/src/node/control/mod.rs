@@ -173,7 +173,7 @@ impl<T> Peer<T> {
 
     /// Whether there is the session that is needed: one of our routers hosts us over a socket of its own only.
     fn is_reached(&self) -> bool {
-        if self.resumes() || self.is_suspected() {
+        if self.resumes() || self.wants_pipe() {
             return false;
         }
         let needs_carrier = self.router || !self.wanted_by.is_empty();
@@ -192,17 +192,17 @@ impl<T> Peer<T> {
         self.parked.iter().any(|parked| parked.dial)
     }
 
-    /// Whether we look for another pipe because nothing comes over the one that there is.
-    fn is_suspected(&self) -> bool {
+    /// Whether we look for another pipe although there is one: nothing comes over it, or it is old.
+    fn wants_pipe(&self) -> bool {
         let current = self.current.as_ref();
-        current.is_some_and(|cell| cell.with_pipe(|session| session.is_suspected()))
+        current.is_some_and(|cell| cell.with_pipe(|session| session.wants_pipe()))
     }
 
     fn wanted(&self) -> bool {
         let always = (self.keep || self.router) && !self.superseded;
         always
             || self.resumes()
-            || self.is_suspected()
+            || self.wants_pipe()
             || !self.waiting.is_empty()
             || !self.wanted_by.is_empty()
     }

@@ -158,9 +158,9 @@ impl<T> Control<T> {
         )
     }
 
-    /// Nothing comes over a session's pipe although something is due: another pipe is looked for while this one is given
-    /// the time that it may need. What brings it on first is used.
-    pub(in super::super) fn suspected(&mut self, cell: &Arc<SessionCell<T>>, now: Now) {
+    /// Nothing comes over a session's pipe although something is due, or it is old: another pipe is looked for while this
+    /// one stays, and is given the time that it may need. What brings it on first is used.
+    pub(in super::super) fn pipe_wanted(&mut self, cell: &Arc<SessionCell<T>>, now: Now) {
         let Some(name) = cell.peer.name.clone() else {
             return;
         };
@@ -170,14 +170,16 @@ impl<T> Control<T> {
         if !is_current || !ours || self.closed || self.config.identity.name.is_none() {
             return;
         }
-        if let Some(pipe) = cell.pipe()
-            && let PipeKind::Circuit { hop, .. } = &pipe.kind
-        {
-            // It may be the router that is gone.
-            let cell = hop.clone();
-            self.actions.push_back(Action::Ping { cell });
+        if cell.with_pipe(|session| session.is_suspected()) {
+            if let Some(pipe) = cell.pipe()
+                && let PipeKind::Circuit { hop, .. } = &pipe.kind
+            {
+                // It may be the router that is gone.
+                let cell = hop.clone();
+                self.actions.push_back(Action::Ping { cell });
+            }
+            self.note_silence(&name, route_of(cell));
         }
-        self.note_silence(&name, route_of(cell));
         self.ensure(&name, now);
     }
 

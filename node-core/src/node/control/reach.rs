@@ -438,7 +438,7 @@ impl<T> Control<T> {
         peer.failures = peer.failures.saturating_add(1);
         let waiting = core::mem::take(&mut peer.waiting);
         peer.dial = Dial::Idle;
-        let again = peer.keep || peer.router || peer.resumes() || peer.is_suspected();
+        let again = peer.keep || peer.router || peer.resumes() || peer.wants_pipe();
         let failures = peer.failures;
         for operation in waiting {
             self.fail(
