@@ -87,7 +87,7 @@ codes! {
     111 WeakKey           "weak_key"           Identity     Never     "a key of small order, which proves nothing";
     112 Myself            "myself"             Caller       Never     "this is the node itself";
     113 NotAllowed        "not_allowed"        Identity     Never     "this node does not talk to that name";
-    114 Banned            "banned"             Identity     Later     "banned for breaking the protocol";
+    114 Banned            "banned"             Identity     Later     "banned, for breaking the protocol or by the operator";
     115 HandshakeTimeout  "handshake_timeout"  Network      Elsewhere "the handshake took too long";
     116 EpochChanged      "epoch_changed"      Identity     Never     "the name has a new owner; confirm the contact first";
     117 DecryptFailed     "decrypt_failed"     Peer         Elsewhere "a handshake message that was altered or is not for us";
@@ -142,7 +142,7 @@ codes! {
     // The registry and the way to it.
     600 RpcUnreachable    "rpc_unreachable"    Network      Later     "the RPC endpoint does not answer";
     601 RpcStale          "rpc_stale"          Network      Later     "the RPC endpoint's newest block is too old";
-    602 RpcDisagree       "rpc_disagree"       Network      Later     "the RPC endpoints do not agree";
+    602 RpcDisagree       "rpc_disagree"       Network      Later     "answers about the chain do not agree";
     603 RpcInvalid        "rpc_invalid"        Network      Later     "the RPC endpoint's answer makes no sense";
     604 WrongChain        "wrong_chain"        Caller       Never     "the RPC endpoint serves another chain";
     605 NotARegistry      "not_a_registry"     Caller       Never     "the contract is not a nectar registry";

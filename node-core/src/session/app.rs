@@ -290,8 +290,9 @@ impl<T> Session<T> {
         } else if self.sender.queued + self.items.long_bytes + payload.len()
             > self.config.limits.outbox_bytes
         {
-            // Whoever asks without reading the answers cannot make us keep them all.
-            Some(Code::QueueFull)
+            // Whoever asks without reading the answers cannot make us keep them all. It was handled, so that "try again later"
+            // would be wrong.
+            Some(Code::OutcomeUnknown)
         } else {
             None
         };
