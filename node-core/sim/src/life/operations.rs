@@ -268,7 +268,8 @@ impl Life {
             Outcome::Answered(refusal) => {
                 assert_eq!(kind, Kind::Request);
                 // An answer that has no room is replaced by a word about that.
-                let no_room = self.temper.tight && refusal == Response::refuse(Code::OutcomeUnknown);
+                let no_room =
+                    self.temper.tight && refusal == Response::refuse(Code::OutcomeUnknown);
                 assert!(
                     handled == no_room,
                     "operation {token} was handled and refused: {refusal:?}"
