@@ -9,6 +9,7 @@ use node_core::{
 };
 
 nectar_sim::scenarios!(Town::new(1));
+nectar_sim::harmed_scenarios!(Town::new(1));
 
 #[test]
 fn a_socket_that_takes_nothing_does_not_grow_its_router_while_another_circuit_runs_at_full_speed() {

@@ -8,6 +8,9 @@ use crate::{
 };
 use node_core::{Code, time::Duration};
 
+/// A message of which an inner byte is altered: bulk, in bytes.
+const LONG: usize = 1 << 10;
+
 impl Simulation {
     // Sockets.
 
@@ -43,6 +46,31 @@ impl Simulation {
         for socket in self.between(from, to).collect::<Vec<_>>() {
             self.sockets[socket].silent = true;
         }
+    }
+
+    /// A bit changes in the next long message that one node sends through each of its present sockets to another.
+    pub fn alter_next(&mut self, from: NodeId, to: NodeId) {
+        for socket in self.between(from, to).collect::<Vec<_>>() {
+            let mut altered = false;
+            self.sockets[socket].tamper = Some(Box::new(move |message| {
+                if !altered && message.len() >= LONG {
+                    let middle = message.len() / 2;
+                    message[middle] ^= 1;
+                    altered = true;
+                }
+                true
+            }));
+        }
+    }
+
+    /// How many sockets a node has accepted.
+    pub(crate) fn accepted(&self, node: NodeId) -> usize {
+        let all = self.sockets.iter().enumerate();
+        // The dialling end was there first.
+        let accepted = all.filter(|(at, socket)| {
+            socket.owner == node && socket.peer.is_some_and(|peer| peer < *at)
+        });
+        accepted.count()
     }
 
     /// All sockets of a node fall silent: it has another address from now on.

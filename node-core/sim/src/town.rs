@@ -5,7 +5,9 @@ use crate::{
     names::{direct, indirect},
     registry::Registry,
     simulation::{EPOCH_MS, Simulation},
-    world::{Accepted, Ask, CHAT, FILE, Inbox, NodeId, Outcome, Place, Plan, Token, World},
+    world::{
+        Accepted, Ask, CHAT, FILE, Harm, Inbox, NodeId, Outcome, Place, Plan, Token, Wire, World,
+    },
 };
 use bytes::Bytes;
 use node_core::{
@@ -204,5 +206,22 @@ impl World for Town {
                 return done(self);
             }
         }
+    }
+}
+
+impl Wire for Town {
+    fn harm(&mut self, node: NodeId, harm: Harm) {
+        let others = (0..self.simulation.machines.len()).filter(|other| *other != node);
+        for other in others.collect::<Vec<_>>() {
+            match harm {
+                Harm::Cut => self.simulation.cut(node, other, Code::PipeLost),
+                Harm::Alter => self.simulation.alter_next(other, node),
+                Harm::Swallow => self.simulation.silence_way(other, node),
+            }
+        }
+    }
+
+    fn dialled(&self, node: NodeId) -> usize {
+        self.simulation.accepted(node)
     }
 }

@@ -108,6 +108,26 @@ pub trait World: Sized {
     }
 }
 
+/// A world in which somebody stands on the way to the nodes' addresses.
+pub trait Wire: World {
+    /// Harms the sockets that lead to a node's address at this moment.
+    fn harm(&mut self, node: NodeId, harm: Harm);
+
+    /// How many sockets have been opened to its address so far.
+    fn dialled(&self, node: NodeId) -> usize;
+}
+
+/// What somebody on the way can do to a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// It ends for both sides, and what was in it is lost.
+    Cut,
+    /// A bit changes in a long piece of what is on its way to the node.
+    Alter,
+    /// What is sent to the node does not arrive any more, and nobody is told.
+    Swallow,
+}
+
 /// How a name is reached.
 #[derive(Clone, Copy, Debug)]
 pub enum Place<'a> {

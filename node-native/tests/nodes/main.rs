@@ -11,6 +11,7 @@ mod hostile;
 mod lifecycle;
 mod logs;
 mod operating;
+mod proxy;
 mod scenarios;
 mod services;
 mod sockets;

@@ -3,3 +3,11 @@
 use crate::sockets::Sockets;
 
 nectar_sim::scenarios!(Sockets::new());
+
+/// With somebody on the way, whom most scenarios must not notice.
+mod through_proxies {
+    use super::Sockets;
+
+    nectar_sim::scenarios!(Sockets::through_proxies());
+    nectar_sim::harmed_scenarios!(Sockets::through_proxies());
+}

@@ -1,11 +1,15 @@
 //! The world of real sockets: nodes of this crate on loopback addresses, and an endpoint that shows a chain.
 
-use crate::support::{direct_at, free_address, log};
+use crate::{
+    proxy::Proxy,
+    support::{direct_at, free_address, log},
+};
 use bytes::Bytes;
 use nectar_sim::{
     Outcome, Registry, World,
     world::{
-        Accepted, Ask, ByteStream, CHAT, ECHO, FILE, Inbox, NodeId, PATIENCE, Place, Plan, Token,
+        Accepted, Ask, ByteStream, CHAT, ECHO, FILE, Harm, Inbox, NodeId, PATIENCE, Place, Plan,
+        Token, Wire,
     },
 };
 use node_core::{
@@ -45,6 +49,8 @@ pub(crate) struct Sockets {
     /// How often the endpoint was asked.
     asked: Arc<AtomicUsize>,
     next: Token,
+    /// Where nodes listen whose registered address is a proxy's; `None` where there are no proxies.
+    behind: Option<HashMap<SocketAddr, SocketAddr>>,
     /// Dropped last, with all that runs in it.
     runtime: Runtime,
 }
@@ -52,6 +58,8 @@ pub(crate) struct Sockets {
 struct Running {
     /// `None` once it was killed.
     node: Option<Node>,
+    /// What stands before its address, while it takes anybody.
+    proxy: Option<Proxy>,
     heard: Arc<Mutex<Heard>>,
     outcomes: Arc<Mutex<HashMap<Token, Outcome<Live>>>>,
     tasks: Vec<JoinHandle<()>>,
@@ -82,7 +90,16 @@ impl Sockets {
             rpc,
             asked,
             next: 0,
+            behind: None,
             runtime,
+        }
+    }
+
+    /// The same, with somebody on the way to every address who delays, splits and merges what passes.
+    pub(crate) fn through_proxies() -> Self {
+        Self {
+            behind: Some(HashMap::new()),
+            ..Self::new()
         }
     }
 
@@ -100,15 +117,33 @@ impl Sockets {
         self.nodes[node].node.as_ref().expect("it was not killed")
     }
 
+    /// Lets go of the address that a proxy has.
+    fn end_proxy(&mut self, node: NodeId) {
+        if let Some(proxy) = self.nodes[node].proxy.take() {
+            self.runtime.block_on(proxy.end());
+        }
+    }
+
+    /// The registered address of a planned node, and where it listens.
+    fn addresses(&mut self, plan: &Plan) -> Option<[SocketAddr; 2]> {
+        let (host, port) = lock(&self.registry).address(plan)?;
+        let Host::V4(host) = host else {
+            panic!("an IPv4 address")
+        };
+        let known = SocketAddr::new(IpAddr::V4(host), port);
+        let behind = self.behind.as_mut();
+        let listens = behind.map(|behind| *behind.entry(known).or_insert_with(free_address));
+        Some([known, listens.unwrap_or(known)])
+    }
+
     /// What a planned node is told, and what its application does.
-    fn config(&self, mut plan: Plan, heard: &Arc<Mutex<Heard>>) -> NodeConfig {
+    fn config(
+        &self,
+        mut plan: Plan,
+        listens: Option<SocketAddr>,
+        heard: &Arc<Mutex<Heard>>,
+    ) -> NodeConfig {
         let registry = lock(&self.registry);
-        let listens = registry.address(&plan).map(|(host, port)| {
-            let Host::V4(host) = host else {
-                panic!("an IPv4 address")
-            };
-            SocketAddr::new(IpAddr::V4(host), port)
-        });
         let stuck = plan.stuck;
         let core = registry.config(&mut plan, vec![self.rpc.as_str().into()]);
         let mut config = match core.identity.name.clone() {
@@ -160,6 +195,18 @@ impl Sockets {
     }
 }
 
+impl Wire for Sockets {
+    fn harm(&mut self, node: NodeId, harm: Harm) {
+        let proxy = self.nodes[node].proxy.as_ref();
+        proxy.expect("somebody is on the way").harm(harm);
+    }
+
+    fn dialled(&self, node: NodeId) -> usize {
+        let proxy = self.nodes[node].proxy.as_ref();
+        proxy.expect("somebody is on the way").opened()
+    }
+}
+
 impl World for Sockets {
     type Stream = Live;
 
@@ -183,7 +230,8 @@ impl World for Sockets {
 
     fn start(&mut self, plan: Plan) -> NodeId {
         let heard = Arc::new(Mutex::new(Heard::default()));
-        let config = self.config(plan, &heard);
+        let addresses = self.addresses(&plan);
+        let config = self.config(plan, addresses.map(|[_, listens]| listens), &heard);
         let news = heard.clone();
         let node = self.runtime.block_on(async {
             let node = Node::start(config).await.unwrap();
@@ -195,8 +243,14 @@ impl World for Sockets {
             });
             node
         });
+        let proxy = addresses.filter(|[known, listens]| known != listens);
+        let proxy = proxy.map(|[known, listens]| {
+            let proxy = Proxy::start(known, listens, self.nodes.len() as u64);
+            self.runtime.block_on(proxy)
+        });
         self.nodes.push(Running {
             node: Some(node),
+            proxy,
             heard,
             outcomes: Arc::default(),
             tasks: Vec::new(),
@@ -206,6 +260,7 @@ impl World for Sockets {
 
     fn close(&mut self, node: NodeId) {
         self.runtime.block_on(self.node(node).close());
+        self.end_proxy(node);
     }
 
     fn kill(&mut self, node: NodeId) {
@@ -215,6 +270,7 @@ impl World for Sockets {
             task.abort();
             let _ = self.runtime.block_on(task);
         }
+        self.end_proxy(node);
         // Its port is free as soon as its tasks are gone.
         let free = |_: &mut Self| address.is_none_or(|at| std::net::TcpListener::bind(at).is_ok());
         assert!(self.wait(PATIENCE, free), "the port is never free");

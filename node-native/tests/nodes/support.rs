@@ -10,7 +10,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Mutex,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU16, Ordering},
     },
     time::Duration,
 };
@@ -125,12 +125,12 @@ pub(crate) fn direct_at(label: &str, address: SocketAddr) -> Record {
 /// Every node has a loopback address of its own, so that no port can be taken in between. Systems that have only one
 /// loopback address choose a port instead.
 pub(crate) fn free_address() -> SocketAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     if cfg!(target_os = "linux") {
         let [.., high, low] = std::process::id().to_be_bytes();
-        let last = NEXT.fetch_add(1, Ordering::Relaxed);
-        assert!(last < 255, "more nodes than one process has addresses for");
-        return SocketAddr::new(Ipv4Addr::new(127, high % 127 + 1, low, last).into(), 9444);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (port, last) = (9444 + next / 254, (next % 254 + 1) as u8);
+        return SocketAddr::new(Ipv4Addr::new(127, high % 127 + 1, low, last).into(), port);
     }
     static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
     loop {

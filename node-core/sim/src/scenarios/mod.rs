@@ -1,6 +1,7 @@
 //! What nodes do together, whatever the world they are in. Each scenario gets a world in which nobody is.
 
 mod end;
+mod harm;
 mod identity;
 mod reach;
 mod streams;
@@ -8,7 +9,7 @@ mod talk;
 
 use crate::{
     names::name,
-    world::{Ask, ByteStream, ECHO, NodeId, Outcome, PATIENCE, Place, Plan, World},
+    world::{Ask, ByteStream, ECHO, NodeId, Outcome, PATIENCE, Place, Plan, Wire, World},
 };
 use bytes::Bytes;
 use node_core::{
@@ -18,21 +19,22 @@ use node_core::{
     wire::frame::Response,
 };
 
-/// The table of all scenarios: `scenarios!(world)` makes a test of each, in what the expression `world` gives.
+/// The tables of all scenarios: `scenarios!(world)` makes a test of each, in what the expression `world` gives;
+/// `harmed_scenarios!(world)` does so for those that need somebody on the way.
 ///
 /// A scenario that is missing here is never called, which the compiler tells.
 macro_rules! table {
-    ($d:tt $($module:ident: $($scenario:ident)+;)+) => {
+    ($d:tt $tests:ident in $world:ident; $($module:ident: $($scenario:ident)+;)+) => {
         $($(
             #[doc = concat!("`", stringify!($scenario), "`, as its name says.")]
-            pub fn $scenario(world: &mut impl World) {
+            pub fn $scenario(world: &mut impl $world) {
                 $module::$scenario(world);
             }
         )+)+
 
-        /// A test of every scenario, in the world that the expression gives.
+        /// A test of every scenario of the table, in the world that the expression gives.
         #[macro_export]
-        macro_rules! scenarios {
+        macro_rules! $tests {
             ($d world:expr) => {
                 $($(
                     #[test]
@@ -45,7 +47,7 @@ macro_rules! table {
     };
 }
 
-table! { $
+table! { $ scenarios in World;
     talk:
         a_request_between_two_direct_nodes_is_answered
         a_request_between_two_indirect_nodes_travels_through_a_router
@@ -85,6 +87,15 @@ table! { $
     end:
         closing_fails_what_waits_and_whatever_comes_later
         a_peer_is_told_that_a_node_closes;
+}
+
+table! { $ harmed_scenarios in Wire;
+    harm:
+        a_stream_between_direct_nodes_goes_on_where_it_was_when_its_socket_is_cut
+        a_stream_through_a_router_goes_on_where_it_was_when_all_its_sockets_are_cut
+        an_altered_byte_ends_a_socket_between_direct_nodes_and_nothing_else
+        an_altered_byte_ends_a_socket_to_a_router_and_nothing_else
+        a_router_that_hears_nothing_any_more_is_noticed_by_those_who_wait_for_an_answer;
 }
 
 /// Registers alice and bob at addresses of their own and starts both.

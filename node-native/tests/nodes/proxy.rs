@@ -1,0 +1,184 @@
+//! Somebody on the way: what passes to a node's address and back is delayed, split and merged, and harmed when a scenario
+//! says so.
+
+use nectar_sim::{Dice, world::Harm};
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+    sync::Notify,
+    task::JoinHandle,
+    time::Instant,
+};
+
+/// Longest that anything is held back, each way, in milliseconds. Every connection has a longest delay of its own below, a
+/// short one more often than a long one.
+const DELAY: u64 = 20;
+
+/// What is held back at most before nothing more is read. 1 MiB.
+const HELD: usize = 1 << 20;
+
+/// The least that must have come at once for a byte of it to be altered: bulk, and so a record's inside rather than what
+/// frames it.
+const BULK: usize = 1 << 10;
+
+/// A proxy at the address that others know; the node listens elsewhere. It accepts as long as its node does.
+pub(crate) struct Proxy {
+    accepting: JoinHandle<()>,
+    passages: Arc<Mutex<Vec<Arc<Passage>>>>,
+    opened: Arc<AtomicUsize>,
+}
+
+/// What is to be done to one connection.
+#[derive(Default)]
+struct Passage {
+    cut: Notify,
+    alter: AtomicBool,
+    swallow: AtomicBool,
+}
+
+impl Proxy {
+    /// Passes what comes to `known` on to `node`. What is chosen by chance is the same for the same `seed`, as far as the
+    /// kernel lets it.
+    pub(crate) async fn start(known: SocketAddr, node: SocketAddr, seed: u64) -> Self {
+        let listener = TcpListener::bind(known).await.unwrap();
+        let passages = Arc::<Mutex<Vec<Arc<Passage>>>>::default();
+        let opened = Arc::<AtomicUsize>::default();
+        let (known, count) = (passages.clone(), opened.clone());
+        let accepting = tokio::spawn(async move {
+            let mut dice = Dice::new(seed);
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                let passage = Arc::<Passage>::default();
+                known.lock().unwrap().push(passage.clone());
+                let dice = Dice::new(dice.roll(u64::MAX));
+                tokio::spawn(async move { pass(stream, node, &passage, dice).await });
+            }
+        });
+        Self {
+            accepting,
+            passages,
+            opened,
+        }
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Harms the connections of this moment.
+    pub(crate) fn harm(&self, harm: Harm) {
+        for passage in self.passages.lock().unwrap().drain(..) {
+            match harm {
+                Harm::Cut => passage.cut.notify_one(),
+                Harm::Alter => passage.alter.store(true, Ordering::Relaxed),
+                Harm::Swallow => passage.swallow.store(true, Ordering::Relaxed),
+            }
+        }
+    }
+
+    /// Lets the address go. Connections go on until both sides have ended.
+    pub(crate) async fn end(self) {
+        self.accepting.abort();
+        let _ = self.accepting.await;
+    }
+}
+
+/// Passes bytes on until both sides have ended, or somebody cuts the wire.
+async fn pass(mut near: TcpStream, node: SocketAddr, passage: &Passage, mut dice: Dice) {
+    let Ok(mut far) = TcpStream::connect(node).await else {
+        return;
+    };
+    let _ = (near.set_nodelay(true), far.set_nodelay(true));
+    let [there, back] = [dice.roll(u64::MAX), dice.roll(u64::MAX)].map(Dice::new);
+    let cut = {
+        let (from, into) = near.split();
+        let (out, to) = far.split();
+        tokio::select! {
+            _ = async { tokio::try_join!(carry(from, to, Some(passage), there), carry(out, into, None, back)) } => false,
+            () = passage.cut.notified() => true,
+        }
+    };
+    if cut {
+        // Both are reset.
+        for stream in [&near, &far] {
+            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+/// One direction.
+async fn carry(
+    mut from: ReadHalf<'_>,
+    mut into: WriteHalf<'_>,
+    passage: Option<&Passage>,
+    mut dice: Dice,
+) -> io::Result<()> {
+    let longest = 1 + dice.roll(DELAY).min(dice.roll(DELAY));
+    let mut buffer = vec![0; HELD / 16];
+    let mut queue = VecDeque::<(Instant, Vec<u8>)>::new();
+    let (mut held, mut last, mut ended) = (0, Instant::now(), false);
+    loop {
+        if ended && queue.is_empty() {
+            return into.shutdown().await;
+        }
+        let next = queue.front().map(|(due, _)| *due);
+        let size = odd(&mut dice);
+        tokio::select! {
+            read = from.read(&mut buffer[..size]), if !ended && held < HELD => {
+                let read = &mut buffer[..read?];
+                if passage.is_some_and(|passage| passage.swallow.load(Ordering::Relaxed)) {
+                    if read.is_empty() {
+                        // Nor is this node told that the other end has gone.
+                        std::future::pending::<()>().await;
+                    }
+                    continue;
+                }
+                ended = read.is_empty();
+                let bulk = read.len() >= BULK;
+                if bulk && passage.is_some_and(|passage| passage.alter.swap(false, Ordering::Relaxed)) {
+                    read[read.len() / 2] ^= 1 << dice.roll(8);
+                }
+                held += read.len();
+                // In order, whatever the delay of each.
+                last = last.max(Instant::now() + Duration::from_millis(dice.roll(longest + 1)));
+                queue.push_back((last, read.to_vec()));
+            }
+            () = tokio::time::sleep_until(next.unwrap_or(last)), if next.is_some() => {
+                let mut due = Vec::new();
+                while let Some((_, bytes)) = queue.pop_front_if(|(due, _)| *due <= Instant::now()) {
+                    due.extend(bytes);
+                }
+                held -= due.len();
+                let mut rest = &due[..];
+                while !rest.is_empty() {
+                    let (piece, others) = rest.split_at(odd(&mut dice).min(rest.len()));
+                    into.write_all(piece).await?;
+                    rest = others;
+                }
+            }
+        }
+    }
+}
+
+/// A size at which nobody would split: a few bytes, about a packet, or many packets.
+fn odd(dice: &mut Dice) -> usize {
+    1 + match dice.roll(4) {
+        0 => dice.index(15),
+        1 => dice.index(1500),
+        _ => dice.index(16 << 10),
+    }
+}
