@@ -9,6 +9,7 @@
 mod args;
 mod ban;
 mod demo;
+mod descriptors;
 mod echo;
 mod failure;
 mod keygen;

@@ -1,6 +1,6 @@
 //! `nectar run`.
 
-use super::{Context, Failure, RunArgs, resolve::resolver, serve};
+use super::{Context, Failure, RunArgs, descriptors, resolve::resolver, serve};
 use crate::{
     chain::shown,
     config::Config,
@@ -137,6 +137,18 @@ async fn check(config: &Config) -> Result<Report, Failure> {
             }
         }
     }
+    let descriptors = descriptors::allowed();
+    if let Some(allowed) = descriptors {
+        match enough_descriptors(config, allowed) {
+            Ok(()) => {
+                line!("files       {allowed} may be open, sockets included");
+            }
+            // Not a problem until so many come.
+            Err(too_few) => {
+                line!("files       warning: {too_few}");
+            }
+        }
+    }
     let worst = worst_case(config);
     line!(
         "memory      at worst {} MiB for what peers may make us hold:",
@@ -184,6 +196,7 @@ async fn check(config: &Config) -> Result<Report, Failure> {
         "listen": config.listen.as_ref().map(|listen| listen.address.to_string()),
         "endpoints": endpoints,
         "pinned": config.pinned.len(),
+        "descriptors": descriptors,
         "worst_case_bytes": { "sessions": worst.sessions, "parked": worst.parked, "circuits": worst.circuits, "handshakes": worst.handshakes, "sockets": worst.sockets, "records": worst.records, "standings": worst.standings, "total": worst.total() },
         "problems": problems,
     });
@@ -260,6 +273,14 @@ fn connections(config: &Config) -> usize {
     accepted
         .saturating_add(limits.outbound_peers)
         .saturating_add(limits.routers)
+}
+
+/// Whether so many descriptors are enough for all connections that this configuration lets come.
+pub(super) fn enough_descriptors(
+    config: &Config,
+    allowed: usize,
+) -> Result<(), descriptors::TooFew> {
+    descriptors::suffice(allowed, connections(config))
 }
 
 fn worst_case(config: &Config) -> WorstCase {

@@ -3,9 +3,10 @@
 use super::{
     Context, Failure,
     ban::minutes,
-    echo,
+    descriptors, echo,
     failure::trouble,
     own::{self, Fault, Own},
+    run::enough_descriptors,
 };
 use crate::{
     chain::{self, Chain, ChainError},
@@ -36,6 +37,11 @@ pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     let mut node_config = identity.site(site);
     if echo {
         node_config = echo::serve(node_config);
+    }
+    if let Some(allowed) = descriptors::allowed()
+        && let Err(too_few) = enough_descriptors(&config, allowed)
+    {
+        tracing::warn!("of files and sockets {too_few}");
     }
     let node = Node::start(node_config).await?;
     if echo {

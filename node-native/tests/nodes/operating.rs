@@ -95,6 +95,53 @@ fn the_operators_document_shows_what_peers_may_cost_as_the_program_says_it() {
     );
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_node_that_may_open_fewer_files_than_connections_can_come_says_so_with_the_remedy() {
+    use crate::home::{Home, Running};
+
+    let network = Network::default().direct("rho");
+    let home = Home::new(&network, "rho");
+    let address = network.address("rho");
+    let limited = |command: &Command, most: &str| {
+        let mut shell = Command::new("/bin/sh");
+        shell
+            .args(["-c", "ulimit -n \"$0\" && exec \"$@\"", most])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir(home.path())
+            .env_clear();
+        shell
+    };
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    for (most, connections, enough) in [
+        ("300", "300", false),
+        ("300", "100", true),
+        ("1000", "300", true),
+    ] {
+        let settings = [&format!("--set=listen.connections={connections}")[..]];
+        let check = ["run", "--check", "--address", &host, "--port", &port];
+        let check = home.nectar(&[&check[..], &settings].concat());
+        let output = limited(&check, most).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        let warned = format!("files       warning: only {most} may be open");
+        let told = format!("files       {most} may be open, sockets included");
+        assert!(
+            said.contains(if enough { &told } else { &warned }),
+            "{said}"
+        );
+
+        let mut command = limited(&home.run_command(Some(address), &settings), most);
+        let log = home.path().join("log");
+        command.stderr(std::fs::File::create(&log).unwrap());
+        drop(Running::begin(command));
+        let log = std::fs::read_to_string(log).unwrap();
+        let warned = log.contains("WARN") && log.contains("LimitNOFILE");
+        assert_eq!(warned, !enough, "{log}");
+    }
+}
+
 #[test]
 fn the_unit_starts_a_command_that_is_understood_with_settings_that_exist() {
     let unit = read("node-native/packaging/nectar.service");
