@@ -38,6 +38,9 @@ const UNSENT: u32 = 128 << 10;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes of a peer that goes on talking which are read and dropped, so that our close frame is not lost in a reset.
 const DRAIN: usize = 256 << 10;
+/// The same of whole messages: what a peer may have had under way when we said that we close, and not a second's worth of a
+/// fast link.
+const UNDER_WAY: usize = 8 << 20;
 
 /// How the rest of the node ends a socket, or its dialling.
 #[derive(Debug, Default)]
@@ -276,7 +279,13 @@ async fn say_farewell(
     if socket.send(Message::Close(Some(frame))).await.is_err() {
         return;
     }
-    while let Some(Ok(_)) = socket.next().await {}
+    let mut dropped = 0;
+    while let Some(Ok(message)) = socket.next().await {
+        dropped += message.len();
+        if dropped > UNDER_WAY {
+            return;
+        }
+    }
     // After a message that was too large the rest of it is still on its way.
     let mut stream = socket.into_inner();
     if stream.shutdown().await.is_err() {
