@@ -254,6 +254,8 @@ impl<T> Node<T> {
                 }
                 E::RoundTrip(round_trip) => {
                     if let Some(name) = cell.peer.name.clone() {
+                        // Every session is asked as soon as it is used: now the peer is known to have it.
+                        self.control(now, out, |control| control.begin_waiting(&name));
                         out.push(Output::Event(Event::Latency { name, round_trip }));
                     }
                 }

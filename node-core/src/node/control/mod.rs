@@ -378,7 +378,12 @@ impl<T> Control<T> {
         let waiting = self.config.limits.waiting;
         let peer = self.peers.get_or_insert_with(name.clone(), Peer::new);
         peer.used = now.mono;
-        if let Some(cell) = peer.current.clone() {
+        if let Some(cell) = peer
+            .current
+            .as_ref()
+            .filter(|cell| begins(cell, &operation))
+        {
+            let cell = cell.clone();
             self.actions.push_back(Action::Perform { cell, operation });
             return;
         }
@@ -409,6 +414,22 @@ impl<T> Control<T> {
                 peer.waiting.push_back(operation);
             }
             _ => self.submit(name, operation, now),
+        }
+    }
+
+    /// Begins what waits for the session in use, as far as that may begin.
+    pub(super) fn begin_waiting(&mut self, name: &Name) {
+        if let Some(peer) = self.peers.get_mut(name)
+            && let Some(cell) = &peer.current
+        {
+            for operation in core::mem::take(&mut peer.waiting) {
+                if begins(cell, &operation) {
+                    let cell = cell.clone();
+                    self.actions.push_back(Action::Perform { cell, operation });
+                } else {
+                    peer.waiting.push_back(operation);
+                }
+            }
         }
     }
 
@@ -569,6 +590,13 @@ impl<T> Control<T> {
             }
         }
     }
+}
+
+/// Whether an operation may begin on a session. What never left moves to another one, but for a stream: its application holds
+/// it from the beginning. So that waits until the peer is known to have the session as well.
+fn begins<T>(cell: &SessionCell<T>, operation: &Operation<T>) -> bool {
+    !matches!(operation, Operation::Stream { .. })
+        || cell.with_pipe(|session| session.is_confirmed())
 }
 
 fn node_closed() -> ResolveError {

@@ -170,15 +170,9 @@ impl<T> Control<T> {
         peer.superseded = false;
         peer.agent = agent;
         peer.attached_at = now.mono;
-        let waiting = core::mem::take(&mut peer.waiting);
         self.settle(name, now);
         self.watch_used(name, now.mono);
-        for operation in waiting {
-            self.actions.push_back(Action::Perform {
-                cell: cell.clone(),
-                operation,
-            });
-        }
+        self.begin_waiting(name);
         self.actions.push_back(Action::Ping { cell });
         self.tell(name, now.mono);
         self.update_reachable();
