@@ -43,6 +43,7 @@ struct Sum {
     asked: usize,
     succeeded: usize,
     whole: usize,
+    excused: [usize; 2],
 }
 
 thread_local! {
@@ -106,6 +107,8 @@ fn work(task: &Task, began: Instant, next: &AtomicU64, sum: &Mutex<Sum>) {
                 sum.asked += story.asked;
                 sum.succeeded += story.succeeded;
                 sum.whole += story.whole;
+                sum.excused[0] += story.excused[0];
+                sum.excused[1] += story.excused[1];
             }
             Err(_) => {
                 sum.failed.push(seed);
@@ -119,7 +122,8 @@ fn work(task: &Task, began: Instant, next: &AtomicU64, sum: &Mutex<Sum>) {
 fn print(task: &Task, began: Instant, sum: &Mutex<Sum>) {
     let sum = sum.lock().unwrap_or_else(|error| error.into_inner());
     println!(
-        "{:.1} min, seeds from {}: {} lives of {} nodes, {} failed; {} of {} operations succeeded, {} streams came whole",
+        "{:.1} min, seeds from {}: {} lives of {} nodes, {} failed; {} of {} operations succeeded, {} streams came whole; \
+         losses excused: {} by who was gone, {} by limits",
         began.elapsed().as_secs_f64() / 60.0,
         task.seed,
         sum.lives,
@@ -128,6 +132,8 @@ fn print(task: &Task, began: Instant, sum: &Mutex<Sum>) {
         sum.succeeded,
         sum.asked,
         sum.whole,
+        sum.excused[0],
+        sum.excused[1],
     );
 }
 

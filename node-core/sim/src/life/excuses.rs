@@ -2,78 +2,66 @@
 
 use super::Life;
 use node_core::{Instant, time::Duration};
+use std::cell::Cell;
 
-/// After a process has died, or somebody was cut off for long, outcomes may be unknown for so long.
-pub(super) const AFTER_DEATH: Duration = Duration::from_secs(130);
+/// Within this time of its end everybody has noticed that a process is gone, or that somebody is back: what is begun later
+/// goes another way.
+const NOTICED: Duration = Duration::from_secs(25);
 
-/// What nobody is told is noticed after 75 s at the latest, and by one side earlier than by the other; a session is kept for
-/// 60 s.
-const NOTICED: Duration = Duration::from_secs(150);
+/// Within this time everybody has heard what became of what was begun before: a session is kept for 60 s after either side has
+/// noticed.
+const TOLD: Duration = Duration::from_secs(130);
 
 /// What may have cost somebody something.
 pub(super) struct Excuses {
-    /// Until when whatever a person has under way may be lost.
-    until: Vec<Instant>,
-    /// Troubles of which nobody is told, and whom they touch.
-    hidden: Vec<(Instant, Vec<usize>)>,
-    /// Whether there is at most one such trouble at a time.
-    gentle: bool,
+    /// Until when each person was gone, or cut off for longer than a session is kept.
+    gone: Vec<Option<Instant>>,
+    /// How many losses were excused by that, and how many others by limits that are met all the time.
+    pub(super) used: Cell<[usize; 2]>,
 }
 
 impl Excuses {
-    pub(super) fn new(people: usize, gentle: bool) -> Self {
+    pub(super) fn new(people: usize) -> Self {
         Self {
-            until: vec![Instant::default(); people],
-            hidden: Vec::new(),
-            gentle,
+            gone: vec![None; people],
+            used: Cell::default(),
         }
     }
 }
 
 impl Life {
-    /// Whether what two people have under way may be lost: one of them has died, or they were cut off for long, or something
-    /// that nobody was told of came on top of something else of the kind. Each of these alone costs nothing.
-    pub(super) fn is_excused(&self, people: [usize; 2]) -> bool {
+    /// Whether what was begun between two people may be lost: one of them has died, lives twice, or was cut off for long, or
+    /// there is too little room for all that is under way. Whatever else happens to sockets costs nothing, whoever is told of
+    /// it, and however much of it comes at once.
+    pub(super) fn is_excused(&self, people: [usize; 2], began: Instant) -> bool {
         let now = self.now();
-        let touching = self.excuses.hidden.iter().filter(|(at, touched)| {
-            now.since(*at) < NOTICED && people.iter().any(|person| touched.contains(person))
+        let gone = people.iter().any(|person| {
+            let until = self.excuses.gone[*person];
+            self.contested.contains(person)
+                || until.is_some_and(|until| began < until + NOTICED && now < until + TOLD)
         });
-        people
-            .iter()
-            .any(|person| self.excuses.until[*person] > now)
-            || touching.count() > 1
+        let [by_end, by_limits] = self.excuses.used.get();
+        self.excuses.used.set(match (gone, self.temper.tight) {
+            (true, _) => [by_end + 1, by_limits],
+            (false, tight) => [by_end, by_limits + usize::from(tight)],
+        });
+        gone || self.temper.tight
     }
 
+    /// Somebody is gone until then.
     pub(super) fn excuse(&mut self, person: usize, until: Instant) {
-        let excused = &mut self.excuses.until[person];
-        *excused = (*excused).max(until);
+        let gone = &mut self.excuses.gone[person];
+        *gone = (*gone).max(Some(until));
     }
 
     /// Somebody cannot be reached for so long, and those behind it neither.
     pub(super) fn excuse_all_behind(&mut self, person: usize, time: Duration) {
-        let until = self.now() + time + AFTER_DEATH;
-        for behind in self.behind(person) {
-            self.excuse(behind, until);
-        }
-    }
-
-    /// A person and those who need it as a router.
-    pub(super) fn behind(&self, person: usize) -> Vec<usize> {
+        let until = self.now() + time;
         let people = 0..self.people.len();
-        people
-            .filter(|other| *other == person || self.people[*other].routers.contains(&person))
-            .collect()
-    }
-
-    /// Something happens to these of which nobody is told, unless that is too much for this life.
-    pub(super) fn hide(&mut self, touched: Vec<usize>) -> bool {
-        let now = self.now();
-        let hidden = &mut self.excuses.hidden;
-        let lately = hidden.iter().any(|(at, _)| now.since(*at) < NOTICED);
-        let hides = !(self.excuses.gentle && lately);
-        if hides {
-            hidden.push((now, touched));
+        for behind in people {
+            if behind == person || self.people[behind].routers.contains(&person) {
+                self.excuse(behind, until);
+            }
         }
-        hides
     }
 }

@@ -45,6 +45,8 @@ pub struct Story {
     pub succeeded: usize,
     /// How many streams came whole, both ways.
     pub whole: usize,
+    /// How many losses were excused because somebody was gone, and how many because limits were met.
+    pub excused: [usize; 2],
     /// A digest of everything that the nodes have heard, and when.
     pub trace: [u8; 32],
 }
@@ -62,6 +64,7 @@ pub fn live(seed: u64, tell: Option<fn(&str)>) -> Story {
         asked: life.begun,
         succeeded: life.succeeded,
         whole: life.streams.whole(),
+        excused: life.excuses.used.get(),
         trace: life.town.simulation.trace.unwrap_or_default(),
     }
 }
@@ -105,7 +108,7 @@ impl Life {
         let mut town = cast::town(seed, &people, &temper);
         temper.network(&mut town.simulation, &people, &mut dice);
         let count = people.len();
-        let excuses = Excuses::new(count, dice.once_in(2));
+        let excuses = Excuses::new(count);
         let mut life = Self {
             tell,
             town,

@@ -54,7 +54,8 @@ impl Life {
             }
         }
         for person in std::mem::take(&mut self.contested) {
-            let node = self.present[person];
+            let (node, now) = (self.present[person], self.now());
+            self.excuse(person, now);
             self.town
                 .simulation
                 .act(node, |node, now, out| node.start(now, out));

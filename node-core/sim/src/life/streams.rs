@@ -6,7 +6,7 @@ use crate::{
     world::{ByteStream, NodeId, Token},
 };
 use bytes::Bytes;
-use node_core::{Code, node::Stream, session::StreamError};
+use node_core::{Code, Instant, node::Stream, session::StreamError};
 use std::{collections::BTreeMap, task::Poll};
 
 /// What a listener refuses a stream with.
@@ -21,6 +21,7 @@ pub(super) struct Streams {
 
 /// What is known of a stream.
 struct Fate {
+    began: Instant,
     people: [usize; 2],
     lengths: [usize; 2],
     /// Of whoever opened it, and of whoever took it.
@@ -62,8 +63,15 @@ impl Streams {
         [token, there, back].map(u64::to_be_bytes).concat().into()
     }
 
-    pub(super) fn asked(&mut self, token: Token, people: [usize; 2], lengths: [usize; 2]) {
+    pub(super) fn asked(
+        &mut self,
+        token: Token,
+        people: [usize; 2],
+        lengths: [usize; 2],
+        began: Instant,
+    ) {
         let fate = Fate {
+            began,
             people,
             lengths,
             states: [State::Absent; 2],
@@ -192,14 +200,14 @@ impl Life {
             }
             let fate = &self.streams.fates[&end.token];
             let (outgoing, incoming) = (fate.lengths[end.side], fate.lengths[1 - end.side]);
-            let (given_up, people) = (fate.given_up, fate.people);
+            let (given_up, people, began) = (fate.given_up, fate.people, fate.began);
             let state = if machine.dead {
                 Some(State::Over)
             } else {
                 match end.go_on(outgoing, incoming, &mut self.dice) {
                     Ok(state) => state,
                     Err(error) => {
-                        self.judge(&end, error, given_up, people);
+                        self.judge(&end, error, given_up, people, began);
                         Some(State::Over)
                     }
                 }
@@ -218,9 +226,16 @@ impl Life {
     }
 
     /// Whether a stream may fail so.
-    fn judge(&self, end: &End, error: StreamError, given_up: Option<u16>, people: [usize; 2]) {
+    fn judge(
+        &self,
+        end: &End,
+        error: StreamError,
+        given_up: Option<u16>,
+        people: [usize; 2],
+        began: Instant,
+    ) {
         let fine = match error {
-            StreamError::Lost(_) => self.temper.tight || self.is_excused(people),
+            StreamError::Lost(_) => self.is_excused(people, began),
             // Too many of them were open.
             StreamError::Reset(_) | StreamError::Stopped(_) if self.temper.tight => true,
             StreamError::Reset(code) | StreamError::Stopped(code) => given_up == Some(code),

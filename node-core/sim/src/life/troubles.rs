@@ -1,6 +1,6 @@
 //! What happens to nodes, to the sockets between them and to the chain, and when it ends.
 
-use super::{Life, cast::Role, excuses::AFTER_DEATH};
+use super::{Life, cast::Role};
 use crate::{
     chain::View,
     names::{key_of, name},
@@ -132,8 +132,8 @@ impl Life {
             return;
         }
         let node = self.present[person];
-        let over = self.now() + AFTER_DEATH;
-        self.excuse(person, over);
+        let now = self.now();
+        self.excuse(person, now);
         let network = &mut self.town.simulation;
         match self.dice.roll(6) {
             0 => {
@@ -147,7 +147,7 @@ impl Life {
             2 => {
                 network.kill(node);
                 let down = Duration::from_millis(self.dice.roll(20_000));
-                self.excuse(person, over + down);
+                self.excuse(person, now + down);
                 self.ends_in(down, Ending::Down(person));
             }
             // It goes as operators let it go, with a word to everybody.
@@ -186,9 +186,6 @@ impl Life {
         let Some(node) = self.running(person) else {
             return;
         };
-        if !self.hide(self.behind(person)) {
-            return;
-        }
         let long = self.dice.once_in(8);
         let time = Duration::from_millis(self.dice.roll(if long { 600_000 } else { 20_000 }));
         self.town.simulation.put_to_sleep(node);
@@ -236,9 +233,6 @@ impl Life {
 
     /// Nothing is taken, or nothing arrives, one way or both, seldom for longer than sessions are kept.
     fn blocked(&mut self, who: usize, other: usize) {
-        if !self.hide(vec![who, other]) {
-            return;
-        }
         let (a, b) = (self.present[who], self.present[other]);
         let long = self.dice.once_in(12);
         let time = Duration::from_millis(self.dice.roll(if long { 200_000 } else { 12_000 }));
@@ -262,9 +256,7 @@ impl Life {
 
     /// A node has another address from now on, and nobody hears the end of its sockets.
     fn moved(&mut self, person: usize) {
-        if self.hide(self.behind(person)) {
-            self.town.simulation.move_away(self.present[person]);
-        }
+        self.town.simulation.move_away(self.present[person]);
     }
 
     fn cut(&mut self, who: usize, other: usize) {
@@ -273,15 +265,12 @@ impl Life {
             // Whoever is on the way can write any code into a close.
             0 => self.town.simulation.cut(a, b, Code::Superseded),
             1 => self.town.simulation.cut(a, b, Code::RecordForged),
-            2 if self.hide(vec![who, other]) => self.town.simulation.cut_for(a, b),
+            2 => self.town.simulation.cut_for(a, b),
             _ => self.town.simulation.cut(a, b, Code::PipeLost),
         }
     }
 
     fn silence(&mut self, who: usize, other: usize) {
-        if !self.hide(vec![who, other]) {
-            return;
-        }
         let (a, b) = (self.present[who], self.present[other]);
         match self.dice.roll(3) {
             0 => self.town.simulation.silence_way(a, b),
@@ -332,9 +321,6 @@ impl Life {
             11 => View::Says(b"<html>502</html>".to_vec()),
             12 => return self.reorganise(),
             _ => {
-                if !self.hide((0..self.people.len()).collect()) {
-                    return;
-                }
                 let time = Duration::from_millis(self.dice.roll(20_000));
                 for at in 0..3 {
                     self.town.endpoints.borrow_mut()[at].view = View::RateLimited;
