@@ -5,7 +5,6 @@ use bytes::Bytes;
 use nectar_sim::{NodeId, Outcome, Simulation, direct, name};
 use node_core::{Code, node::PeerState, time::Duration};
 
-const MS: Duration = Duration::from_millis(1);
 const LATENCY: Duration = Duration::from_millis(10);
 
 /// What becomes of the sockets.
@@ -16,33 +15,43 @@ const LOSSES: [fn(&mut Simulation, NodeId, NodeId); 4] = [
     |world, a, b| world.silence(a, b),
 ];
 
+/// Alice calls Bob, and her ATTACH is on its way to him.
+fn calling(seed: u64) -> (Simulation, [NodeId; 2]) {
+    let mut world = Simulation::new(seed);
+    world.latency = LATENCY;
+    let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
+    let nodes =
+        ["alice", "bob"].map(|label| world.add_named(label, Simulation::config(label, &records)));
+    let call = world.token();
+    world.act(nodes[0], |node, now, out| {
+        node.connect(call, &name("bob"), Duration::from_secs(30), now, out)
+    });
+    world.run_for(LATENCY * 9 / 2);
+    (world, nodes)
+}
+
+/// It arrives. Hers from Bob is on its way.
+fn called(world: &mut Simulation, [alice, bob]: [NodeId; 2]) {
+    let is_online = |world: &Simulation, node: NodeId| {
+        let peers = world.machines[node].node.peers(world.now());
+        let mut states = peers.into_iter().map(|peer| peer.state);
+        states.any(|state| matches!(state, PeerState::Online { .. }))
+    };
+    assert!(!is_online(world, bob));
+    assert!(world.run_until(LATENCY, |world| is_online(world, bob)));
+    assert!(!is_online(world, alice));
+}
+
 #[test]
 fn what_is_begun_before_the_caller_has_heard_of_the_session_is_not_lost_with_its_pipe() {
-    for seed in 0..2 * LATENCY.as_millis() as u64 + 5 {
+    for after in 0..25 {
         for (at, lose) in LOSSES.iter().enumerate() {
-            let which = format!("loss {at} after {seed} ms");
-            let mut world = Simulation::new(seed);
-            world.latency = LATENCY;
-            let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
-            let [alice, bob] = ["alice", "bob"]
-                .map(|label| world.add_named(label, Simulation::config(label, &records)));
-            let call = world.token();
-            world.act(alice, |node, now, out| {
-                node.connect(call, &name("bob"), Duration::from_secs(30), now, out)
-            });
-            let attached = |world: &mut Simulation| {
-                let peers = world.machines[bob].node.peers(world.now());
-                let states = peers.into_iter().map(|peer| peer.state);
-                states
-                    .into_iter()
-                    .any(|state| matches!(state, PeerState::Online { .. }))
-            };
-            assert!(world.run_until(Duration::from_secs(1), attached));
-            // Alice's ATTACH has come, and Bob's is on its way.
-            assert!(!world.machines[alice].outcomes.contains_key(&call));
+            let which = format!("loss {at} after {after} ms");
+            let (mut world, [alice, bob]) = calling(after);
+            called(&mut world, [alice, bob]);
             let stream = world.open_stream(bob, &name("alice"));
             let request = world.request(bob, &name("alice"), b"request");
-            world.run_for(MS * seed as u32);
+            world.run_for(Duration::from_millis(after));
             lose(&mut world, alice, bob);
             let Outcome::Opened(ours) = world.outcome(bob, stream) else {
                 panic!("{which}: no stream");
@@ -54,10 +63,25 @@ fn what_is_begun_before_the_caller_has_heard_of_the_session_is_not_lost_with_its
             assert!(came, "{which}: the stream never came");
             let theirs = world.machines[alice].streams.remove(0).accept().unwrap();
             assert_eq!(world.drain(&theirs), b"stream", "{which}");
+            let outcome = world.outcome(bob, request);
             assert!(
-                matches!(world.outcome(bob, request), Outcome::Answered(_)),
-                "{which}: the request is answered"
+                matches!(outcome, Outcome::Answered(_)),
+                "{which}: {outcome:?}"
             );
         }
     }
+}
+
+#[test]
+fn a_session_that_the_caller_never_heard_of_is_replaced_by_one_and_not_by_many() {
+    let (mut world, [alice, bob]) = calling(1);
+    world.silence_way(bob, alice);
+    called(&mut world, [alice, bob]);
+    let stream = world.open_stream(bob, &name("alice"));
+    let opened = world.run_until(Duration::from_secs(12), |world| {
+        let counts = world.machines[bob].node.counts();
+        assert!(counts.sessions <= 2, "{counts:?}");
+        world.machines[bob].outcomes.contains_key(&stream)
+    });
+    assert!(opened);
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use nectar_sim::{NodeId, Outcome, Simulation, direct, name};
-use node_core::time::Duration;
+use node_core::{Code, time::Duration};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -67,4 +67,22 @@ fn a_peer_that_keeps_a_session_has_another_when_the_one_it_had_is_not_needed_by_
     }
     let sessions = [alice, bob, carol].map(|node| world.machines[node].node.counts().sessions);
     assert_eq!(sessions, [2, 1, 1]);
+}
+
+#[test]
+fn a_session_that_is_let_go_waits_like_any_other_when_its_pipe_is_lost_before_the_peer_heard_of_that()
+ {
+    for step in 0..20 {
+        let (mut world, [alice, bob, _]) = world();
+        answered(&mut world, alice, "bob", b"first");
+        world.run_for(Duration::from_secs(1));
+        world.silence(alice, bob);
+        answered(&mut world, alice, "carol", b"second");
+        let late = world.request(bob, &name("alice"), b"late");
+        world.run_for(step * MS * 100);
+        world.cut(alice, bob, Code::PipeLost);
+        let outcome = world.outcome(bob, late);
+        assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+        assert_eq!(world.machines[alice].requests.len(), 1, "asked once");
+    }
 }

@@ -24,7 +24,7 @@ use crate::{
     registry::{
         Cause, FetchFailure, FetchId, Freshness, Lookup, LookupId, ResolveError, Resolved, Resolver,
     },
-    session::Operation,
+    session::{Operation, Session},
     sorted::{Map, Set},
     time::{Duration, Instant},
 };
@@ -192,10 +192,14 @@ impl<T> Peer<T> {
         self.parked.iter().any(|parked| parked.dial)
     }
 
-    /// Whether we look for another pipe although there is one: nothing comes over it, or it is old.
+    /// Whether we look for another pipe although there is one: nothing comes over it, or it is old. A session that the peer
+    /// may not know of cannot go on over another: a second one takes its place, and then it is for `compare` to see that.
     fn wants_pipe(&self) -> bool {
+        let alone = self.others.is_empty();
+        let wants =
+            |session: &mut Session<T>| session.wants_pipe() && (alone || session.is_confirmed());
         let current = self.current.as_ref();
-        current.is_some_and(|cell| cell.with_pipe(|session| session.wants_pipe()))
+        current.is_some_and(|cell| cell.with_pipe(wants))
     }
 
     fn wanted(&self) -> bool {
@@ -541,15 +545,17 @@ impl<T> Control<T> {
         }));
     }
 
-    /// Nothing is remembered about a peer that nobody wants: strangers cost no memory.
+    /// Nothing is remembered about a peer that nobody wants and that there is no session with: strangers cost no memory. A
+    /// session that drains may lose its pipe before the peer has heard of that, and then waits for it like any other.
     fn forget_idle(&mut self, name: &Name) {
+        if self.sessions_with(name).next().is_some() {
+            return;
+        }
         let idle = |peer: &Peer<T>| {
             // That we must not come back is remembered as long as we would.
             let stays_away = peer.superseded && (peer.keep || peer.router);
             !peer.wanted()
                 && !stays_away
-                && peer.current.is_none()
-                && peer.parked.is_empty()
                 && peer.expected_epoch.is_none()
                 && matches!(peer.dial, Dial::Idle)
         };
