@@ -260,7 +260,7 @@ impl<T> Node<T> {
                     }
                 }
                 E::PipeWanted => self.control(now, out, |control| control.pipe_wanted(cell, now)),
-                E::Grown => self.control(now, out, Control::bound_parked),
+                E::Grown => self.control(now, out, |control| control.bound_parked(cell)),
                 E::Lost(code) => self.lose_session(cell, None, code, now, out),
                 E::GoAway(delay) => self.control(now, out, |control| {
                     control.going_away(cell, delay.is_zero(), now)

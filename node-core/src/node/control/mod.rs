@@ -29,7 +29,7 @@ use crate::{
     time::{Duration, Instant},
 };
 use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
-use parked::Parked;
+use parked::{Parked, Waiting};
 
 /// What the control plane wants done once its lock is free.
 pub(super) enum Action<T> {
@@ -246,6 +246,8 @@ pub(super) struct Control<T> {
     pub(super) actions: VecDeque<Action<T>>,
     peers: Map<Name, Peer<T>>,
     lookups: Map<LookupId, Purpose<T>>,
+    /// The sessions of all peers that wait for another pipe, in the order in which they began to.
+    parked: Vec<Waiting<T>>,
     timers: Set<(Instant, Timer)>,
     /// Sessions that finish what is under way and then close.
     /// With how long they wait at most, once nothing is under way here, for the peer to have nothing under way either;
@@ -285,6 +287,7 @@ impl<T> Control<T> {
             actions: VecDeque::new(),
             peers: Map::default(),
             lookups: Map::default(),
+            parked: Vec::new(),
             timers: Set::default(),
             draining: Map::default(),
             closed: false,

@@ -12,7 +12,6 @@ use crate::{
     wire::frame::Attach,
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use core::cmp::Reverse;
 
 /// The side that dialled comes back at once. The other one gives it this long before it dials itself.
 const COURTESY: Duration = Duration::from_secs(1);
@@ -31,9 +30,16 @@ pub(super) struct Parked<T> {
     pub(super) agent: Box<str>,
     /// What became of its pipe.
     pub(super) reason: Code,
-    since: Instant,
     /// Whether we look for a pipe, instead of waiting for the peer to do so.
     pub(super) dial: bool,
+}
+
+/// A session that waits, among those of all peers.
+pub(super) struct Waiting<T> {
+    id: u64,
+    /// Bytes, when it was last counted.
+    held: usize,
+    cell: Arc<SessionCell<T>>,
 }
 
 /// The session to go on with, if there is one, and how long the peer has to answer.
@@ -213,7 +219,6 @@ impl<T> Control<T> {
             instance: peer.instance,
             agent: peer.agent.clone(),
             reason: code,
-            since: now.mono,
             dial: dialled || !idle,
         };
         peer.parked.retain(|parked| parked.cell.id != cell.id);
@@ -224,9 +229,16 @@ impl<T> Control<T> {
         }
         peer.others.retain(|(other, ..)| other.id != cell.id);
         if let Some(oldest) = oldest {
+            self.unpark(oldest.cell.id);
             self.end(oldest.cell, code);
         }
-        self.bound_parked();
+        self.unpark(cell.id);
+        self.parked.push(Waiting {
+            id: cell.id,
+            held: 0,
+            cell: cell.clone(),
+        });
+        self.bound_parked(cell);
         let delay = if dialled { None } else { Some(COURTESY) };
         if !is_current {
             for operation in unsent {
@@ -260,6 +272,7 @@ impl<T> Control<T> {
         if !cell.is_on(pipe) {
             return;
         }
+        self.unpark(cell.id);
         let Some(peer) = self.peers.get_mut(&name) else {
             return;
         };
@@ -279,30 +292,48 @@ impl<T> Control<T> {
         }
     }
 
-    /// Ends those that waited longest, or hold most, beyond the bounds: when another one is parked, and when one has grown.
-    pub(in super::super) fn bound_parked(&mut self) {
+    /// A session has been parked, or has grown: ends those that waited longest, or hold most, beyond the bounds.
+    ///
+    /// Whoever comes and goes parks a session each time, so that only this one is looked into unless all hold too much.
+    pub(in super::super) fn bound_parked(&mut self, grown: &SessionCell<T>) {
         let limits = &self.config.limits;
-        let parked = self.peers.values().flat_map(|peer| &peer.parked);
-        let mut parked: Vec<_> = parked
-            .map(|parked| {
-                let held = parked.cell.with_pipe(|session| session.held_bytes());
-                (held, parked.since, parked.cell.clone())
-            })
-            .collect();
-        let mut victims = Vec::new();
-        while parked.len() > limits.parked_sessions {
-            victims.extend(take_greatest(&mut parked, |(_, since, cell)| {
-                (Reverse(*since), cell.id)
-            }));
+        let (sessions, bytes) = (limits.parked_sessions, limits.parked_bytes);
+        self.count_parked(Some(grown.id));
+        if self.parked_bytes() > bytes {
+            // What some of them held has been taken since.
+            self.count_parked(None);
         }
-        while parked.iter().map(|(held, ..)| held).sum::<usize>() > limits.parked_bytes {
-            victims.extend(take_greatest(&mut parked, |(held, _, cell)| {
-                (*held, cell.id)
-            }));
-        }
-        for (_, _, cell) in victims {
+        loop {
+            let at = if self.parked.len() > sessions {
+                0
+            } else if self.parked_bytes() > bytes {
+                let most = self.parked.iter().enumerate();
+                let most = most.max_by_key(|(_, waiting)| waiting.held);
+                most.map_or(0, |(at, _)| at)
+            } else {
+                return;
+            };
+            let cell = self.parked.remove(at).cell;
             self.end(cell, Code::Overloaded);
         }
+    }
+
+    /// Counts what is held by one of the sessions that wait, or by all.
+    fn count_parked(&mut self, only: Option<u64>) {
+        for waiting in &mut self.parked {
+            if only.is_none_or(|id| id == waiting.id) {
+                waiting.held = waiting.cell.with_pipe(|session| session.held_bytes());
+            }
+        }
+    }
+
+    fn parked_bytes(&self) -> usize {
+        self.parked.iter().map(|waiting| waiting.held).sum()
+    }
+
+    /// A session waits no more.
+    pub(super) fn unpark(&mut self, id: u64) {
+        self.parked.retain(|waiting| waiting.id != id);
     }
 
     pub(super) fn end(&mut self, cell: Arc<SessionCell<T>>, code: Code) {
@@ -331,10 +362,4 @@ impl<T> Control<T> {
         peer.failures = peer.failures.saturating_add(1);
         self.back_off(name, delay, code, now.mono);
     }
-}
-
-/// Takes out the item whose key is the greatest.
-fn take_greatest<I, K: Ord>(items: &mut Vec<I>, key: impl Fn(&I) -> K) -> Option<I> {
-    let greatest = items.iter().enumerate().max_by_key(|(_, item)| key(item));
-    greatest.map(|(at, _)| at).map(|at| items.swap_remove(at))
 }

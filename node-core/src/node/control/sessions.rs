@@ -173,10 +173,13 @@ impl<T> Control<T> {
         self.settle(name, now);
         self.watch_used(name, now.mono);
         self.begin_waiting(name);
+        let dialled = cell.dialled();
         self.actions.push_back(Action::Ping { cell });
         self.tell(name, now.mono);
         self.update_reachable();
-        self.bound_outbound(name, now);
+        if dialled {
+            self.bound_outbound(name, now);
+        }
     }
 
     /// Closes what nobody has used for longest, when more peers than a node needs have been dialled. `but` has just come.
@@ -221,6 +224,7 @@ impl<T> Control<T> {
         now: Now,
     ) {
         self.draining.remove(&cell.id);
+        self.unpark(cell.id);
         if let Some(subject) = cell.subject() {
             self.standings.set_requests(&subject, cell.requests(), now);
         }
