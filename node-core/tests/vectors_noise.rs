@@ -82,7 +82,7 @@ fn published(vector: &serde_json::Value) {
     let statics = ["init_static", "resp_static"].map(secret);
     let publics = [0, 1].map(|side: usize| {
         let secret = statics[side].as_ref().filter(|_| known[side]);
-        secret.map(Suite::x25519_public)
+        secret.map(|secret| Suite::x25519_key(secret).1)
     });
     let [init_static, resp_static] = statics;
     let party = |side: &str, initiator, s| {
@@ -275,12 +275,12 @@ impl Party {
         for token in tokens.split(' ') {
             match token {
                 "e" => {
-                    let public = Suite::x25519_public(&self.e);
+                    let (_, public) = Suite::x25519_key(&self.e);
                     message.extend_from_slice(&public);
                     self.symmetric.mix_hash(&public);
                 }
                 "s" => {
-                    let public = Suite::x25519_public(self.s.as_ref().unwrap());
+                    let (_, public) = Suite::x25519_key(self.s.as_ref().unwrap());
                     self.symmetric.encrypt_and_hash(&public, &mut message);
                 }
                 agreement => self.agree(agreement),
@@ -327,7 +327,8 @@ impl Party {
         } else {
             self.remote_s
         };
-        let shared = Suite::x25519(secret, &public.unwrap()).unwrap();
+        let (key, _) = Suite::x25519_key(secret);
+        let shared = Suite::x25519(&key, &public.unwrap()).unwrap();
         self.symmetric.mix_key(&*shared);
         self.keyed = true;
     }

@@ -41,7 +41,7 @@ fn x25519<P: Provider>(which: &str) {
             continue;
         };
         let expected = &test.shared_secret[..];
-        match P::x25519(&secret_of(secret), &public) {
+        match P::x25519(&P::x25519_key(&secret_of(secret)).0, &public) {
             Some(shared) => {
                 assert_eq!(&shared[..], expected, "{}", test.tc_id);
                 agreed += 1;
@@ -58,6 +58,21 @@ fn x25519<P: Provider>(which: &str) {
         "{agreed} agreed, {refused} refused"
     );
     tried.end(agreed + refused, "");
+}
+
+#[test]
+fn whoever_signs_the_signature_is_the_same() {
+    for seed in 0..64_u8 {
+        let secret = secret_of([seed; 32]);
+        let message = vec![seed; usize::from(seed) * 5];
+        let signature = crypto::sign(&secret, &message);
+        let prepared = Suite::signing_key(&secret);
+        assert_eq!(Suite::sign(&prepared, &message), signature);
+        assert_eq!(
+            crypto::verify(&crypto::public_key(&secret), &message, &signature),
+            Ok(())
+        );
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Assembly for X25519 and ChaCha20-Poly1305 (AWS-LC), vector instructions for ML-KEM (libcrux, which takes its randomness as
+//! Assembly for X25519, ChaCha20-Poly1305 and Ed25519 (AWS-LC), vector instructions for ML-KEM (libcrux, which takes its randomness as
 //! an argument, as [`Provider`] asks; AWS-LC's interface draws its own).
 
 use super::{KEM_CIPHERTEXT, KEM_KEY, Provider, Secret, TAG, noise_nonce};
@@ -6,6 +6,7 @@ use alloc::boxed::Box;
 use aws_lc_rs::{
     aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey},
     agreement::{self, PrivateKey, UnparsedPublicKey, X25519},
+    signature::Ed25519KeyPair,
 };
 use libcrux_ml_kem::mlkem768::{self, MlKem768Ciphertext, MlKem768PrivateKey, MlKem768PublicKey};
 use zeroize::{Zeroize as _, Zeroizing};
@@ -25,22 +26,26 @@ impl Drop for KemSecret {
 }
 
 impl Provider for Fast {
+    type AgreementKey = PrivateKey;
     type KemSecret = KemSecret;
+    type SigningKey = Ed25519KeyPair;
     type Cipher = LessSafeKey;
 
-    fn x25519_public(secret: &Secret) -> [u8; 32] {
-        let public = x25519(secret)
+    fn x25519_key(secret: &Secret) -> (Self::AgreementKey, [u8; 32]) {
+        let key = PrivateKey::from_private_key(&X25519, &**secret)
+            .expect("an X25519 secret has 32 bytes");
+        let public = key
             .compute_public_key()
             .expect("every X25519 secret has a public key");
         let mut bytes = [0; 32];
         bytes.copy_from_slice(public.as_ref());
-        bytes
+        (key, bytes)
     }
 
-    fn x25519(secret: &Secret, peer: &[u8; 32]) -> Option<Secret> {
+    fn x25519(key: &Self::AgreementKey, peer: &[u8; 32]) -> Option<Secret> {
         let peer = UnparsedPublicKey::new(&X25519, peer);
         // The only error is a result of zeros.
-        agreement::agree(&x25519(secret), peer, (), |shared| {
+        agreement::agree(key, peer, (), |shared| {
             let mut bytes = Zeroizing::new([0; 32]);
             bytes.copy_from_slice(shared);
             Ok(bytes)
@@ -74,6 +79,16 @@ impl Provider for Fast {
         Zeroizing::new(mlkem768::decapsulate(&secret.0, &ciphertext))
     }
 
+    fn signing_key(secret: &Secret) -> Self::SigningKey {
+        Ed25519KeyPair::from_seed_unchecked(&**secret).expect("an Ed25519 secret has 32 bytes")
+    }
+
+    fn sign(key: &Self::SigningKey, message: &[u8]) -> [u8; 64] {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(key.sign(message).as_ref());
+        signature
+    }
+
     fn cipher(key: &Secret) -> Self::Cipher {
         let key = UnboundKey::new(&CHACHA20_POLY1305, &**key);
         LessSafeKey::new(key.expect("a key of this cipher has 32 bytes"))
@@ -101,8 +116,4 @@ impl Provider for Fast {
             .open_in_place_separate_tag(nonce, Aad::from(data), tag, text)
             .is_ok()
     }
-}
-
-fn x25519(secret: &Secret) -> PrivateKey {
-    PrivateKey::from_private_key(&X25519, &**secret).expect("an X25519 secret has 32 bytes")
 }

@@ -3,8 +3,8 @@
 //! X25519, ML-KEM-768 and ChaCha20-Poly1305 are reached through [`Provider`], so that a native build may put a faster
 //! implementation in their place: [`RustCrypto`] is everywhere, [`Fast`] comes with the feature `fast`, and [`Suite`] is the
 //! one that this build uses, chosen at compile time. Both are functions of their arguments alone and give the same bytes.
-//! Ed25519 is not part of it: two nodes that disagree about which signatures are valid could be split apart, so
-//! verification is always [`verify`].
+//! So is signing with Ed25519, which has one right result. Verification is not part of it: two nodes that disagree about
+//! which signatures are valid could be split apart, so that is always [`verify`].
 //!
 //! A crate of its own, so that a build for size can still compile it for speed.
 
@@ -48,17 +48,22 @@ pub type Suite = RustCrypto;
 ///
 /// Everything is a function of its arguments, so that fixed seeds give a fixed transcript.
 pub trait Provider: 'static {
+    /// An X25519 secret, ready for use.
+    type AgreementKey: Send + Sync + 'static;
     /// The secret half of a key encapsulation.
     type KemSecret: Send + Sync + 'static;
+    /// An Ed25519 secret, ready for use.
+    type SigningKey: Send + Sync + 'static;
     /// A ChaCha20-Poly1305 key, ready for use.
     type Cipher: Send + Sync + 'static;
 
-    /// The X25519 public key of a secret (RFC 7748).
-    fn x25519_public(secret: &Secret) -> [u8; 32];
+    /// Prepares an X25519 secret (RFC 7748) and computes its public key, once: that takes a third of the time of
+    /// [`x25519`](Self::x25519).
+    fn x25519_key(secret: &Secret) -> (Self::AgreementKey, [u8; 32]);
 
     /// The shared secret; `None` when it is all zero, which means that the peer sent a point of small order and so would
     /// fix the result without taking part in it.
-    fn x25519(secret: &Secret, peer: &[u8; 32]) -> Option<Secret>;
+    fn x25519(key: &Self::AgreementKey, peer: &[u8; 32]) -> Option<Secret>;
 
     /// An ML-KEM-768 key pair from FIPS 203's seeds `d` and `z`.
     fn kem_generate(d: &Secret, z: &Secret) -> (Self::KemSecret, Box<[u8; KEM_KEY]>);
@@ -71,6 +76,12 @@ pub trait Provider: 'static {
 
     /// The encapsulated secret. A ciphertext that was altered gives an unrelated one (implicit rejection).
     fn kem_decapsulate(secret: &Self::KemSecret, ciphertext: &[u8; KEM_CIPHERTEXT]) -> Secret;
+
+    /// Prepares an Ed25519 secret.
+    fn signing_key(secret: &Secret) -> Self::SigningKey;
+
+    /// Signs, as [`sign`] does.
+    fn sign(key: &Self::SigningKey, message: &[u8]) -> [u8; 64];
 
     /// Prepares a key.
     fn cipher(key: &Secret) -> Self::Cipher;

@@ -6,6 +6,7 @@ use chacha20poly1305::{
     ChaCha20Poly1305, KeyInit as _, Tag,
     aead::{AeadInOut as _, inout::InOutBuf},
 };
+use ed25519_dalek::Signer as _;
 use ml_kem::{Decapsulate as _, KeyExport as _, ml_kem_768};
 use zeroize::Zeroizing;
 
@@ -14,16 +15,19 @@ use zeroize::Zeroizing;
 pub struct RustCrypto;
 
 impl Provider for RustCrypto {
+    type AgreementKey = x25519_dalek::StaticSecret;
     type KemSecret = ml_kem_768::DecapsulationKey;
+    type SigningKey = ed25519_dalek::SigningKey;
     type Cipher = ChaCha20Poly1305;
 
-    fn x25519_public(secret: &Secret) -> [u8; 32] {
-        x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(**secret)).to_bytes()
+    fn x25519_key(secret: &Secret) -> (Self::AgreementKey, [u8; 32]) {
+        let key = x25519_dalek::StaticSecret::from(**secret);
+        let public = x25519_dalek::PublicKey::from(&key).to_bytes();
+        (key, public)
     }
 
-    fn x25519(secret: &Secret, peer: &[u8; 32]) -> Option<Secret> {
-        let secret = x25519_dalek::StaticSecret::from(**secret);
-        let shared = secret.diffie_hellman(&x25519_dalek::PublicKey::from(*peer));
+    fn x25519(key: &Self::AgreementKey, peer: &[u8; 32]) -> Option<Secret> {
+        let shared = key.diffie_hellman(&x25519_dalek::PublicKey::from(*peer));
         shared
             .was_contributory()
             .then(|| Zeroizing::new(shared.to_bytes()))
@@ -49,6 +53,14 @@ impl Provider for RustCrypto {
 
     fn kem_decapsulate(secret: &Self::KemSecret, ciphertext: &[u8; KEM_CIPHERTEXT]) -> Secret {
         Zeroizing::new(secret.decapsulate(&(*ciphertext).into()).into())
+    }
+
+    fn signing_key(secret: &Secret) -> Self::SigningKey {
+        ed25519_dalek::SigningKey::from_bytes(secret)
+    }
+
+    fn sign(key: &Self::SigningKey, message: &[u8]) -> [u8; 64] {
+        key.sign(message).to_bytes()
     }
 
     fn cipher(key: &Secret) -> Self::Cipher {

@@ -23,11 +23,11 @@ pub fn start(
     seed: [u8; 32],
 ) -> (AwaitMessage2, Vec<u8>) {
     let seed = Zeroizing::new(seed);
-    let e = derive(&seed, "x25519");
+    let (key, e) = Suite::x25519_key(&derive(&seed, "x25519"));
     let (kem, ek) = Suite::kem_generate(&derive(&seed, "mlkem d"), &derive(&seed, "mlkem z"));
     let message = Message1 {
         version: VERSION_MAX,
-        e: &Suite::x25519_public(&e),
+        e: &e,
         ek: &ek,
     };
 
@@ -41,7 +41,7 @@ pub fn start(
             target,
             target_key,
             seed,
-            e,
+            key,
             kem,
             symmetric,
         },
@@ -55,7 +55,7 @@ pub struct AwaitMessage2 {
     target: Name,
     target_key: [u8; 32],
     seed: Secret,
-    e: Secret,
+    key: <Suite as Provider>::AgreementKey,
     kem: <Suite as Provider>::KemSecret,
     symmetric: SymmetricState,
 }
@@ -78,13 +78,13 @@ impl AwaitMessage2 {
             target,
             target_key,
             seed,
-            e,
+            key,
             kem,
             mut symmetric,
         } = self;
         let message = Message2::parse(message).ok_or(Code::Malformed)?;
         symmetric.mix_hash(message.e);
-        symmetric.mix_key(&*Suite::x25519(&e, message.e).ok_or(Code::WeakKey)?);
+        symmetric.mix_key(&*Suite::x25519(&key, message.e).ok_or(Code::WeakKey)?);
         let ct = symmetric.decrypt_and_hash(message.ct)?;
         let ct: &[u8; KEM_CIPHERTEXT] = ct.as_slice().try_into().map_err(|_| Code::Malformed)?;
         symmetric.mix_key(&*Suite::kem_decapsulate(&kem, ct));

@@ -35,11 +35,10 @@ pub fn start(
     symmetric.mix_hash(offer.e);
     symmetric.mix_hash(offer.ek);
 
-    let secret = derive(&seed, "x25519");
-    let shared = Suite::x25519(&secret, offer.e).ok_or(Code::WeakKey)?;
+    let (key, e) = Suite::x25519_key(&derive(&seed, "x25519"));
+    let shared = Suite::x25519(&key, offer.e).ok_or(Code::WeakKey)?;
     let (ct, encapsulated) =
         Suite::kem_encapsulate(offer.ek, &derive(&seed, "mlkem m")).ok_or(Code::Malformed)?;
-    let e = Suite::x25519_public(&secret);
     let mut message = Vec::with_capacity(MESSAGE_2_LEN);
     message.push(MESSAGE_2);
     message.extend_from_slice(&e);

@@ -2,7 +2,7 @@
 
 use crate::{
     Limits, Name,
-    channel::Identity,
+    channel::{Identity, SignerTrust},
     registry::{Record, RecordError, RegistryConfig, ResolverLimits},
 };
 use alloc::{string::String, sync::Arc, vec::Vec};
@@ -57,6 +57,8 @@ impl Default for RouterPolicy {
 pub struct NodeConfig {
     /// Who it is.
     pub identity: Identity,
+    /// Whether the signer is known to hold its key, or has to show it.
+    pub signer: SignerTrust,
     /// Whether its record has an address at which it listens.
     pub direct: bool,
     /// Which registries it knows, and how to read them.
@@ -86,6 +88,7 @@ impl NodeConfig {
     pub fn new(identity: Identity) -> Self {
         Self {
             identity,
+            signer: SignerTrust::default(),
             direct: false,
             registries: Vec::new(),
             pinned: Vec::new(),

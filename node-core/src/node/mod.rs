@@ -31,7 +31,7 @@ pub use standing::{Ban, Subject};
 
 use crate::{
     Code, Limits, Name, Now, RegistryId,
-    channel::{HelloInfo, Local, SignerTrust, UserAgent},
+    channel::{HelloInfo, Local, UserAgent},
     registry::{EndpointHealth, FetchFailure, FetchId, NameParseError, Resolver},
     sorted::Map,
     time::{Duration, Instant},
@@ -126,7 +126,7 @@ impl<T> Node<T> {
             },
             registries,
             clock_window: config.limits.clock_window,
-            signer: SignerTrust::default(),
+            signer: config.signer.clone(),
         };
         let config = Arc::new(config);
         Ok(Self {

@@ -41,7 +41,7 @@ pub struct NodeConfig {
 impl NodeConfig {
     /// The node of a registered name, with the key that stands in its record.
     pub fn named(name: Name, signer: impl Signer) -> Self {
-        Self::new(Some(name), Box::new(signer))
+        Self::new(Some(name), signer.prepared())
     }
 
     /// A guest: it can call whoever serves guests, and cannot be called. Each of its connections has a key of its own.
@@ -67,7 +67,7 @@ impl NodeConfig {
     /// What an operator wrote in `nectar.toml`, under the name that stands there. The page and what else is served over
     /// HTTP is [`site`](Self::site).
     pub fn from_file(config: &config::Config, signer: impl Signer) -> Self {
-        Self::configured(config, config.node.name.clone(), Box::new(signer))
+        Self::configured(config, config.node.name.clone(), signer.prepared())
     }
 
     /// What an operator wrote in `nectar.toml`, as a guest.

@@ -132,6 +132,9 @@ impl Node {
             Some(tls) => Dialer::with_tls(tls, allow_private),
             None => Dialer::new(allow_private)?,
         };
+        if signer.has_computed_key() {
+            core.signer.know();
+        }
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(StartError::Entropy)?;
         let core = node_core::node::Node::new(core, seed)?;
