@@ -250,12 +250,7 @@ async fn serve_connection(
     context: Arc<Context>,
     accept: Arc<dyn Fn(Accepted) + Send + Sync>,
 ) {
-    let seat = Arc::new(upgrade::Seat::new(
-        peer,
-        slot,
-        accept,
-        context.listen.header_timeout,
-    ));
+    let seat = Arc::new(upgrade::Seat::new(peer));
     let listen = &context.listen;
     let mut builder = http1::Builder::new();
     builder
@@ -279,6 +274,15 @@ async fn serve_connection(
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%peer, %error, "HTTP"),
         Err(_) => tracing::debug!(%peer, "cut after ten minutes without becoming a WebSocket"),
+    }
+    // The task that served the request hands the socket over: one fewer for every connection.
+    if let Some((socket, origin)) = seat.socket().await {
+        accept(Accepted {
+            socket,
+            peer,
+            origin,
+            slot,
+        });
     }
 }
 

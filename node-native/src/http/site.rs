@@ -178,7 +178,7 @@ impl Prepared {
         &self,
         request: Request<Incoming>,
         listen: &Listen,
-        seat: &Arc<Seat>,
+        seat: &Seat,
     ) -> Response<Full<Bytes>> {
         let mut response = match self.route(request, listen, seat).await {
             Ok(response) => response,
@@ -205,7 +205,7 @@ impl Prepared {
         &self,
         request: Request<Incoming>,
         listen: &Listen,
-        seat: &Arc<Seat>,
+        seat: &Seat,
     ) -> Result<Response<Bytes>, Refusal> {
         let path = request.uri().path();
         if path == PATH {

@@ -1,6 +1,5 @@
 //! From a request to a WebSocket (RFC 6455 section 4.2).
 
-use super::{Accepted, Slot};
 use crate::{
     config::{Allow, Listen},
     stream::{READ_BUFFER, Socket, Stream, socket_config},
@@ -11,48 +10,70 @@ use hyper::{
     body::Incoming,
     header::{self, HeaderName, HeaderValue},
     http::{Method, StatusCode, Version},
+    upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
 use node_core::wire::SUBPROTOCOL;
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 use tokio_tungstenite::tungstenite::{handshake::derive_accept_key, protocol::Role};
 
-/// What a connection hands over when it becomes a WebSocket.
+/// What a connection leaves behind when it becomes a WebSocket.
 pub(super) struct Seat {
     pub(super) peer: SocketAddr,
-    slot: Mutex<Option<Slot>>,
-    accept: Arc<dyn Fn(Accepted) + Send + Sync>,
-    timeout: Duration,
+    granted: Mutex<Option<Granted>>,
 }
 
+/// The connection, once the answer is written, and the page that asked for it.
+type Granted = (OnUpgrade, Option<String>);
+
 impl Seat {
-    pub(super) fn new(
-        peer: SocketAddr,
-        slot: Slot,
-        accept: Arc<dyn Fn(Accepted) + Send + Sync>,
-        timeout: Duration,
-    ) -> Self {
+    pub(super) fn new(peer: SocketAddr) -> Self {
         Self {
             peer,
-            slot: Mutex::new(Some(slot)),
-            accept,
-            timeout,
+            granted: Mutex::default(),
         }
+    }
+
+    /// The WebSocket that the connection became, if it became one. To be called when nothing serves the connection any more.
+    pub(super) async fn socket(&self) -> Option<(Socket, Option<String>)> {
+        let (upgraded, origin) = self.lock().take()?;
+        let peer = self.peer;
+        let upgraded = upgraded
+            .await
+            .inspect_err(|error| tracing::debug!(%peer, %error, "upgrade"))
+            .ok()?;
+        // Back to the concrete stream: no allocation and no virtual call per read from here on.
+        let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else {
+            tracing::error!(%peer, "an upgraded connection of foreign type");
+            return None;
+        };
+        let config = Some(socket_config(READ_BUFFER));
+        let socket = Socket::from_partially_read(
+            parts.io.into_inner(),
+            parts.read_buf.to_vec(),
+            Role::Server,
+            config,
+        )
+        .await;
+        Some((socket, origin))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Granted>> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Why a request is no upgrade that we can do: status and a sentence for whoever debugs the other side.
 pub(super) type Refusal = (StatusCode, &'static str);
 
-/// Answers 101 and hands the socket over once the answer is written, or says what is missing.
+/// Answers 101 and leaves the connection at the `seat`, or says what is missing.
 pub(super) fn upgrade(
     request: Request<Incoming>,
     listen: &Listen,
-    seat: &Arc<Seat>,
+    seat: &Seat,
 ) -> Result<Response<Bytes>, Refusal> {
     let headers = request.headers();
     if request.method() != Method::GET || request.version() != Version::HTTP_11 {
@@ -106,7 +127,7 @@ pub(super) fn upgrade(
     }
     let accept = HeaderValue::try_from(derive_accept_key(key))
         .map_err(|_| (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is malformed"))?;
-    tokio::spawn(hand_over(request, origin, seat.clone()));
+    *seat.lock() = Some((hyper::upgrade::on(request), origin));
 
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -120,41 +141,6 @@ pub(super) fn upgrade(
         HeaderValue::from_static(SUBPROTOCOL),
     );
     Ok(response)
-}
-
-async fn hand_over(request: Request<Incoming>, origin: Option<String>, seat: Arc<Seat>) {
-    let peer = seat.peer;
-    let upgraded = match tokio::time::timeout(seat.timeout, hyper::upgrade::on(request)).await {
-        Ok(Ok(upgraded)) => upgraded,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "upgrade"),
-        Err(_) => return tracing::debug!(%peer, "the answer to an upgrade was not read in time"),
-    };
-    // Back to the concrete stream: no allocation and no virtual call per read from here on.
-    let Ok(parts) = upgraded.downcast::<TokioIo<Stream>>() else {
-        return tracing::error!(%peer, "an upgraded connection of foreign type");
-    };
-    let Some(slot) = seat
-        .slot
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()
-    else {
-        return;
-    };
-    let config = Some(socket_config(READ_BUFFER));
-    let socket = Socket::from_partially_read(
-        parts.io.into_inner(),
-        parts.read_buf.to_vec(),
-        Role::Server,
-        config,
-    )
-    .await;
-    (seat.accept)(Accepted {
-        socket,
-        peer,
-        origin,
-        slot,
-    });
 }
 
 fn is_allowed(origin: Option<&String>, headers: &HeaderMap, listen: &Listen) -> bool {

@@ -5,6 +5,7 @@
 use super::{
     NodeError, Token,
     bans::Bans,
+    news::News,
     service::Services,
     signer::{Signer, Signing},
     socket::{self, Link},
@@ -35,7 +36,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, broadcast},
+    sync::Notify,
     task::{AbortHandle, JoinSet},
 };
 
@@ -50,7 +51,7 @@ pub(super) struct Shared {
     pub(super) node: Node<Token>,
     pub(super) clock: Clock,
     pub(super) services: Arc<Services>,
-    pub(super) events: broadcast::Sender<Event>,
+    pub(super) news: News,
     pub(super) next_token: AtomicU64,
     pub(super) closing: AtomicBool,
     pub(super) counted: Counted,
@@ -118,7 +119,7 @@ impl Shared {
             node,
             clock: Clock::new(),
             services,
-            events: broadcast::Sender::new(events),
+            news: News::new(events),
             next_token: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             counted,
@@ -236,8 +237,7 @@ impl Shared {
                     }
                     _ => {}
                 }
-                // Nobody has to listen.
-                let _ = self.events.send(event);
+                self.news.tell(event);
             }
         }
     }

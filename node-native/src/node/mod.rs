@@ -24,6 +24,7 @@
 mod bans;
 mod config;
 mod driver;
+mod news;
 mod service;
 mod signer;
 mod socket;
@@ -41,13 +42,14 @@ use bans::Bans;
 use bytes::Bytes;
 use driver::{Counted, Outside, Shared};
 use futures_util::FutureExt;
+use news::Listener;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 use token::{Operation, Token, Waiter};
-use tokio::{sync::broadcast, task::AbortHandle};
+use tokio::task::AbortHandle;
 
 pub use config::NodeConfig;
 pub use node_core::{
@@ -105,7 +107,7 @@ struct Handle {
     /// Where it listens, and the task that does.
     server: Option<(SocketAddr, Option<AbortHandle>)>,
     /// News since the beginning, for whoever asks first.
-    first: Mutex<Option<broadcast::Receiver<Event>>>,
+    first: Mutex<Option<Listener>>,
 }
 
 impl Drop for Handle {
@@ -167,7 +169,7 @@ impl Node {
             ));
             listening = Some((address, task.ok()));
         }
-        let first = shared.events.subscribe();
+        let first = shared.news.listen();
         shared.start();
         Ok(Self {
             handle: Arc::new(Handle {
@@ -436,7 +438,7 @@ impl Node {
     }
 
     fn events_from_now(&self) -> Events {
-        Events(self.shared().events.subscribe())
+        Events(self.shared().news.listen())
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -450,20 +452,12 @@ impl Node {
 
 /// News about peers and about the node itself.
 #[derive(Debug)]
-pub struct Events(broadcast::Receiver<Event>);
+pub struct Events(Listener);
 
 impl Events {
     /// The next one; `None` once the node has ended. Who is more than 1,024 events behind misses the oldest.
     pub async fn next(&mut self) -> Option<Event> {
-        loop {
-            match self.0.recv().await {
-                Ok(event) => return Some(event),
-                Err(broadcast::error::RecvError::Closed) => return None,
-                Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    tracing::warn!(missed, "events were missed");
-                }
-            }
-        }
+        self.0.next().await
     }
 
     /// The next one, if it is there already.
