@@ -160,8 +160,12 @@ pub(super) fn town(seed: u64, people: &[Person], temper: &Temper) -> Town {
 }
 
 impl Life {
-    /// Starts a process of a person, which is the present one from now on.
+    /// Starts a process of a person, which is the present one from now on. One that lives already goes on beside it.
     pub(super) fn start(&mut self, person: usize) {
+        let former = self.present[person];
+        if self.person.get(former) == Some(&person) && !self.town.simulation.machines[former].dead {
+            self.contested.insert(person);
+        }
         let Person {
             label, key, role, ..
         } = &self.people[person];

@@ -160,10 +160,7 @@ impl Life {
                 self.start(person);
             }
             // A second process of the same name.
-            4 if self.people[person].role == Role::Indirect => {
-                self.contested.insert(person);
-                self.start(person);
-            }
+            4 if self.people[person].role == Role::Indirect => self.start(person),
             5 if self.temper.chain => self.rotate(person),
             _ => {}
         }
