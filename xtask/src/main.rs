@@ -9,6 +9,7 @@ mod conformance;
 mod deny;
 mod fuzz;
 mod glue;
+mod instructions;
 mod page;
 mod process;
 mod repo;
@@ -32,7 +33,7 @@ const CONTRACTS: &str = "contracts";
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  test [PART]...   everything that must hold, or only: lint, rust, wasm, contracts, page
+  test [PART]...   everything that must hold, or only: lint, rust, instructions, wasm, contracts, page
   wasm             build the browser's module into node-wasm/pkg
   demo             a chain, two routers, an echo node and the page, all on this machine
   demo --check     the same, driven by two browsers instead of a person

@@ -85,23 +85,41 @@ pub(crate) fn browser(repo: &Repo, output: &Output<'_>) -> Result<()> {
     if browser_path().is_some() && which("chromedriver").is_some() {
         return Ok(());
     }
-    let root = process::output(repo.command("id").arg("-u"))?.trim() == "0";
-    if !root || which("apt-get").is_none() {
+    if !may_install(repo)? {
         bail!(
             "Chromium or its driver is missing. Install both, of one version, so that `chromium` and `chromedriver` are in \
              PATH: on Debian, apt-get install chromium chromium-driver"
         );
     }
+    apt_get(repo, output, &["chromium", "chromium-driver"])
+}
+
+/// Valgrind, by Debian's package where we may install it. Nothing depends on it: a sentence where there is none.
+pub(crate) fn valgrind(repo: &Repo, output: &Output<'_>) -> Result<Option<&'static str>> {
+    if which("valgrind").is_none() {
+        if !may_install(repo)? {
+            return Ok(Some(
+                "valgrind is missing: on Debian, apt-get install valgrind",
+            ));
+        }
+        if apt_get(repo, output, &["valgrind"]).is_err() {
+            return Ok(Some("valgrind is missing, and apt-get cannot install it"));
+        }
+    }
+    Ok(None)
+}
+
+fn may_install(repo: &Repo) -> Result<bool> {
+    let root = process::output(repo.command("id").arg("-u"))?.trim() == "0";
+    Ok(root && which("apt-get").is_some())
+}
+
+fn apt_get(repo: &Repo, output: &Output<'_>, packages: &[&str]) -> Result<()> {
     output.run(repo.command("apt-get").arg("update"))?;
     output.run(
         repo.command("apt-get")
-            .args([
-                "install",
-                "--yes",
-                "--no-install-recommends",
-                "chromium",
-                "chromium-driver",
-            ])
+            .args(["install", "--yes", "--no-install-recommends"])
+            .args(packages)
             .env("DEBIAN_FRONTEND", "noninteractive"),
     )
 }

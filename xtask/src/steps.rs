@@ -7,8 +7,8 @@ use crate::setup::{self, Output, WASM_TARGET};
 use crate::sizes::{self, kib};
 use crate::tally::Tally;
 use crate::test::Outcome;
-use crate::test::Part::{self, Contracts, Lint, Page, Rust, Setup, Wasm};
-use crate::{CONTRACTS, conformance, deny, page, wasm};
+use crate::test::Part::{self, Contracts, Instructions, Lint, Page, Rust, Setup, Wasm};
+use crate::{CONTRACTS, conformance, deny, instructions, page, wasm};
 
 /// One thing that must hold.
 pub(crate) struct Step {
@@ -59,6 +59,12 @@ pub(crate) const STEPS: &[Step] = &[
     step(Contracts, "contract gas", &["contract build"], contract_gas),
     step(Rust, "rust tests", &["toolchain"], rust_tests),
     step(Rust, "public vectors", &["toolchain"], public_vectors),
+    step(
+        Instructions,
+        "instructions",
+        &["toolchain"],
+        instruction_counts,
+    ),
     step(Setup, "browser", &[], browser),
     step(Setup, "wasm tools", &["toolchain"], wasm_tools),
     step(Wasm, "wasm module", &["wasm tools"], wasm_module),
@@ -186,6 +192,10 @@ fn public_vectors(repo: &Repo, log: &Log) -> Result<Outcome> {
         "{vectors} vectors of {} suites",
         suites.len()
     )))
+}
+
+fn instruction_counts(repo: &Repo, log: &Log) -> Result<Outcome> {
+    instructions::check(repo, log)
 }
 
 fn contract_packages(repo: &Repo, log: &Log) -> Result<Outcome> {

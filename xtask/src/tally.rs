@@ -19,6 +19,12 @@ impl Tally {
         failed: 0,
         skipped: 0,
     };
+    /// A step that could not run here.
+    pub(crate) const ONE_SKIPPED: Self = Self {
+        passed: 0,
+        failed: 0,
+        skipped: 1,
+    };
     /// A step that failed as a whole.
     pub(crate) const ONE_FAILED: Self = Self {
         passed: 0,

@@ -21,6 +21,8 @@ pub(crate) enum Part {
     Lint,
     /// The native tests.
     Rust,
+    /// What pieces of a node's work cost.
+    Instructions,
     /// The browser's module and its tests.
     Wasm,
     /// The registry.
@@ -36,10 +38,13 @@ impl FromStr for Part {
         Ok(match text {
             "lint" => Self::Lint,
             "rust" => Self::Rust,
+            "instructions" => Self::Instructions,
             "wasm" => Self::Wasm,
             "contracts" => Self::Contracts,
             "page" => Self::Page,
-            _ => bail!("no part is named {text:?}: there are lint, rust, wasm, contracts and page"),
+            _ => bail!(
+                "no part is named {text:?}: there are lint, rust, instructions, wasm, contracts and page"
+            ),
         })
     }
 }
@@ -63,6 +68,14 @@ impl Outcome {
         Self {
             tally: Tally::ONE_PASSED,
             note,
+        }
+    }
+
+    /// A step cannot run on this machine, and says why.
+    pub(crate) fn skipped(why: &str) -> Self {
+        Self {
+            tally: Tally::ONE_SKIPPED,
+            note: format!("not run: {why}"),
         }
     }
 
@@ -175,7 +188,13 @@ fn run_step(repo: &Repo, step: &Step) -> Result<Row> {
     };
     println!(
         "{}, {:.1} s",
-        if row.failed() { "FAILED" } else { "ok" },
+        if row.failed() {
+            "FAILED"
+        } else if row.tally == Tally::ONE_SKIPPED {
+            &row.note
+        } else {
+            "ok"
+        },
         took.as_secs_f64()
     );
     if row.failed() {

@@ -15,6 +15,7 @@ mod registry;
 pub mod scenarios;
 mod simulation;
 mod town;
+mod wired;
 pub mod world;
 
 pub use chain::Chain;
@@ -25,4 +26,5 @@ pub use network::{OnSocket, Tamper};
 pub use registry::Registry;
 pub use simulation::{EPOCH_MS, Rpc, Simulation};
 pub use town::{Endpoint, Town};
+pub use wired::Wired;
 pub use world::{NodeId, Outcome, Token, World};
