@@ -43,7 +43,7 @@ struct Sum {
     asked: usize,
     succeeded: usize,
     whole: usize,
-    excused: [usize; 2],
+    excused: [usize; 3],
 }
 
 thread_local! {
@@ -107,8 +107,9 @@ fn work(task: &Task, began: Instant, next: &AtomicU64, sum: &Mutex<Sum>) {
                 sum.asked += story.asked;
                 sum.succeeded += story.succeeded;
                 sum.whole += story.whole;
-                sum.excused[0] += story.excused[0];
-                sum.excused[1] += story.excused[1];
+                for (sum, excused) in sum.excused.iter_mut().zip(story.excused) {
+                    *sum += excused;
+                }
             }
             Err(_) => {
                 sum.failed.push(seed);
@@ -123,7 +124,7 @@ fn print(task: &Task, began: Instant, sum: &Mutex<Sum>) {
     let sum = sum.lock().unwrap_or_else(|error| error.into_inner());
     println!(
         "{:.1} min, seeds from {}: {} lives of {} nodes, {} failed; {} of {} operations succeeded, {} streams came whole; \
-         losses excused: {} by who was gone, {} by limits",
+         losses excused: {} by who was gone, {} by troubles in a row, {} by limits",
         began.elapsed().as_secs_f64() / 60.0,
         task.seed,
         sum.lives,
@@ -134,6 +135,7 @@ fn print(task: &Task, began: Instant, sum: &Mutex<Sum>) {
         sum.whole,
         sum.excused[0],
         sum.excused[1],
+        sum.excused[2],
     );
 }
 

@@ -12,27 +12,36 @@ const NOTICED: Duration = Duration::from_secs(25);
 /// noticed.
 const TOLD: Duration = Duration::from_secs(130);
 
+/// What was begun this long ago may have met a session that the other side had kept for 60 s by now.
+const KEPT: Duration = Duration::from_secs(60 - 20);
+
 /// What may have cost somebody something.
 pub(super) struct Excuses {
     /// Until when each person was gone, or cut off for longer than a session is kept.
     gone: Vec<Option<Instant>>,
-    /// How many losses were excused by that, and how many others by limits that are met all the time.
-    pub(super) used: Cell<[usize; 2]>,
+    /// Troubles of which nobody is told, and whom they touch.
+    hidden: Vec<(Instant, Vec<usize>)>,
+    /// How many losses were excused by who was gone, by troubles that followed each other, and by limits.
+    pub(super) used: Cell<[usize; 3]>,
 }
 
 impl Excuses {
     pub(super) fn new(people: usize) -> Self {
         Self {
             gone: vec![None; people],
+            hidden: Vec::new(),
             used: Cell::default(),
         }
     }
 }
 
 impl Life {
-    /// Whether what was begun between two people may be lost: one of them has died, lives twice, or was cut off for long, or
-    /// there is too little room for all that is under way. Whatever else happens to sockets costs nothing, whoever is told of
-    /// it, and however much of it comes at once.
+    /// Whether what was begun between two people may be lost:
+    ///
+    /// - One of them has died, lives twice, or was cut off for long.
+    /// - It has taken longer than a session is kept, and troubles of which nobody is told followed each other meanwhile: they
+    ///   may have left no way for so long. However many come at once, they cost nothing that is done sooner.
+    /// - There is too little room for all that is under way.
     pub(super) fn is_excused(&self, people: [usize; 2], began: Instant) -> bool {
         let now = self.now();
         let gone = people.iter().any(|person| {
@@ -40,12 +49,18 @@ impl Life {
             self.contested.contains(person)
                 || until.is_some_and(|until| began < until + NOTICED && now < until + TOLD)
         });
-        let [by_end, by_limits] = self.excuses.used.get();
-        self.excuses.used.set(match (gone, self.temper.tight) {
-            (true, _) => [by_end + 1, by_limits],
-            (false, tight) => [by_end, by_limits + usize::from(tight)],
+        let touching = self.excuses.hidden.iter().filter(|(at, touched)| {
+            *at + NOTICED > began && people.iter().any(|person| touched.contains(person))
         });
-        gone || self.temper.tight
+        let piled = now.since(began) >= KEPT && touching.count() > 1;
+        let why = [gone, piled, self.temper.tight];
+        let first = why.iter().position(|excuse| *excuse);
+        if let Some(first) = first {
+            let mut used = self.excuses.used.get();
+            used[first] += 1;
+            self.excuses.used.set(used);
+        }
+        first.is_some()
     }
 
     /// Somebody is gone until then.
@@ -57,11 +72,22 @@ impl Life {
     /// Somebody cannot be reached for so long, and those behind it neither.
     pub(super) fn excuse_all_behind(&mut self, person: usize, time: Duration) {
         let until = self.now() + time;
-        let people = 0..self.people.len();
-        for behind in people {
-            if behind == person || self.people[behind].routers.contains(&person) {
-                self.excuse(behind, until);
-            }
+        for behind in self.behind(person) {
+            self.excuse(behind, until);
         }
+    }
+
+    /// A person and those who need it as a router.
+    pub(super) fn behind(&self, person: usize) -> Vec<usize> {
+        let people = 0..self.people.len();
+        people
+            .filter(|other| *other == person || self.people[*other].routers.contains(&person))
+            .collect()
+    }
+
+    /// Something happens to these of which nobody is told.
+    pub(super) fn hide(&mut self, touched: Vec<usize>) {
+        let now = self.now();
+        self.excuses.hidden.push((now, touched));
     }
 }

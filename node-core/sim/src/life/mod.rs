@@ -45,8 +45,9 @@ pub struct Story {
     pub succeeded: usize,
     /// How many streams came whole, both ways.
     pub whole: usize,
-    /// How many losses were excused because somebody was gone, and how many because limits were met.
-    pub excused: [usize; 2],
+    /// How many losses were excused because somebody was gone, because troubles followed each other for longer than a session
+    /// is kept, and because limits were met.
+    pub excused: [usize; 3],
     /// A digest of everything that the nodes have heard, and when.
     pub trace: [u8; 32],
 }

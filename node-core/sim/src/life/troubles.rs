@@ -183,6 +183,7 @@ impl Life {
         let Some(node) = self.running(person) else {
             return;
         };
+        self.hide(self.behind(person));
         let long = self.dice.once_in(8);
         let time = Duration::from_millis(self.dice.roll(if long { 600_000 } else { 20_000 }));
         self.town.simulation.put_to_sleep(node);
@@ -230,6 +231,7 @@ impl Life {
 
     /// Nothing is taken, or nothing arrives, one way or both, seldom for longer than sessions are kept.
     fn blocked(&mut self, who: usize, other: usize) {
+        self.hide(vec![who, other]);
         let (a, b) = (self.present[who], self.present[other]);
         let long = self.dice.once_in(12);
         let time = Duration::from_millis(self.dice.roll(if long { 200_000 } else { 12_000 }));
@@ -253,6 +255,7 @@ impl Life {
 
     /// A node has another address from now on, and nobody hears the end of its sockets.
     fn moved(&mut self, person: usize) {
+        self.hide(self.behind(person));
         self.town.simulation.move_away(self.present[person]);
     }
 
@@ -262,12 +265,16 @@ impl Life {
             // Whoever is on the way can write any code into a close.
             0 => self.town.simulation.cut(a, b, Code::Superseded),
             1 => self.town.simulation.cut(a, b, Code::RecordForged),
-            2 => self.town.simulation.cut_for(a, b),
+            2 => {
+                self.hide(vec![who, other]);
+                self.town.simulation.cut_for(a, b);
+            }
             _ => self.town.simulation.cut(a, b, Code::PipeLost),
         }
     }
 
     fn silence(&mut self, who: usize, other: usize) {
+        self.hide(vec![who, other]);
         let (a, b) = (self.present[who], self.present[other]);
         match self.dice.roll(3) {
             0 => self.town.simulation.silence_way(a, b),
@@ -318,6 +325,7 @@ impl Life {
             11 => View::Says(b"<html>502</html>".to_vec()),
             12 => return self.reorganise(),
             _ => {
+                self.hide((0..self.people.len()).collect());
                 let time = Duration::from_millis(self.dice.roll(20_000));
                 for at in 0..3 {
                     self.town.endpoints.borrow_mut()[at].view = View::RateLimited;
