@@ -90,7 +90,7 @@ pub struct Limits {
     pub circuits_unanswered: usize,
     /// Time a target has to answer a circuit. 10 s.
     pub circuit_timeout: Duration,
-    /// What a router holds for one circuit and direction, in bytes. 256 KiB.
+    /// What a router holds for one circuit and direction, in bytes. 256 KiB; an end lets four times that come, and holds none of it.
     pub circuit_window: u64,
     /// Outbound routers an indirect node keeps. 8.
     pub routers: usize,

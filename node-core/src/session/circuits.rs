@@ -63,7 +63,7 @@ impl<T> Session<T> {
         pipe: u64,
         now: Instant,
     ) -> Option<u32> {
-        let window = self.config.limits.circuit_window;
+        let window = self.window_of_end();
         self.channel.as_ref()?;
         let cid = self
             .circuits
@@ -78,6 +78,12 @@ impl<T> Session<T> {
         });
         self.dirty = true;
         Some(cid)
+    }
+
+    /// What an end of a circuit grants. It handles at once what comes, so that none of this is held here; a router keeps to its
+    /// own window however much that is. More of it than a router's window is on its way in sockets.
+    fn window_of_end(&self) -> u64 {
+        self.config.limits.circuit_window.saturating_mul(4)
     }
 
     /// As a router, brings the peer a circuit from another session's circuit. What the caller accepts is `window`.
@@ -110,7 +116,7 @@ impl<T> Session<T> {
 
     /// Ties a circuit that the peer opened to its far end on this node. A pipe is answered with OPENED at once.
     pub fn bind_circuit(&mut self, cid: u32, far: Far) {
-        let window = self.config.limits.circuit_window;
+        let window = self.window_of_end();
         if let Some(circuit) = self.circuits.open.get_mut(&cid) {
             circuit.far = far;
             if matches!(far, Far::Pipe(_)) {
@@ -280,7 +286,7 @@ impl<T> Session<T> {
         record: usize,
         out: &mut Vec<Event<T>>,
     ) -> Result<(), Violation> {
-        let window = self.config.limits.circuit_window;
+        let window = self.window_of_end();
         let Some(circuit) = self.circuits.open.get_mut(&cid) else {
             return self.known_circuit(cid);
         };
