@@ -1,8 +1,12 @@
 //! Sessions that are closed because nobody uses them, while somebody is about to, in virtual time.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use nectar_sim::{NodeId, Outcome, Simulation, direct, name};
-use node_core::{Code, time::Duration};
+use nectar_sim::{NodeId, Outcome, Simulation, direct, indirect, name};
+use node_core::{
+    Code,
+    node::{Access, RouterPolicy},
+    time::Duration,
+};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -84,5 +88,46 @@ fn a_session_that_is_let_go_waits_like_any_other_when_its_pipe_is_lost_before_th
         let outcome = world.outcome(bob, late);
         assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
         assert_eq!(world.machines[alice].requests.len(), 1, "asked once");
+    }
+}
+
+#[test]
+fn a_message_that_is_overtaken_by_the_word_that_nothing_more_is_begun_is_delivered() {
+    // Either name may be the one that says so at once.
+    for bob in ["bob", "ben", "bill", "bart"] {
+        let mut records = vec![
+            ("rho", direct("rho", 1)),
+            ("alice", indirect("alice", &["rho"])),
+        ];
+        records.extend(
+            [(bob, 2), ("carol", 3), ("dan", 4)].map(|(label, host)| (label, direct(label, host))),
+        );
+        let mut world = Simulation::new(1);
+        let nodes = ["rho", "alice", bob, "carol", "dan"].map(|label| {
+            let mut config = Simulation::config(label, &records);
+            if label == "rho" {
+                config.router = RouterPolicy {
+                    host: Access::Anyone,
+                    call: Access::Anyone,
+                    guests: false,
+                };
+            } else if label == bob {
+                config.limits.outbound_peers = 1;
+            }
+            world.add_named(label, config)
+        });
+        let [rho, alice, caller, carol, _] = nodes;
+        world.run_for(Duration::from_secs(1));
+        // Two circuits to Alice: none may have a long record of hers for itself.
+        answered(&mut world, carol, "alice", b"first");
+        answered(&mut world, caller, "alice", b"second");
+        world.run_for(Duration::from_secs(1));
+        world.stalled.insert((alice, rho));
+        let message = world.message(alice, &name(bob), &[7; 32_000]);
+        answered(&mut world, caller, "dan", b"third");
+        world.run_for(MS * 500);
+        world.stalled.clear();
+        let outcome = world.outcome(alice, message);
+        assert!(matches!(outcome, Outcome::Delivered), "{bob}: {outcome:?}");
     }
 }

@@ -406,11 +406,7 @@ impl<T> Control<T> {
     /// at once. The other side says so when it has nothing under way any more: that is what is waited for.
     pub(super) fn drain(&mut self, cell: Arc<SessionCell<T>>, now: Instant) {
         let id = cell.id;
-        let said = cell
-            .peer
-            .name
-            .as_ref()
-            .is_some_and(|name| self.decides(name));
+        let said = self.gives_up(&cell);
         if said {
             self.actions
                 .push_back(Action::Retire { cell: cell.clone() });
@@ -418,6 +414,13 @@ impl<T> Control<T> {
         let until = said.then_some(now + DRAIN);
         self.draining.insert(id, (cell, until));
         self.drain_due(id, now);
+    }
+
+    /// Whether it is for us to close a session that drains. Who decides says at once that it begins nothing more, which may
+    /// overtake what is under way: the other side takes that for no end.
+    fn gives_up(&self, cell: &SessionCell<T>) -> bool {
+        let name = cell.peer.name.as_ref();
+        name.is_some_and(|name| self.decides(name))
     }
 
     pub(super) fn drain_due(&mut self, id: u64, now: Instant) {
@@ -428,15 +431,15 @@ impl<T> Control<T> {
 
     /// Says what is to be said on a session that drains. Whether it is over.
     fn drained(&mut self, id: u64, now: Instant) -> bool {
-        let Some((cell, until)) = self.draining.get_mut(&id) else {
+        let Some((cell, until)) = self.draining.get(&id) else {
             return true;
         };
-        let cell = cell.clone();
+        let (cell, until) = (cell.clone(), *until);
         let (quiet, idle, left) =
             cell.with_pipe(|session| (session.is_quiet(), session.is_idle(), session.is_left()));
         // Nobody waits longer for a word that does not come, or for circuits, over which nothing is lost.
         let late = until.is_some_and(|until| until <= now);
-        let over = (quiet && late) || (idle && left && until.is_some());
+        let over = (quiet && late) || (idle && left && self.gives_up(&cell));
         if over {
             let used = cell.peer.name.as_ref().is_some_and(|name| {
                 self.peers
@@ -446,7 +449,7 @@ impl<T> Control<T> {
             let code = if used { Code::Duplicate } else { Code::Idle };
             self.end(cell, code);
         } else if idle && until.is_none() {
-            *until = Some(now + DRAIN);
+            self.draining.insert(id, (cell.clone(), Some(now + DRAIN)));
             self.actions.push_back(Action::Retire { cell });
         }
         over
