@@ -85,3 +85,41 @@ fn a_session_that_the_caller_never_heard_of_is_replaced_by_one_and_not_by_many()
     });
     assert!(opened);
 }
+
+#[test]
+fn sessions_of_crossed_calls_that_lose_their_pipes_at_once_all_go_on() {
+    let mut most = 0;
+    for (stalled_at, cut_after) in (0..20).flat_map(|at| (0..30).map(move |after| (at, after))) {
+        let which = format!("stalled at {stalled_at}, cut after {cut_after}");
+        let mut world = Simulation::new(u64::from(stalled_at * 30 + cut_after));
+        world.latency = LATENCY;
+        world.jitter = LATENCY * 3;
+        world.shuffled = true;
+        let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
+        let [alice, bob] = ["alice", "bob"]
+            .map(|label| world.add_named(label, Simulation::config(label, &records)));
+        let mut requests = vec![
+            (alice, world.request(alice, &name("bob"), b"there")),
+            (bob, world.request(bob, &name("alice"), b"back")),
+        ];
+        world.run_for(LATENCY / 2 * stalled_at);
+        world.stalled.insert((alice, bob));
+        world.run_for(Duration::from_secs(4));
+        requests.push((alice, world.request(alice, &name("bob"), b"late")));
+        world.stalled.clear();
+        world.run_for(LATENCY * cut_after);
+        let counts = [alice, bob].map(|node| world.machines[node].node.counts().sessions);
+        most = most.max(counts[0]).max(counts[1]);
+        world.cut(alice, bob, Code::PipeLost);
+        for (node, request) in requests {
+            // One that never left may be given up.
+            let fine = match world.outcome(node, request) {
+                Outcome::Answered(_) => true,
+                Outcome::Failed(failure) => failure.code == Code::Offline,
+                _ => false,
+            };
+            assert!(fine, "{which}: a request is lost");
+        }
+    }
+    assert!(most > 2, "only {most} sessions at once");
+}

@@ -20,8 +20,9 @@ const COURTESY: Duration = Duration::from_secs(1);
 /// route is tried.
 const RESUME_WITHIN: Duration = Duration::from_secs(2);
 
-/// Sessions with one name that may wait: the one in use, and one that it has replaced and that is not through yet.
-const PER_NAME: usize = 2;
+/// Sessions with one name that may wait: the one in use, one that it has replaced and that is not through yet, and those that
+/// two who dial each other at once begin before either knows of the other's.
+const PER_NAME: usize = 4;
 
 /// A session that waits for another pipe.
 pub(super) struct Parked<T> {
