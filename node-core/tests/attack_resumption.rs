@@ -134,7 +134,7 @@ impl Ours {
         assert!(!self.dialled.is_empty(), "nobody dials");
         let pipe = self.dialled.remove(0);
         self.seed += 1;
-        self.act(|node, now, out| node.opened(&pipe, now, out));
+        self.act(|node, _, _| node.opened(&pipe, None));
         let message1 = self.say(&pipe).expect("message 1");
         let (message2, state) = self.dan.answer(&message1, self.seed).unwrap();
         self.hear(&pipe, message2);
@@ -276,7 +276,7 @@ fn a_refusal_in_clear_cannot_say_that_the_name_lives_elsewhere() {
     let mut ours = Ours::new("alice");
     ours.ask(1);
     let pipe = ours.dialled.remove(0);
-    ours.act(|node, now, out| node.opened(&pipe, now, out));
+    ours.act(|node, _, _| node.opened(&pipe, None));
     ours.say(&pipe).expect("message 1");
     ours.hear(&pipe, superseded_in_clear());
     assert_eq!(ours.failed, [(1, Code::PipeLost)]);

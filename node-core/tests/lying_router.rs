@@ -160,7 +160,7 @@ impl Theatre {
                 Output::Dial { pipe, .. } => {
                     client.pipe = Some(pipe.clone());
                     client.stage = Stage::Message1;
-                    node.opened(&pipe, now, &mut more);
+                    node.opened(&pipe, None);
                 }
                 Output::Close { pipe, .. } => {
                     if client
@@ -408,6 +408,7 @@ impl Theatre {
             protocol: "echo.1".into(),
             metadata: None,
             payload: Bytes::copy_from_slice(payload),
+            early: false,
         };
         let to = name(to);
         self.act(from, |node, now, out| {

@@ -180,6 +180,7 @@ fn a_peer_that_acknowledges_nothing_stops_us_at_what_we_retain() {
             protocol: "p".into(),
             metadata: None,
             payload: vec![0; 1024].into(),
+            early: false,
         };
         duel.session
             .request(n, request, T0 + Duration::from_secs(30), T0)
@@ -206,6 +207,7 @@ fn a_peer_that_grants_no_credit_costs_us_the_outbox_and_then_an_error() {
             protocol: "p".into(),
             metadata: None,
             payload: vec![0; 1024].into(),
+            early: false,
         };
         if let Err((token, code)) =
             duel.session

@@ -8,13 +8,15 @@ use crate::{
     stream::{READ_BUFFER, Socket, Stream, socket_config},
     tls::{self, TlsError},
 };
+use bytes::Bytes;
+use hyper::header;
 use node_core::{
     Code,
     registry::{
         Host, Routing,
         address::{AddressClass, forbidden, port_blocked},
     },
-    wire::{PATH, SUBPROTOCOL},
+    wire::upgrade::{PATH, SUBPROTOCOL, SUBPROTOCOL_FIRST, offers},
 };
 use rustls::{ClientConfig, pki_types::ServerName};
 use std::{
@@ -98,6 +100,15 @@ impl DialError {
     }
 }
 
+/// A WebSocket that was opened.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The socket, its upgrade done.
+    pub socket: Socket,
+    /// Message 1, if it did not ride in the upgrade.
+    pub unsent: Option<Bytes>,
+}
+
 /// Opens WebSockets to direct nodes.
 #[derive(Clone, Debug)]
 pub struct Dialer {
@@ -117,9 +128,14 @@ impl Dialer {
         Self { tls, allow_private }
     }
 
-    /// Opens a WebSocket to where `routing` points: over TLS if the record offers it, else without.
-    pub async fn connect(&self, routing: &Routing) -> Result<Socket, DialError> {
-        tokio::time::timeout(DIAL_TIMEOUT, self.open(routing, resolve))
+    /// Opens a WebSocket to where `routing` points: over TLS if the record offers it, else without. `first` is asked for
+    /// message 1 of the handshake once somebody is there to hear it.
+    pub async fn connect(
+        &self,
+        routing: &Routing,
+        first: impl FnOnce() -> Option<Bytes>,
+    ) -> Result<Dialled, DialError> {
+        tokio::time::timeout(DIAL_TIMEOUT, self.open(routing, first, resolve))
             .await
             .unwrap_or(Err(DialError::Timeout))
     }
@@ -128,8 +144,9 @@ impl Dialer {
     async fn open(
         &self,
         routing: &Routing,
+        first: impl FnOnce() -> Option<Bytes>,
         resolve: impl AsyncFnOnce(&Host, u16) -> Result<Vec<SocketAddr>, DialError>,
-    ) -> Result<Socket, DialError> {
+    ) -> Result<Dialled, DialError> {
         if port_blocked(routing.port) && !self.allow_private {
             return Err(DialError::RefusedPort(routing.port));
         }
@@ -145,6 +162,7 @@ impl Dialer {
             stream,
             &host,
             &format!("{scheme}://{host}:{}{PATH}", routing.port),
+            first(),
         )
         .await
     }
@@ -252,15 +270,33 @@ async fn reach(address: SocketAddr) -> Result<TcpStream, DialError> {
     Ok(stream)
 }
 
-async fn upgrade(stream: Stream, host: &str, uri: &str) -> Result<Socket, DialError> {
+async fn upgrade(
+    stream: Stream,
+    host: &str,
+    uri: &str,
+    first: Option<Bytes>,
+) -> Result<Dialled, DialError> {
     let failed = |detail: String| DialError::Upgrade {
         host: host.to_owned(),
         detail,
     };
     let uri = uri.parse().map_err(|error| failed(format!("{error}")))?;
-    let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
+    let request = ClientRequestBuilder::new(uri);
+    let request = match &first {
+        Some(first) => offers(first)
+            .into_iter()
+            .fold(request, ClientRequestBuilder::with_sub_protocol),
+        None => request.with_sub_protocol(SUBPROTOCOL),
+    };
     match client_async_with_config(request, stream, Some(socket_config(READ_BUFFER))).await {
-        Ok((socket, _)) => Ok(socket),
+        Ok((socket, answer)) => {
+            let answer = answer.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+            let taken = answer.is_some_and(|answer| answer == SUBPROTOCOL_FIRST);
+            Ok(Dialled {
+                socket,
+                unsent: first.filter(|_| !taken),
+            })
+        }
         Err(tungstenite::Error::Http(response)) => {
             Err(failed(format!("HTTP {}", response.status())))
         }
@@ -293,7 +329,10 @@ mod tests {
             "169.254.169.254",
             "localhost",
         ] {
-            let error = strict.connect(&routing(host, 9444)).await.unwrap_err();
+            let error = strict
+                .connect(&routing(host, 9444), || None)
+                .await
+                .unwrap_err();
             assert!(
                 matches!(error, DialError::Refused { .. }),
                 "{host}: {error}"
@@ -301,11 +340,17 @@ mod tests {
             assert_eq!(error.code(), Code::AddressRefused);
             assert!(error.to_string().contains("allow_private"), "{error}");
         }
-        let error = strict.connect(&routing("192.0.2.1", 25)).await.unwrap_err();
+        let error = strict
+            .connect(&routing("192.0.2.1", 25), || None)
+            .await
+            .unwrap_err();
         assert!(matches!(error, DialError::RefusedPort(25)), "{error}");
         let lenient = Dialer::new(true).unwrap();
         for host in ["0.0.0.0", "224.0.0.1", "ff02::1"] {
-            let error = lenient.connect(&routing(host, 9444)).await.unwrap_err();
+            let error = lenient
+                .connect(&routing(host, 9444), || None)
+                .await
+                .unwrap_err();
             assert!(
                 matches!(error, DialError::Refused { .. }),
                 "{host}: {error}"
@@ -332,7 +377,7 @@ mod tests {
                 .unwrap();
         });
         let error = dialer
-            .connect(&routing("127.0.0.1", port))
+            .connect(&routing("127.0.0.1", port), || None)
             .await
             .unwrap_err();
         assert!(
@@ -341,7 +386,7 @@ mod tests {
         );
         server.await.unwrap();
         let error = dialer
-            .connect(&routing("127.0.0.1", port))
+            .connect(&routing("127.0.0.1", port), || None)
             .await
             .unwrap_err();
         assert!(matches!(error, DialError::Tcp { .. }), "{error}");
@@ -367,7 +412,7 @@ mod tests {
         });
         let error = Dialer::new(true)
             .unwrap()
-            .open(&routing, dns)
+            .open(&routing, || None, dns)
             .await
             .unwrap_err();
         assert!(matches!(error, DialError::Upgrade { .. }), "{error}");
@@ -380,7 +425,7 @@ mod tests {
         };
         let error = Dialer::new(false)
             .unwrap()
-            .open(&routing, mixed)
+            .open(&routing, || None, mixed)
             .await
             .unwrap_err();
         assert!(matches!(error, DialError::Refused { .. }), "{error}");

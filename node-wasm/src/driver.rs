@@ -198,7 +198,7 @@ impl Driver {
     pub(crate) fn opened(self: &Rc<Self>, pipe: u64) {
         if let Some(socket) = self.socket(pipe) {
             socket.was_open.set(true);
-            self.act(|node, now, out| node.opened(&socket.pipe, now, out));
+            self.node.opened(&socket.pipe, socket.unsent());
             self.pump(&socket);
         }
     }

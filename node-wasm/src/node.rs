@@ -223,6 +223,7 @@ impl WasmNode {
             protocol: protocol.into(),
             metadata: optional_bytes(metadata, "metadata")?,
             payload: bytes(payload, "the payload")?,
+            early: false,
         };
         let timeout = deadline_ms.map(deadline).transpose()?;
         if cancel.as_ref().is_some_and(AbortSignal::aborted) {

@@ -1,7 +1,8 @@
 //! A browser's WebSocket as a pipe of the core.
 
 use crate::driver::{Driver, Token, pipe_waker};
-use js_sys::{ArrayBuffer, Uint8Array};
+use bytes::Bytes;
+use js_sys::{Array, ArrayBuffer, Uint8Array};
 use node_core::{
     Code,
     channel::MAX_RECORD,
@@ -10,7 +11,7 @@ use node_core::{
         Host,
         address::{forbidden, port_blocked},
     },
-    wire::{PATH, SUBPROTOCOL},
+    wire::upgrade::{PATH, SUBPROTOCOL_FIRST, offers},
 };
 use std::{
     cell::Cell,
@@ -35,6 +36,8 @@ pub(crate) struct Socket {
     /// Whether any message came in. Until then a close code is all that can say why we are turned away; afterwards reasons
     /// are authenticated, and a close code, which anybody on the way can forge, is only an end.
     pub(crate) heard: Cell<bool>,
+    /// Message 1, until it is known whether it rode in the upgrade.
+    first: Cell<Bytes>,
     web: WebSocket,
     /// Called by `web` as long as this lives.
     _callbacks: Callbacks,
@@ -58,13 +61,14 @@ impl Socket {
         address: &Address,
     ) -> Result<Self, Code> {
         let url = url(address, driver.allow_private)?;
-        let web =
-            WebSocket::new_with_str(&url, SUBPROTOCOL).map_err(|why| match crate::scope::field(
-                &why, "name",
-            ) {
+        let first = driver.node.first_message(&pipe).unwrap_or_default();
+        let offered: Array = offers(&first).into_iter().map(JsValue::from).collect();
+        let web = WebSocket::new_with_str_sequence(&url, &offered).map_err(|why| {
+            match crate::scope::field(&why, "name") {
                 Some(name) if name == "SecurityError" => Code::SchemeBlocked,
                 _ => Code::DialFailed,
-            })?;
+            }
+        })?;
         web.set_binary_type(BinaryType::Arraybuffer);
         let callbacks = callbacks(Rc::downgrade(driver), pipe.id());
         let (open, message, close) = &callbacks;
@@ -77,10 +81,17 @@ impl Socket {
             blocked: Cell::new(false),
             was_open: Cell::new(false),
             heard: Cell::new(false),
+            first: Cell::new(first),
             pipe,
             web,
             _callbacks: callbacks,
         })
+    }
+
+    /// Message 1, if it did not ride in the upgrade. Once, when it is open.
+    pub(crate) fn unsent(&self) -> Option<Bytes> {
+        let first = self.first.take();
+        (self.web.protocol() != SUBPROTOCOL_FIRST).then_some(first)
     }
 
     pub(crate) fn is_open(&self) -> bool {

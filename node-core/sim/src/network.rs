@@ -123,7 +123,7 @@ impl Simulation {
                 self.note(&[b"opened", &(socket as u64).to_be_bytes()]);
                 self.sockets[socket].open = true;
                 self.live.insert(socket);
-                self.tell(socket, |node, pipe, now, out| node.opened(pipe, now, out));
+                self.tell(socket, |node, pipe, _, _| node.opened(pipe, None));
             }
             Happening::Closed { socket, code } => {
                 let which = (socket as u64).to_be_bytes();

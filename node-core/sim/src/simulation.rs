@@ -200,6 +200,7 @@ impl Simulation {
             protocol: "echo.1".into(),
             metadata: None,
             payload: Bytes::copy_from_slice(payload),
+            early: false,
         };
         self.act(from, |node, now, out| {
             node.request(token, to, request, None, now, out)

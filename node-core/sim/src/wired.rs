@@ -192,7 +192,7 @@ impl Wired {
                         .insert((member, pipe.id()), (other, accepted.clone()));
                     self.wires
                         .insert((other, accepted.id()), (member, pipe.clone()));
-                    self.act(member, |node, out| node.opened(&pipe, now, out));
+                    self.act(member, |node, _| node.opened(&pipe, None));
                 }
                 Output::Close { pipe, .. } => {
                     // What is left to say is heard before.

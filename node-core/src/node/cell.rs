@@ -366,7 +366,7 @@ impl<T> PipeCell<T> {
     }
 
     /// Queues a handshake message.
-    pub(super) fn send(&self, message: Vec<u8>) {
+    pub(super) fn send(&self, message: impl Into<Bytes>) {
         lock(&self.outgoing).push_back(message.into());
         self.wake();
     }

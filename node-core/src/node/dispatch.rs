@@ -194,10 +194,13 @@ impl<T> Node<T> {
                 }
                 E::Answered { token, response } => out.push(Output::Answered { token, response }),
                 E::Delivered { token } => out.push(Output::Delivered { token }),
-                E::Failed { token, code } => out.push(Output::Failed {
-                    token,
-                    failure: Failure::new(code),
-                }),
+                E::Failed { token, code, cause } => {
+                    let failure = Failure {
+                        cause,
+                        ..Failure::new(code)
+                    };
+                    out.push(Output::Failed { token, failure });
+                }
                 E::Request {
                     id,
                     request,

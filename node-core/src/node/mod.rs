@@ -266,9 +266,18 @@ impl<T> Node<T> {
         )))
     }
 
-    /// The socket of an [`Output::Dial`] is open.
-    pub fn opened(&self, pipe: &Pipe<T>, now: Now, out: &mut Vec<Output<T>>) {
-        self.begin_handshake(&pipe.0, now, out);
+    /// Message 1 for the socket of an [`Output::Dial`], to ride in its upgrade ([`wire::upgrade`](crate::wire::upgrade)); to be
+    /// asked for as late as possible. `None` if it was taken already, or the pipe is over.
+    pub fn first_message(&self, pipe: &Pipe<T>) -> Option<Bytes> {
+        self.begin_handshake(&pipe.0)
+    }
+
+    /// The socket of an [`Output::Dial`] is open. Message 1 goes over it if it was not asked for, or is given back because it
+    /// did not ride in the upgrade.
+    pub fn opened(&self, pipe: &Pipe<T>, unsent: Option<Bytes>) {
+        if let Some(message) = unsent.or_else(|| self.begin_handshake(&pipe.0)) {
+            pipe.0.send(message);
+        }
     }
 
     /// The socket of a pipe could not be opened, or is gone.

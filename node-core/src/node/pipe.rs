@@ -34,21 +34,16 @@ impl<T> Node<T> {
         pipe
     }
 
-    /// Sends message 1 on a socket that has just been opened.
-    pub(super) fn begin_handshake(
-        &self,
-        pipe: &Arc<PipeCell<T>>,
-        _now: Now,
-        _out: &mut Vec<Output<T>>,
-    ) {
-        let Some(target) = &pipe.target else { return };
+    /// Begins the handshake on a socket that is being opened: message 1.
+    pub(super) fn begin_handshake(&self, pipe: &PipeCell<T>) -> Option<Bytes> {
+        let target = pipe.target.as_ref()?;
         let mut state = lock(&pipe.state);
-        if matches!(*state, PipeState::Dialling) {
-            let (next, message) = self.first_message(target);
-            *state = PipeState::Sent1(next);
-            drop(state);
-            pipe.send(message);
+        if !matches!(*state, PipeState::Dialling) {
+            return None;
         }
+        let (next, message) = self.shake(target);
+        *state = PipeState::Sent1(next);
+        Some(message.into())
     }
 
     /// Begins a pipe over a circuit: message 1 rides in the circuit's opening.
@@ -60,7 +55,7 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        let (next, message) = self.first_message(&target);
+        let (next, message) = self.shake(&target);
         let name = target.name.clone();
         let kind = PipeKind::Circuit {
             hop: hop.clone(),
@@ -90,7 +85,7 @@ impl<T> Node<T> {
         }
     }
 
-    fn first_message(&self, target: &Target) -> (initiator::AwaitMessage2, Vec<u8>) {
+    fn shake(&self, target: &Target) -> (initiator::AwaitMessage2, Vec<u8>) {
         let seed = lock(&self.inner.control).seeds.next();
         initiator::start(
             self.inner.local.clone(),
@@ -294,6 +289,13 @@ impl<T> Node<T> {
         let config = self.session_config(pipe, channel.peer().name.as_ref());
         let peer = channel.peer().clone();
         let cell = self.enter_session(pipe, peer, Session::begin(channel, config, now.mono));
+        let early = self.control(now, out, |control| control.take_early(&cell));
+        if !early.is_empty() {
+            cell.with_pipe(Session::speak_early);
+        }
+        for operation in early {
+            self.perform(&cell, operation, now, out);
+        }
         cell.with(|_| ());
         self.check_pipe(pipe, &cell, now, out);
     }

@@ -25,6 +25,8 @@ pub struct Request {
     pub metadata: Option<Bytes>,
     /// Payload, at most [`Limits::message_bytes`](crate::Limits::message_bytes).
     pub payload: Bytes,
+    /// Whether it may leave with the end of the handshake, before the peer has let us in: see [`early`](Self::early).
+    pub early: bool,
 }
 
 impl Request {
@@ -34,7 +36,18 @@ impl Request {
             protocol: protocol.into(),
             metadata: None,
             payload: payload.into(),
+            early: false,
         }
+    }
+
+    /// Where there is no session yet, the request leaves with the end of the handshake: its answer is there one round trip
+    /// sooner. Nobody can read it but the peer, and nobody can replay it. But should the peer not let us in, or the connection
+    /// break at this moment, then nobody can tell whether it was handled: it fails with [`Code::OutcomeUnknown`], where
+    /// otherwise it would go another way.
+    #[must_use]
+    pub fn early(mut self) -> Self {
+        self.early = true;
+        self
     }
 }
 
@@ -158,6 +171,7 @@ impl<T> Session<T> {
             protocol,
             metadata,
             payload,
+            early: _,
         } = request;
         let id = self.numbers.take(Class::Item);
         let deadline_ms = u32::try_from(deadline.since(now).as_millis()).unwrap_or(u32::MAX);
@@ -357,6 +371,8 @@ impl<T> Session<T> {
             out.extend(self.items.forget_asked(id).map(|a| Event::Failed {
                 token: a.token,
                 code: Code::OutcomeUnknown,
+                // Whoever spoke early wants to know why it was not let in, though nobody has proved that.
+                cause: (!self.attached).then_some(code),
             }));
         }
         operations
@@ -395,6 +411,7 @@ impl<T> Session<T> {
                     protocol,
                     metadata,
                     payload: long.unwrap_or(data),
+                    early: false,
                 },
                 deadline,
             },
@@ -424,6 +441,7 @@ impl<T> Session<T> {
         out.push(Event::Failed {
             token: asked.token,
             code,
+            cause: None,
         });
     }
 

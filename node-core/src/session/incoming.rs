@@ -88,6 +88,7 @@ impl<T> Session<T> {
                     protocol: head.protocol,
                     metadata: head.metadata,
                     payload,
+                    early: false,
                 },
             }
         } else {
@@ -125,7 +126,11 @@ impl<T> Session<T> {
                     Event::Answered { token, response }
                 } else {
                     let code = refused(code);
-                    Event::Failed { token, code }
+                    Event::Failed {
+                        token,
+                        code,
+                        cause: None,
+                    }
                 }
             }));
         } else {

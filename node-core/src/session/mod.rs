@@ -47,9 +47,6 @@ pub const SHARED_RECORD: usize = 16 << 10;
 /// Longest message that fits a circuit: a record that carries it stays within [`MAX_RECORD`].
 pub const CIRCUIT_MTU: usize = 65_472;
 
-/// Longest handshake message 1 that a circuit's opening may carry, in bytes; ours has 1,218.
-pub const FIRST_MAX: usize = 2 << 10;
-
 /// Time that a closing session has to send what is queued.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -81,6 +78,8 @@ pub enum Event<T> {
         token: T,
         /// Why.
         code: Code,
+        /// The reason beneath, if the session ended before the peer had attached it.
+        cause: Option<Code>,
     },
     /// The peer asks something: answer with [`Session::respond`].
     Request {
@@ -198,6 +197,8 @@ pub struct Session<T> {
     secret: Secret,
     attach_due: bool,
     attached: bool,
+    /// Whether requests may leave before the peer's ATTACH has come.
+    early: bool,
     /// Until when it waits for another pipe, and what became of the last.
     parked: Option<(Instant, Code)>,
     /// Bytes that it held when its node last counted them, while it is parked.
@@ -255,6 +256,12 @@ impl<T> Session<T> {
         Self::new(channel, config, now)
     }
 
+    /// Lets what is asked from now on leave right behind our ATTACH. On a channel that we began, before the peer's ATTACH.
+    pub fn speak_early(&mut self) {
+        self.early = true;
+        self.sender.confirmed = true;
+    }
+
     /// A new session on a channel that the peer began, with its ATTACH.
     pub fn accept(
         channel: Channel,
@@ -281,6 +288,7 @@ impl<T> Session<T> {
             secret,
             attach_due: true,
             attached: false,
+            early: false,
             parked: None,
             counted: 0,
             lost: false,
@@ -397,7 +405,12 @@ impl<T> Session<T> {
         !self.ended
             && (self.attach_due
                 || self.closing.is_some()
-                || (self.attached && (self.sender.has_work(&self.config.limits) || self.ack_due)))
+                || (self.speaks() && (self.sender.has_work(&self.config.limits) || self.ack_due)))
+    }
+
+    /// Whether anything but ATTACH may leave.
+    const fn speaks(&self) -> bool {
+        self.attached || self.early
     }
 
     // Outputs.

@@ -1,7 +1,7 @@
 //! What comes in: one record, frame by frame.
 
 use super::{
-    Event, FIRST_MAX, Session, Signal,
+    Event, Session, Signal,
     incoming::compact,
     items::ItemHead,
     numbers::Class,
@@ -11,7 +11,10 @@ use super::{
 use crate::{
     code::Code,
     time::Instant,
-    wire::frame::{Attach, AttachStatus, Frame, FrameError, is_session, next},
+    wire::{
+        frame::{Attach, AttachStatus, Frame, FrameError, is_session, next},
+        handshake::FIRST_MAX,
+    },
 };
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};

@@ -41,7 +41,7 @@ impl<T> Session<T> {
         if let Some(attach) = self.take_attach() {
             record.put_slice(&attach.encode());
         }
-        if self.attached {
+        if self.speaks() {
             self.sender
                 .fill_short(&mut record, max, alone, &self.config.limits);
             let released = core::mem::take(&mut self.sender.released);
@@ -54,7 +54,11 @@ impl<T> Session<T> {
             }
             self.fill_bulk(&mut record, max, alone, out);
             self.fill_ack(&mut record, max);
-            if self.unacknowledged_since.is_none() && !self.sender.all_acknowledged() {
+            // Before it has attached the session, it is not the peer's turn: the handshake's time runs.
+            if self.attached
+                && self.unacknowledged_since.is_none()
+                && !self.sender.all_acknowledged()
+            {
                 self.unacknowledged_since = Some(now);
             }
         }

@@ -3,9 +3,4 @@
 mod cbor;
 pub mod frame;
 pub mod handshake;
-
-/// The WebSocket subprotocol that both sides name.
-pub const SUBPROTOCOL: &str = "nectar.1";
-
-/// Path of a node's WebSocket endpoint.
-pub const PATH: &str = "/nectar";
+pub mod upgrade;

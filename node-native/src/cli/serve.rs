@@ -17,7 +17,7 @@ use crate::{
     resolve::Clock,
 };
 use ed25519_dalek::SigningKey;
-use node_core::{Name, wire::PATH};
+use node_core::{Name, wire::upgrade::PATH};
 use serde_json::json;
 use std::fs::File;
 

@@ -23,6 +23,7 @@ use crate::{
     stream::{Socket, Stream},
     tls::{ServerTls, TlsError},
 };
+use bytes::Bytes;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use slots::Slots;
@@ -82,6 +83,8 @@ pub enum BindError {
 pub struct Accepted {
     /// The socket, its upgrade done.
     pub socket: Socket,
+    /// Message 1 of the handshake, if it rode in the upgrade.
+    pub first: Option<Bytes>,
     /// Who is at the other end of the TCP connection.
     pub peer: SocketAddr,
     /// The page that opened it, if a browser did.
@@ -276,9 +279,10 @@ async fn serve_connection(
         Err(_) => tracing::debug!(%peer, "cut after ten minutes without becoming a WebSocket"),
     }
     // The task that served the request hands the socket over: one fewer for every connection.
-    if let Some((socket, origin)) = seat.socket().await {
+    if let Some((socket, origin, first)) = seat.socket().await {
         accept(Accepted {
             socket,
+            first,
             peer,
             origin,
             slot,

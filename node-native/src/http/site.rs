@@ -17,7 +17,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
     http::{Method, StatusCode},
 };
-use node_core::{registry::RegistryConfig, wire::PATH};
+use node_core::{registry::RegistryConfig, wire::upgrade::PATH};
 use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, SocketAddr},

@@ -13,7 +13,7 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use node_core::wire::SUBPROTOCOL;
+use node_core::wire::upgrade::{SUBPROTOCOL, SUBPROTOCOL_FIRST, first_among};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -26,8 +26,15 @@ pub(super) struct Seat {
     granted: Mutex<Option<Granted>>,
 }
 
-/// The connection, once the answer is written, and the page that asked for it.
-type Granted = (OnUpgrade, Option<String>);
+/// What an upgrade was granted with.
+struct Granted {
+    /// The connection, once the answer is written.
+    upgraded: OnUpgrade,
+    /// The page that asked for it.
+    origin: Option<String>,
+    /// Message 1 of the handshake, if it came along.
+    first: Option<Bytes>,
+}
 
 impl Seat {
     pub(super) fn new(peer: SocketAddr) -> Self {
@@ -37,9 +44,14 @@ impl Seat {
         }
     }
 
-    /// The WebSocket that the connection became, if it became one. To be called when nothing serves the connection any more.
-    pub(super) async fn socket(&self) -> Option<(Socket, Option<String>)> {
-        let (upgraded, origin) = self.lock().take()?;
+    /// The WebSocket that the connection became, if it became one, with the page that asked for it and message 1. To be called
+    /// when nothing serves the connection any more.
+    pub(super) async fn socket(&self) -> Option<(Socket, Option<String>, Option<Bytes>)> {
+        let Granted {
+            upgraded,
+            origin,
+            first,
+        } = self.lock().take()?;
         let peer = self.peer;
         let upgraded = upgraded
             .await
@@ -58,7 +70,7 @@ impl Seat {
             config,
         )
         .await;
-        Some((socket, origin))
+        Some((socket, origin, first))
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Granted>> {
@@ -127,7 +139,16 @@ pub(super) fn upgrade(
     }
     let accept = HeaderValue::try_from(derive_accept_key(key))
         .map_err(|_| (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is malformed"))?;
-    *seat.lock() = Some((hyper::upgrade::on(request), origin));
+    let first = first_among(tokens(headers, &header::SEC_WEBSOCKET_PROTOCOL)).map(Bytes::from);
+    let answer = match first {
+        Some(_) => SUBPROTOCOL_FIRST,
+        None => SUBPROTOCOL,
+    };
+    *seat.lock() = Some(Granted {
+        upgraded: hyper::upgrade::on(request),
+        origin,
+        first,
+    });
 
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -135,10 +156,10 @@ pub(super) fn upgrade(
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    // A constant, whatever else was offered: other tokens may carry data for us.
+    // One of two constants: nothing that came along is sent back.
     headers.insert(
         header::SEC_WEBSOCKET_PROTOCOL,
-        HeaderValue::from_static(SUBPROTOCOL),
+        HeaderValue::from_static(answer),
     );
     Ok(response)
 }
@@ -181,13 +202,11 @@ pub(super) fn without_port(host: &str) -> &str {
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| {
-            value
-                .split(',')
-                .any(|token| token.trim().eq_ignore_ascii_case(wanted))
-        })
+    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',').map(str::trim))
 }

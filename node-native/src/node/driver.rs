@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     bans::group,
-    dial::Dialer,
+    dial::{Dialer, Dialled},
     http::Accepted,
     metrics::{Counter, Metrics},
     resolve::Clock,
@@ -153,7 +153,11 @@ impl Shared {
     /// A WebSocket came in.
     pub(super) fn accept(self: &Arc<Self>, accepted: Accepted) {
         let Accepted {
-            socket, peer, slot, ..
+            socket,
+            first,
+            peer,
+            slot,
+            ..
         } = accepted;
         let shared = self.clone();
         match self.node.accept(group(peer.ip()), self.clock.now()) {
@@ -161,6 +165,13 @@ impl Shared {
                 self.reseed();
                 let link = self.enter(&pipe);
                 self.spawn(async move {
+                    if let Some(first) = first {
+                        let mut out = Vec::new();
+                        shared
+                            .node
+                            .handle_message(&pipe, first, shared.clock.now(), &mut out);
+                        shared.carry_out(&mut out);
+                    }
                     socket::drive(&shared, socket, &pipe, &link).await;
                     shared.leave(&pipe);
                     drop(slot);
@@ -361,17 +372,16 @@ impl Shared {
                 ws: !address.secure,
                 wss: address.secure,
             };
+            let first = || shared.node.first_message(&pipe);
             // Boxed: what connecting needs must not stay as long as the socket does.
             let dialled = tokio::select! {
                 biased;
                 _ = link.closed() => None,
-                dialled = Box::pin(shared.dialer.connect(&routing)) => Some(dialled),
+                dialled = Box::pin(shared.dialer.connect(&routing, first)) => Some(dialled),
             };
             match dialled {
-                Some(Ok(socket)) => {
-                    let mut out = Vec::new();
-                    shared.node.opened(&pipe, shared.clock.now(), &mut out);
-                    shared.carry_out(&mut out);
+                Some(Ok(Dialled { socket, unsent })) => {
+                    shared.node.opened(&pipe, unsent);
                     socket::drive(&shared, socket, &pipe, &link).await;
                 }
                 Some(Err(error)) => {

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use node_core::registry::{Host, Routing};
 use node_native::{
@@ -532,7 +533,7 @@ async fn wss_needs_a_certificate_that_the_system_trusts_for_that_host() {
         ws: true,
         wss: true,
     };
-    let mut ours = trusting.connect(&routing).await.unwrap();
+    let mut ours = trusting.connect(&routing, || None).await.unwrap().socket;
     let mut theirs = node.accepted.recv().await.unwrap().socket;
     assert!(theirs.get_ref().is_tls());
     ours.send(Message::binary(vec![1])).await.unwrap();
@@ -649,12 +650,40 @@ async fn dial(
     wss: bool,
 ) -> Result<node_native::stream::Socket, DialError> {
     let host = Host::parse(&address.ip().to_string()).unwrap();
-    dialer
-        .connect(&Routing {
-            host,
-            port: address.port(),
-            ws: true,
-            wss,
-        })
+    let routing = Routing {
+        host,
+        port: address.port(),
+        ws: true,
+        wss,
+    };
+    let dialled = dialer.connect(&routing, || None).await?;
+    Ok(dialled.socket)
+}
+
+#[tokio::test]
+async fn message_1_rides_in_the_upgrade_and_the_answer_says_that_it_came() {
+    let mut node = start(listen(&[]), Site::default()).await;
+    let routing = Routing {
+        host: Host::parse("127.0.0.1").unwrap(),
+        port: node.address.port(),
+        ws: true,
+        wss: false,
+    };
+    let dialer = Dialer::new(true).unwrap();
+    let first = Bytes::from(vec![7; 1218]);
+    let dialled = dialer
+        .connect(&routing, || Some(first.clone()))
         .await
+        .unwrap();
+    assert_eq!(dialled.unsent, None);
+    assert_eq!(node.accepted.recv().await.unwrap().first, Some(first));
+
+    // Longer than any message 1: it has to come over the socket, where it is judged.
+    let long = Bytes::from(vec![7; 3000]);
+    let dialled = dialer
+        .connect(&routing, || Some(long.clone()))
+        .await
+        .unwrap();
+    assert_eq!(dialled.unsent, Some(long));
+    assert_eq!(node.accepted.recv().await.unwrap().first, None);
 }

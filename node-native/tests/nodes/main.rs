@@ -6,6 +6,7 @@ mod attacks;
 mod bans;
 mod command;
 mod failover;
+mod first_flight;
 mod home;
 mod hostile;
 mod lifecycle;

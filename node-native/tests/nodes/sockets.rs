@@ -164,6 +164,7 @@ impl Sockets {
                     protocol: request.protocol,
                     metadata: request.metadata,
                     payload: request.payload,
+                    early: false,
                 },
             ));
             async move {

@@ -28,7 +28,12 @@ use crate::{
     sorted::{Map, Set},
     time::{Duration, Instant},
 };
-use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
+use alloc::{
+    boxed::Box,
+    collections::VecDeque,
+    sync::{Arc, Weak},
+    vec::Vec,
+};
 use parked::{Parked, Waiting};
 
 /// What the control plane wants done once its lock is free.
@@ -117,6 +122,8 @@ struct Peer<T> {
     /// When to look whether it has answered.
     compare_at: Instant,
     waiting: VecDeque<Operation<T>>,
+    /// The last session that was begun with requests on it, whether or not the peer has attached it.
+    beginning: Weak<SessionCell<T>>,
     /// A session is kept up even when nothing waits: the peer is a contact.
     keep: bool,
     /// One of our own routers.
@@ -149,6 +156,7 @@ impl<T> Peer<T> {
             compared: Instant::default(),
             compare_at: Instant::default(),
             waiting: VecDeque::new(),
+            beginning: Weak::new(),
             keep: false,
             router: false,
             watched: false,
@@ -422,6 +430,26 @@ impl<T> Control<T> {
             }
             _ => self.submit(name, operation, now),
         }
+    }
+
+    /// Takes what may leave before the peer has attached a session that we begin with it.
+    pub(in super::super) fn take_early(
+        &mut self,
+        cell: &Arc<SessionCell<T>>,
+    ) -> VecDeque<Operation<T>> {
+        let name = cell.peer.name.as_ref();
+        let Some(peer) = name.and_then(|name| self.peers.get_mut(name)) else {
+            return VecDeque::new();
+        };
+        let may = |operation: &Operation<T>| matches!(operation, Operation::Request { request, .. } if request.early);
+        let (early, rest): (VecDeque<_>, VecDeque<_>) = core::mem::take(&mut peer.waiting)
+            .into_iter()
+            .partition(may);
+        peer.waiting = rest;
+        if !early.is_empty() {
+            peer.beginning = Arc::downgrade(cell);
+        }
+        early
     }
 
     /// Begins what waits for the session in use, as far as that may begin.

@@ -63,7 +63,11 @@ impl<T> Control<T> {
 
     /// Every session with a peer.
     pub(in super::super) fn used(&self, name: &Name) -> Vec<Arc<SessionCell<T>>> {
-        self.sessions_with(name).collect()
+        let beginning = self
+            .peers
+            .get(name)
+            .and_then(|peer| peer.beginning.upgrade());
+        self.sessions_with(name).chain(beginning).collect()
     }
 
     /// The session to go on with over a channel that we began on `pipe`, whose other end has proved to be the peer. An

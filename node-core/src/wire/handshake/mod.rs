@@ -37,6 +37,9 @@ pub const VERSION_MAX: u8 = 1;
 
 /// Length of message 1.
 pub const MESSAGE_1_LEN: usize = 2 + 32 + KEM_KEY;
+/// Longest message 1 that what carries it beside a WebSocket has room for: a circuit's opening, a WebSocket's own. 2 KiB, so
+/// that later versions can say more.
+pub const FIRST_MAX: usize = 2 << 10;
 /// Length of message 2 with a hello of one block.
 pub const MESSAGE_2_LEN: usize = 1 + 32 + KEM_CIPHERTEXT + TAG + TAIL;
 /// Length of message 3 with a hello of one block.
