@@ -32,5 +32,8 @@ mod stream;
 pub use node::{WasmNode, generate_key};
 pub use stream::WasmStream;
 
+#[global_allocator]
+static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
+
 #[cfg(test)]
 wasm_bindgen_test::wasm_bindgen_test_configure!(run_in_browser);

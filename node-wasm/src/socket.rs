@@ -62,7 +62,8 @@ impl Socket {
     ) -> Result<Self, Code> {
         let url = url(address, driver.allow_private)?;
         let first = driver.node.first_message(&pipe).unwrap_or_default();
-        let offered: Array = offers(&first).into_iter().map(JsValue::from).collect();
+        let [with_first, without, carried] = &offers(&first);
+        let offered = Array::of3(&with_first.into(), &without.into(), &carried.into());
         let web = WebSocket::new_with_str_sequence(&url, &offered).map_err(|why| {
             match crate::scope::field(&why, "name") {
                 Some(name) if name == "SecurityError" => Code::SchemeBlocked,

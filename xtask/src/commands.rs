@@ -76,19 +76,6 @@ pub(crate) fn demo_check(repo: &Repo) -> Result<ExitCode> {
     checked.map(|()| ExitCode::SUCCESS)
 }
 
-/// `cargo xtask bench`: becomes the bench, whose output is JSON lines only.
-pub(crate) fn bench(repo: &Repo, quick: bool) -> Result<ExitCode> {
-    process::run(
-        repo.cargo()
-            .args(["build", "--locked", "--release", "--example", "workload"]),
-    )?;
-    let mut workload = repo.command(repo.target("release/examples/workload"));
-    if quick {
-        workload.arg("--quick");
-    }
-    Err(workload.exec()).context("cannot start the workloads")
-}
-
 /// `cargo xtask soak`: becomes the program that plays random lives.
 pub(crate) fn soak(repo: &Repo, args: &[&str]) -> Result<ExitCode> {
     soakable(args)?;

@@ -4,6 +4,7 @@
 //! to install. All cargo commands here select the workspace's default members, or node-wasm alone for its own target:
 //! another selection would resolve other features and compile the dependencies once more.
 
+mod bench;
 mod commands;
 mod conformance;
 mod deny;
@@ -37,7 +38,8 @@ usage: cargo xtask COMMAND
   wasm             build the browser's module into node-wasm/pkg
   demo             a chain, two routers, an echo node and the page, all on this machine
   demo --check     the same, driven by two browsers instead of a person
-  bench [--quick]  the workloads, as JSON lines
+  bench [--quick] [--rounds N] [--peers]
+                   the workloads, as JSON lines; with peers, others' beside ours in turn, and a table of ratios
   fuzz [--minutes N] [TARGET]...
                    looks for inputs that break something, N minutes (1) for each target
   attack           attacks a running node, one attack after the other, and asserts what its honest peers are promised
@@ -77,8 +79,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ["wasm"] => commands::wasm(&repo),
         ["demo"] => commands::demo(&repo),
         ["demo", "--check"] => commands::demo_check(&repo),
-        ["bench"] => commands::bench(&repo, false),
-        ["bench", "--quick"] => commands::bench(&repo, true),
+        ["bench", args @ ..] => bench::run(&repo, args),
         ["fuzz", args @ ..] => fuzz::run(&repo, args),
         ["attack"] => commands::attack(&repo),
         ["conformance"] => conformance::run(&repo),

@@ -69,6 +69,11 @@ impl Group {
         Ok(Self { child })
     }
 
+    /// The program's process number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether the program itself has ended, and how.
     pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.child

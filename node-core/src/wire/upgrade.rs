@@ -5,7 +5,6 @@
 
 use super::handshake::FIRST_MAX;
 use alloc::{string::String, vec::Vec};
-use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 /// Path of a node's WebSocket endpoint.
 pub const PATH: &str = "/nectar";
@@ -16,13 +15,13 @@ pub const SUBPROTOCOL: &str = "nectar.1";
 /// The subprotocol of a dialler that offers message 1 as well. As an answer: it has come, and message 2 follows.
 pub const SUBPROTOCOL_FIRST: &str = "nectar.1.first";
 
-/// What stands before message 1, in unpadded Base64 for URLs (RFC 4648 section 5), among the offers.
+/// What stands before message 1, in hexadecimal, among the offers.
 const FIRST: &str = "nectar.1.first.";
 
 /// What a dialler offers whose message 1 is `first`, in the order of its preference.
 pub fn offers(first: &[u8]) -> [String; 3] {
     let mut carried = String::from(FIRST);
-    carried.push_str(&Base64UrlUnpadded::encode_string(first));
+    carried.push_str(&hex::encode(first));
     [SUBPROTOCOL_FIRST.into(), SUBPROTOCOL.into(), carried]
 }
 
@@ -33,8 +32,8 @@ pub fn first_among<'a>(offers: impl IntoIterator<Item = &'a str>) -> Option<Vec<
         told |= offer == SUBPROTOCOL_FIRST;
         first = first.or_else(|| offer.strip_prefix(FIRST));
     }
-    let first = first.filter(|first| told && first.len() <= FIRST_MAX.div_ceil(3) * 4)?;
-    Base64UrlUnpadded::decode_vec(first).ok()
+    let first = first.filter(|first| told && first.len() <= FIRST_MAX * 2)?;
+    hex::decode(first).ok()
 }
 
 #[cfg(test)]
@@ -49,7 +48,7 @@ mod tests {
         assert!(
             offered[2]
                 .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)),
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'.'),
             "a token of RFC 9110"
         );
         assert_eq!(first_among(offered.iter().map(String::as_str)), Some(first));
@@ -57,14 +56,13 @@ mod tests {
 
     #[test]
     fn offers_that_carry_nothing_readable_leave_message_1_to_the_socket() {
-        let long = alloc::format!("nectar.1.first.{}", "A".repeat(FIRST_MAX * 2));
+        let long = alloc::format!("nectar.1.first.{}", "a".repeat(FIRST_MAX * 2 + 2));
         for offered in [
             &["nectar.1"][..],
             &["nectar.1", "nectar.1.first"],
-            &["nectar.1", "nectar.1.first.AAAA"],
-            &["nectar.1.first", "nectar.1.first.A"],
-            &["nectar.1.first", "nectar.1.first.AA=="],
-            &["nectar.1.first", "nectar.1.first.+/+/"],
+            &["nectar.1", "nectar.1.first.0101"],
+            &["nectar.1.first", "nectar.1.first.010"],
+            &["nectar.1.first", "nectar.1.first.0x01"],
             &["nectar.1.first", &long],
         ] {
             assert_eq!(first_among(offered.iter().copied()), None, "{offered:?}");

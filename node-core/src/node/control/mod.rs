@@ -433,21 +433,19 @@ impl<T> Control<T> {
     }
 
     /// Takes what may leave before the peer has attached a session that we begin with it.
-    pub(in super::super) fn take_early(
-        &mut self,
-        cell: &Arc<SessionCell<T>>,
-    ) -> VecDeque<Operation<T>> {
+    pub(in super::super) fn take_early(&mut self, cell: &Arc<SessionCell<T>>) -> Vec<Operation<T>> {
+        let mut early = Vec::new();
         let name = cell.peer.name.as_ref();
-        let Some(peer) = name.and_then(|name| self.peers.get_mut(name)) else {
-            return VecDeque::new();
-        };
-        let may = |operation: &Operation<T>| matches!(operation, Operation::Request { request, .. } if request.early);
-        let (early, rest): (VecDeque<_>, VecDeque<_>) = core::mem::take(&mut peer.waiting)
-            .into_iter()
-            .partition(may);
-        peer.waiting = rest;
-        if !early.is_empty() {
-            peer.beginning = Arc::downgrade(cell);
+        if let Some(peer) = name.and_then(|name| self.peers.get_mut(name)) {
+            for operation in core::mem::take(&mut peer.waiting) {
+                match operation {
+                    Operation::Request { ref request, .. } if request.early => {
+                        peer.beginning = Arc::downgrade(cell);
+                        early.push(operation);
+                    }
+                    operation => peer.waiting.push_back(operation),
+                }
+            }
         }
         early
     }
