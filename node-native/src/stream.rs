@@ -20,8 +20,8 @@ pub type Socket = WebSocketStream<Stream>;
 /// that is a little larger.
 pub const MESSAGE_MAX: usize = (64 << 10) + 1024;
 
-/// Read buffer of a socket, in bytes, held as long as the socket: 4 KiB keep idle connections cheap.
-pub const READ_BUFFER: usize = 4 << 10;
+/// Read buffer of a socket, in bytes, held as long as the socket: 2 KiB keep idle connections cheap.
+pub const READ_BUFFER: usize = 2 << 10;
 
 /// Bytes that collect before a socket writes without being flushed. 16 KiB.
 const WRITE_BUFFER: usize = 16 << 10;
@@ -56,6 +56,8 @@ pub struct Stream {
     /// The last read filled all that it was given: there is probably more.
     busy: bool,
     ahead: Option<Ahead>,
+    /// Bytes that whoever reads has been given.
+    given: u64,
 }
 
 #[derive(Debug)]
@@ -117,7 +119,13 @@ impl Stream {
             transport,
             busy: false,
             ahead: None,
+            given: 0,
         }
+    }
+
+    /// Bytes that whoever reads has been given so far.
+    pub const fn given(&self) -> u64 {
+        self.given
     }
 
     /// The TCP stream beneath.
@@ -153,13 +161,15 @@ impl AsyncRead for Stream {
             transport,
             busy,
             ahead,
+            given,
         } = self.get_mut();
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        let before = buf.remaining();
         if !*busy && ahead.is_none() {
-            let before = buf.remaining();
             let read = transport.poll_read(cx, buf);
+            *given += (before - buf.remaining()) as u64;
             *busy = buf.remaining() == 0 && before < AHEAD;
             return read;
         }
@@ -175,6 +185,7 @@ impl AsyncRead for Stream {
         // nothing would otherwise have the thread for millions of them.
         let turn = ready!(coop::poll_proceed(cx));
         buffer.hand_out(buf);
+        *given += (before - buf.remaining()) as u64;
         turn.made_progress();
         if buffer.is_empty() {
             *busy = buffer.filled == AHEAD;

@@ -4,7 +4,7 @@
 //! of rates the median of all rounds counts, of latencies the least.
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -280,7 +280,9 @@ fn note(output: &str, figures: &mut Figures) -> Result<()> {
 /// A text of one of our own lines, which escape nothing.
 fn text(line: &str, key: &str) -> Result<String> {
     let value = after(line, &format!("\"{key}\":"))?.trim_start();
-    let value = value.strip_prefix('"').and_then(|rest| rest.split('"').next());
+    let value = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.split('"').next());
     value.map(str::to_owned).with_context(|| line.to_owned())
 }
 
@@ -370,10 +372,16 @@ mod tests {
             "{table}"
         );
         assert!(
-            table.contains("| request.serial.p50 | nectar | 10.0 | raw-ws | 90.0 | 0.11 | ≤ 1.3 | yes |"),
+            table.contains(
+                "| request.serial.p50 | nectar | 10.0 | raw-ws | 90.0 | 0.11 | ≤ 1.3 | yes |"
+            ),
             "{table}"
         );
-        assert_eq!(table.lines().count(), 5, "what was not measured is left out");
+        assert_eq!(
+            table.lines().count(),
+            5,
+            "what was not measured is left out"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
     Code, Name, Now,
     channel::{HandshakeError, responder},
 };
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
 impl<T> Node<T> {
     /// Permissions, before any signature is verified. Who may only be hosted or call is let in for that.
@@ -80,7 +80,7 @@ impl<T> Node<T> {
         let key = *admission.key();
         // The pipe waits before the chain is asked, so that an answer that comes at once finds it.
         *lock(&pipe.state) = PipeState::Admitting {
-            admission,
+            admission: Box::new(admission),
             held: Vec::new(),
             bytes: 0,
         };
@@ -123,7 +123,7 @@ impl<T> Node<T> {
         };
         let result = verdict.and_then(|admitted| {
             pipe.let_in_for(admitted);
-            self.let_in(pipe, admission, now, out)
+            self.let_in(pipe, *admission, now, out)
         });
         if let Err(error) = result {
             self.refuse(pipe, &error, now, out);
@@ -147,9 +147,9 @@ impl<T> Node<T> {
                 match &mut *state {
                     PipeState::Entering { held, .. } if !held.is_empty() => held.remove(0),
                     PipeState::Entering { .. } => {
-                        *state = channel
-                            .take()
-                            .map_or(PipeState::Attached, PipeState::Attaching);
+                        *state = channel.take().map_or(PipeState::Attached, |channel| {
+                            PipeState::Attaching(Box::new(channel))
+                        });
                         return Ok(());
                     }
                     _ => return Ok(()),

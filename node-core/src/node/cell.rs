@@ -229,32 +229,32 @@ pub(super) struct Target {
     pub(super) key: [u8; 32],
 }
 
-/// How far a pipe's handshake is.
+/// How far a pipe's handshake is. What only the handshake needs is boxed: the pipe lives on.
 pub(super) enum PipeState<T> {
     /// A socket that is being dialled.
     Dialling,
     /// We sent message 1.
-    Sent1(initiator::AwaitMessage2),
+    Sent1(Box<initiator::AwaitMessage2>),
     /// We initiate and need our signature.
-    Signing3(initiator::AwaitSignature),
+    Signing3(Box<initiator::AwaitSignature>),
     /// Somebody connected.
     Accepted,
     /// We answer and need our signature.
-    Signing2(responder::AwaitSignature),
+    Signing2(Box<responder::AwaitSignature>),
     /// We sent message 2.
-    Sent2(responder::AwaitMessage3),
+    Sent2(Box<responder::AwaitMessage3>),
     /// Message 3 is good; the chain has to confirm the key. What came after it is held.
     Admitting {
-        admission: responder::Admission,
+        admission: Box<responder::Admission>,
         held: Vec<Bytes>,
         bytes: usize,
     },
     /// The peer is let in, and what was held is done first. What comes meanwhile is held too.
     Entering { held: Vec<Bytes>, bytes: usize },
     /// The peer is authenticated and has to attach a session.
-    Attaching(crate::channel::Channel),
+    Attaching(Box<crate::channel::Channel>),
     /// The peer is authenticated. Whether we ask to go on with a session over the channel is not decided.
-    Held(crate::channel::Channel),
+    Held(Box<crate::channel::Channel>),
     /// We have asked to go on with this session over the channel.
     Resuming(Box<Offer<T>>),
     /// A session owns the channel.

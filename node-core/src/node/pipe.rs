@@ -42,7 +42,7 @@ impl<T> Node<T> {
             return None;
         }
         let (next, message) = self.shake(target);
-        *state = PipeState::Sent1(next);
+        *state = PipeState::Sent1(next.into());
         Some(message.into())
     }
 
@@ -62,7 +62,13 @@ impl<T> Node<T> {
             cid: std::sync::OnceLock::new(),
             from: None,
         };
-        let pipe = self.enter_pipe(id, kind, Some(target), PipeState::Sent1(next), now.mono);
+        let pipe = self.enter_pipe(
+            id,
+            kind,
+            Some(target),
+            PipeState::Sent1(next.into()),
+            now.mono,
+        );
         let hide = self.inner.config.hide_caller;
         let cid = hop.with(|session| {
             if session.is_ended() {
@@ -174,7 +180,7 @@ impl<T> Node<T> {
                 };
                 let signing = responder::start(self.inner.local.clone(), &message, seed, now.wall)?;
                 let request = *signing.request();
-                *lock(&pipe.state) = PipeState::Signing2(signing);
+                *lock(&pipe.state) = PipeState::Signing2(signing.into());
                 out.push(Output::Sign {
                     pipe: Pipe(pipe.clone()),
                     request,
@@ -187,7 +193,7 @@ impl<T> Node<T> {
                 let signing = state.handle(&message, now.wall)?;
                 match signing.request().cloned() {
                     Some(request) => {
-                        *lock(&pipe.state) = PipeState::Signing3(signing);
+                        *lock(&pipe.state) = PipeState::Signing3(signing.into());
                         out.push(Output::Sign {
                             pipe: Pipe(pipe.clone()),
                             request,
@@ -205,8 +211,8 @@ impl<T> Node<T> {
                 self.ask_admission(pipe, admission, now, out)?;
             }
             PipeState::Attaching(channel) => {
-                if let Some(channel) = self.attach_peer(pipe, channel, message, now, out)? {
-                    *lock(&pipe.state) = PipeState::Attaching(channel);
+                if let Some(channel) = self.attach_peer(pipe, *channel, message, now, out)? {
+                    *lock(&pipe.state) = PipeState::Attaching(channel.into());
                 }
             }
             PipeState::Resuming(offer) => {
@@ -239,12 +245,12 @@ impl<T> Node<T> {
         let result = match (state, signature) {
             (PipeState::Signing2(signing), Some(signature)) => {
                 signing.signed(signature).map(|(message, next)| {
-                    *lock(&pipe.state) = PipeState::Sent2(next);
+                    *lock(&pipe.state) = PipeState::Sent2(next.into());
                     pipe.send(message);
                 })
             }
             (PipeState::Signing3(signing), Some(signature)) => {
-                self.finish_initiator(pipe, signing, Some(signature), now, out)
+                self.finish_initiator(pipe, *signing, Some(signature), now, out)
             }
             (PipeState::Signing2(_) | PipeState::Signing3(_), None) => {
                 Err(Code::SignerFailed.into())
@@ -270,7 +276,7 @@ impl<T> Node<T> {
     ) -> Result<(), HandshakeError> {
         let (message, channel) = signing.signed(signature)?;
         pipe.send(message);
-        *lock(&pipe.state) = PipeState::Held(channel);
+        *lock(&pipe.state) = PipeState::Held(channel.into());
         if pipe.is_unwanted() {
             return Err(Code::Duplicate.into());
         }

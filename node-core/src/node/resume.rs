@@ -70,13 +70,13 @@ impl<T> Node<T> {
             .and_then(|cell| cell.with_pipe(|session| session.offer(&channel)));
         let (Some(cell), Some(attach)) = (cell, attach) else {
             drop(state);
-            return self.begin_session(pipe, channel, now, out);
+            return self.begin_session(pipe, *channel, now, out);
         };
         let attempt = attach.attempt;
         send(pipe, &mut channel, &Frame::Attach(Box::new(attach)));
         *state = PipeState::Resuming(Box::new(Offer {
             cell,
-            channel,
+            channel: *channel,
             attempt,
         }));
         drop(state);

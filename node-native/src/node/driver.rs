@@ -39,6 +39,7 @@ use tokio::{
     sync::Notify,
     task::{AbortHandle, JoinSet},
 };
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 /// A planned restart asks peers to come back over this time for each of them, twice what a handshake costs one core.
 const RETURN_PER_SESSION: Duration = Duration::from_millis(2);
@@ -159,7 +160,7 @@ impl Shared {
             slot,
             ..
         } = accepted;
-        let shared = self.clone();
+        let (shared, socket) = (self.clone(), Box::new(socket));
         match self.node.accept(group(peer.ip()), self.clock.now()) {
             Ok(pipe) => {
                 self.reseed();
@@ -172,7 +173,7 @@ impl Shared {
                             .handle_message(&pipe, first, shared.clock.now(), &mut out);
                         shared.carry_out(&mut out);
                     }
-                    socket::drive(&shared, socket, &pipe, &link).await;
+                    socket::drive(&shared, socket, Role::Server, &pipe, &link).await;
                     shared.leave(&pipe);
                     drop(slot);
                 });
@@ -382,7 +383,7 @@ impl Shared {
             match dialled {
                 Some(Ok(Dialled { socket, unsent })) => {
                     shared.node.opened(&pipe, unsent);
-                    socket::drive(&shared, socket, &pipe, &link).await;
+                    socket::drive(&shared, Box::new(socket), Role::Client, &pipe, &link).await;
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%routing, %error, "dial");

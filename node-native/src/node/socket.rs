@@ -4,7 +4,7 @@
 //! and that everything which came in together is answered in one write.
 
 use super::{Token, driver::Shared};
-use crate::stream::Socket;
+use crate::stream::{READ_BUFFER, Socket, socket_config};
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt, task::AtomicWaker};
 use node_core::{
@@ -19,12 +19,12 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::{
     Error, Message,
-    protocol::{CloseFrame, frame::coding::CloseCode},
+    protocol::{CloseFrame, Role, frame::coding::CloseCode},
 };
 
 /// Messages read before writing gets its turn, and written before reading does.
@@ -34,6 +34,10 @@ const TURNS: usize = 16;
 /// Bytes that the kernel holds unsent before it says that the socket is full. Beyond them nothing is sealed, so that
 /// urgent frames overtake bulk up to here.
 const UNSENT: u32 = 128 << 10;
+/// From this length on a message may have made the WebSocket's buffers grow.
+const LARGE: usize = 1 << 10;
+/// When nothing so long has passed for this time, large buffers are given up.
+const REST: Duration = Duration::from_secs(1);
 /// Time for the last messages, the close frame and the peer's answer to it.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes of a peer that goes on talking which are read and dropped, so that our close frame is not lost in a reset.
@@ -81,10 +85,13 @@ impl Link {
     }
 }
 
-/// Drives an open socket until it is closed from either side.
+/// Drives an open socket until it is closed from either side. `role` is ours on it.
+///
+/// What is kept while it is open is a task of its own: whatever is needed at its end only is boxed.
 pub(super) async fn drive(
     shared: &Arc<Shared>,
-    mut socket: Socket,
+    mut socket: Box<Socket>,
+    role: Role,
     pipe: &Pipe<Token>,
     link: &Link,
 ) {
@@ -96,26 +103,50 @@ pub(super) async fn drive(
         out: Vec::new(),
         unflushed: false,
         heard: false,
+        taken: socket.get_ref().given(),
+        masked: role == Role::Server,
+        large: Some(Instant::now()),
     };
-    let end = poll_fn(|cx| driven.poll(&mut socket, cx)).await;
-    match end {
-        End::Here(code) => {
-            shared.closed(pipe, code);
-            farewell(shared, socket, Some(pipe), code).await;
+    loop {
+        match poll_fn(|cx| driven.poll(&mut socket, cx)).await {
+            End::Here(code) => {
+                shared.closed(pipe, code);
+                return Box::pin(farewell(shared, *socket, Some(pipe), code)).await;
+            }
+            End::There(code) => return shared.closed(pipe, code),
+            End::Rests => socket = Box::pin(rested(socket, role)).await,
         }
-        End::There(code) => shared.closed(pipe, code),
     }
 }
 
 /// Closes a socket that never became a pipe.
-pub(super) async fn turn_away(shared: &Arc<Shared>, socket: Socket, code: Code) {
-    farewell(shared, socket, None, code).await;
+pub(super) async fn turn_away(shared: &Arc<Shared>, socket: Box<Socket>, code: Code) {
+    Box::pin(farewell(shared, *socket, None, code)).await;
+}
+
+/// The same socket with buffers as small as at first: a WebSocket's buffers only grow. Nothing may be in them.
+async fn rested(socket: Box<Socket>, role: Role) -> Box<Socket> {
+    let config = Some(socket_config(READ_BUFFER));
+    Box::new(Socket::from_raw_socket(socket.into_inner(), role, config).await)
+}
+
+/// Bytes of a frame with a payload of this length, as everybody writes it (RFC 6455 section 5.2).
+const fn on_the_wire(payload: usize, masked: bool) -> u64 {
+    let length = match payload {
+        0..126 => 0,
+        126..=0xffff => 2,
+        _ => 8,
+    };
+    let mask = if masked { 4 } else { 0 };
+    2 + length + mask + payload as u64
 }
 
 /// Who ended it, and why.
 enum End {
     Here(Code),
     There(Code),
+    /// It goes on, with fewer buffers.
+    Rests,
 }
 
 struct Driven<'a> {
@@ -127,6 +158,13 @@ struct Driven<'a> {
     /// Whether any message came in. Until then a close frame's code is all that can say why we are turned away;
     /// afterwards reasons are authenticated, and a close frame, which anybody on the way can forge, is only an end.
     heard: bool,
+    /// Bytes of the stream that came in as whole messages, or were there before: all that the stream has given, if nothing
+    /// waits in the WebSocket's buffer. A peer that writes its frames in unusual ways makes it less, and keeps its buffers.
+    taken: u64,
+    /// Whether what comes in is masked: we serve.
+    masked: bool,
+    /// When a message last passed for which the WebSocket's buffers may have grown; `None` if they are small.
+    large: Option<Instant>,
 }
 
 impl Driven<'_> {
@@ -144,11 +182,33 @@ impl Driven<'_> {
                 Err(end) => return Poll::Ready(end),
             };
             if !more_to_read && !more_to_write {
-                return Poll::Pending;
+                return if self.rests(socket) {
+                    Poll::Ready(End::Rests)
+                } else {
+                    Poll::Pending
+                };
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether the socket's buffers can be exchanged for small ones, and nothing large has passed for a while. Keepalive sees
+    /// to it that somebody asks.
+    fn rests(&mut self, socket: &Socket) -> bool {
+        let quiet = self.large.is_some_and(|large| large.elapsed() >= REST);
+        let rests = quiet && !self.unflushed && self.taken == socket.get_ref().given();
+        if rests {
+            self.large = None;
+        }
+        rests
+    }
+
+    /// A message has passed.
+    fn passed(&mut self, length: usize) {
+        if length > LARGE {
+            self.large = Some(Instant::now());
+        }
     }
 
     /// Reads what has arrived; whether more may have.
@@ -160,9 +220,11 @@ impl Driven<'_> {
                 Poll::Ready(Some(Err(error))) => return Err(self.broken(&error)),
                 Poll::Ready(None) => return Err(End::There(Code::PipeLost)),
             };
+            self.taken += on_the_wire(message.len(), self.masked);
             match message {
                 Message::Binary(message) => {
                     self.heard = true;
+                    self.passed(message.len());
                     let Shared { node, clock, .. } = &**self.shared;
                     node.handle_message(self.pipe, message, clock.now(), &mut self.out);
                     self.shared.carry_out(&mut self.out);
@@ -195,6 +257,7 @@ impl Driven<'_> {
                 self.flush(socket, cx)?;
                 return Ok(false);
             };
+            self.passed(message.len());
             if let Err(error) = socket.as_mut().start_send(Message::Binary(message)) {
                 return Err(self.broken(&error));
             }
