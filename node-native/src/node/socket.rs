@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt, task::AtomicWaker};
 use node_core::{
     Code,
+    channel::HandshakeError,
     node::{Output, Pipe},
 };
 use std::{
@@ -107,9 +108,16 @@ pub(super) async fn drive(
     }
 }
 
-/// Closes a socket that never became a pipe.
-pub(super) async fn turn_away(shared: &Arc<Shared>, socket: Socket, code: Code) {
-    farewell(shared, socket, None, code).await;
+/// Closes a socket that never became a pipe, and says why and when to come back.
+pub(super) async fn turn_away(shared: &Arc<Shared>, mut socket: Socket, refusal: &HandshakeError) {
+    if let Some(reject) = refusal.reject() {
+        // It leaves with the close frame, which alone has no room for a time.
+        let message = Message::Binary(Bytes::copy_from_slice(&reject.to_bytes()));
+        if socket.feed(message).await.is_err() {
+            return;
+        }
+    }
+    farewell(shared, socket, None, refusal.code).await;
 }
 
 /// Who ended it, and why.
