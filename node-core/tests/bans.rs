@@ -13,7 +13,9 @@ use ed25519_dalek::{Signer, SigningKey};
 use nectar_sim::{EPOCH_MS, Outcome, Simulation, direct, key_of, name};
 use node_core::{
     Code, Instant, Now, Timestamp,
-    channel::{Channel, HelloInfo, Identity, Local, RECORD, Reject, SignerTrust, initiator},
+    channel::{
+        Channel, HandshakeError, HelloInfo, Identity, Local, RECORD, Reject, SignerTrust, initiator,
+    },
     node::{Ban, Event, Node, Output, PeerState, Pipe, Subject},
     time::Duration,
     wire::frame::Frame,
@@ -114,7 +116,7 @@ impl Bob {
         let pipe = self
             .node
             .accept(group, self.now)
-            .map_err(|code| (Some(code), Duration::ZERO))?;
+            .map_err(|error| (Some(error.code), error.retry.unwrap_or_default()))?;
         self.hear(&pipe, first);
         let second = self.says(&pipe);
         let state = match state.handle(&second.clone().unwrap_or_default(), wall) {
@@ -264,15 +266,15 @@ fn a_group_that_sends_rubbish_is_banned_and_its_neighbour_is_not() {
     let rubbish = |bob: &mut Bob, group| {
         let pipe = bob.node.accept(group, bob.now)?;
         bob.hear(&pipe, vec![1; 1000]);
-        Ok::<_, Code>(())
+        Ok::<_, HandshakeError>(())
     };
     let sent = (0..100)
         .take_while(|_| rubbish(&mut bob, 7).is_ok())
         .count();
     assert_eq!(sent, 10);
     assert_eq!(
-        bob.mallory().err().unwrap().0,
-        Some(Code::Banned),
+        bob.mallory().err().unwrap(),
+        (Some(Code::Banned), HOUR),
         "of group 7"
     );
     assert!(bob.call("mallory", &key_of("mallory"), 8, 0).is_ok());

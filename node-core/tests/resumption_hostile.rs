@@ -372,7 +372,8 @@ fn past_the_window_what_was_sent_has_an_unknown_outcome_and_what_was_not_comes_b
         pair.events[0][..],
         [Event::Failed {
             token: 2,
-            code: Code::Timeout
+            code: Code::Timeout,
+            cause: None,
         }]
     ));
     let mut pair = Pair::new(&Limits::default());
@@ -405,7 +406,8 @@ fn past_the_window_what_was_sent_has_an_unknown_outcome_and_what_was_not_comes_b
         events[..],
         [Event::Failed {
             token: 7,
-            code: Code::OutcomeUnknown
+            code: Code::OutcomeUnknown,
+            ..
         }]
     ));
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());

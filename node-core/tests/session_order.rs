@@ -67,7 +67,8 @@ fn a_request_given_up_before_it_left_leaves_no_trace_and_breaks_nothing() {
         events[..],
         [Event::Failed {
             token: 1,
-            code: Code::Cancelled
+            code: Code::Cancelled,
+            cause: None,
         }]
     ));
     pair.request(0, 3, bytes(10), LATER);

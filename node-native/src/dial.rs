@@ -85,6 +85,12 @@ pub enum DialError {
         /// What was wrong with the answer.
         detail: String,
     },
+    /// Whoever answers there has no place for us.
+    #[error("{host} has too many connections at the moment")]
+    Busy {
+        /// The host.
+        host: String,
+    },
     /// Too slow.
     #[error("no connection within {} s", DIAL_TIMEOUT.as_secs())]
     Timeout,
@@ -95,6 +101,7 @@ impl DialError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Refused { .. } | Self::RefusedPort(_) => Code::AddressRefused,
+            Self::Busy { .. } => Code::Overloaded,
             _ => Code::DialFailed,
         }
     }
@@ -295,6 +302,11 @@ async fn upgrade(
             Ok(Dialled {
                 socket,
                 unsent: first.filter(|_| !taken),
+            })
+        }
+        Err(tungstenite::Error::Http(response)) if response.status() == 503 => {
+            Err(DialError::Busy {
+                host: host.to_owned(),
             })
         }
         Err(tungstenite::Error::Http(response)) => {

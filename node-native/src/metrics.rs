@@ -65,14 +65,18 @@ enum Value {
     Counter(Arc<Counter>),
     Gauge(Arc<Gauge>),
     Observed(Box<dyn Fn() -> i64 + Send + Sync>),
+    Labelled(&'static str, Box<dyn Fn() -> Labelled + Send + Sync>),
 }
+
+/// Counts, each with a value of a label: always the same ones.
+pub type Labelled = Vec<(&'static str, u64)>;
 
 impl std::fmt::Debug for Value {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Counter(counter) => counter.fmt(f),
             Self::Gauge(gauge) => gauge.fmt(f),
-            Self::Observed(_) => f.write_str("Observed"),
+            Self::Observed(_) | Self::Labelled(..) => f.write_str("Observed"),
         }
     }
 }
@@ -121,13 +125,25 @@ impl Metrics {
         help: &'static str,
         read: impl Fn() -> i64 + Send + Sync + 'static,
     ) {
+        self.put(name, help, Value::Observed(Box::new(read)));
+    }
+
+    /// Counters that are read when somebody looks, one for each value of `label`. Holds for `read` as above, and it must give
+    /// no value that a peer chooses.
+    pub fn observe_by(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        read: impl Fn() -> Labelled + Send + Sync + 'static,
+    ) {
+        self.put(name, help, Value::Labelled(label, Box::new(read)));
+    }
+
+    fn put(&self, name: &'static str, help: &'static str, value: Value) {
         let mut metrics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         metrics.retain(|metric| metric.name != name);
-        metrics.push(Metric {
-            name,
-            help,
-            value: Value::Observed(Box::new(read)),
-        });
+        metrics.push(Metric { name, help, value });
     }
 
     /// The text exposition format, version 0.0.4.
@@ -153,6 +169,12 @@ impl Metrics {
                         "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}",
                         read()
                     ),
+                    Value::Labelled(label, read) => {
+                        let head = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
+                        read().into_iter().fold(head, |written, (value, n)| {
+                            written.and(writeln!(out, "{name}{{{label}=\"{value}\"}} {n}"))
+                        })
+                    }
                 };
                 out
             })
@@ -177,6 +199,9 @@ mod tests {
             .add(-2);
         metrics.observe("nectar_sessions", "Sessions.", || 1);
         metrics.observe("nectar_sessions", "Sessions.", || 7);
+        metrics.observe_by("nectar_refused_total", "Refused.", "code", || {
+            vec![("banned", 2), ("request_rate", 0)]
+        });
         assert_eq!(
             metrics.render(),
             "# HELP nectar_accepted_total Connections accepted.\n\
@@ -187,7 +212,11 @@ mod tests {
              nectar_connections -2\n\
              # HELP nectar_sessions Sessions.\n\
              # TYPE nectar_sessions gauge\n\
-             nectar_sessions 7\n"
+             nectar_sessions 7\n\
+             # HELP nectar_refused_total Refused.\n\
+             # TYPE nectar_refused_total counter\n\
+             nectar_refused_total{code=\"banned\"} 2\n\
+             nectar_refused_total{code=\"request_rate\"} 0\n"
         );
     }
 }

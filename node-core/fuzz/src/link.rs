@@ -418,7 +418,7 @@ impl Life {
                         let said = self.end(side, token);
                         assert!(!said.is_request && said.heard);
                     }
-                    Event::Failed { token, code } => panic!("{token} failed: {code}"),
+                    Event::Failed { token, code, .. } => panic!("{token} failed: {code}"),
                     Event::Stream(opened) => {
                         let found = self
                             .streams

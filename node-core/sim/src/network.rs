@@ -196,7 +196,15 @@ impl Simulation {
         };
         let pipe = match self.act(listener, |node, now, _| node.accept(owner as u64, now)) {
             Ok(pipe) => pipe,
-            Err(code) => return self.carry(dialler, refuse(code)),
+            Err(error) => {
+                self.carry(dialler, Happening::Opened { socket: dialler });
+                if let Some(reject) = error.reject() {
+                    let message = Bytes::copy_from_slice(&reject.to_bytes());
+                    let socket = dialler;
+                    self.carry(dialler, Happening::Message { socket, message });
+                }
+                return self.carry(dialler, refuse(error.code));
+            }
         };
         let accepted = self.sockets.len();
         let mut socket = Socket::new(listener, pipe, Some(dialler));

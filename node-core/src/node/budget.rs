@@ -1,7 +1,12 @@
 //! What inbound pipes may cost, by source and in all.
 
 use super::cell::AddressGroup;
-use crate::{Code, Limits, Name, sorted::Map};
+use crate::{Code, Limits, Name, channel::HandshakeError, sorted::Map, time::Duration};
+
+/// When to come back to a node that has too many handshakes under way, or too many pipes of one source.
+const SOON: Duration = Duration::from_secs(1);
+/// The same where all places are taken by peers who stay.
+const LATER: Duration = Duration::from_secs(5);
 
 /// Counts inbound pipes: those in handshake, those admitted, and both by address group.
 #[derive(Debug)]
@@ -42,13 +47,11 @@ impl Budgets {
         &mut self,
         group: AddressGroup,
         caller: Option<Option<&Name>>,
-    ) -> Result<Ticket, Code> {
+    ) -> Result<Ticket, HandshakeError> {
         if self.half_open >= self.half_open_max {
-            return Err(Code::HalfOpenBudget);
+            return Err(HandshakeError::after(Code::HalfOpenBudget, SOON));
         }
-        if self.channels >= self.channels_max {
-            return Err(Code::ChannelBudget);
-        }
+        self.check_channels()?;
         let share = caller.map_or(usize::MAX, |caller| match caller {
             Some(_) => self.caller_max,
             None => self.caller_max.saturating_mul(2),
@@ -56,7 +59,7 @@ impl Budgets {
         let caller = caller.map(|caller| share_of(group, caller));
         let used = |group: &AddressGroup| self.groups.get(group).copied().unwrap_or_default();
         if used(&group) >= self.group_max || caller.is_some_and(|caller| used(&caller) >= share) {
-            return Err(Code::SourceBudget);
+            return Err(HandshakeError::after(Code::SourceBudget, SOON));
         }
         for group in caller.into_iter().chain([group]) {
             *self.groups.get_or_insert_with(group, || 0) += 1;
@@ -70,10 +73,8 @@ impl Budgets {
     }
 
     /// Its peer is authenticated.
-    pub(super) fn admit(&mut self, ticket: &mut Ticket) -> Result<(), Code> {
-        if self.channels >= self.channels_max {
-            return Err(Code::ChannelBudget);
-        }
+    pub(super) fn admit(&mut self, ticket: &mut Ticket) -> Result<(), HandshakeError> {
+        self.check_channels()?;
         self.half_open -= 1;
         self.channels += 1;
         ticket.admitted = true;
@@ -95,6 +96,13 @@ impl Budgets {
                 }
             }
         }
+    }
+
+    fn check_channels(&self) -> Result<(), HandshakeError> {
+        if self.channels < self.channels_max {
+            return Ok(());
+        }
+        Err(HandshakeError::after(Code::ChannelBudget, LATER))
     }
 
     /// Inbound channels: in handshake, admitted.

@@ -123,6 +123,7 @@ impl<T> Node<T> {
             }
             Err(Code::CircuitNested) => self.violate(cell, None, Code::CircuitNested, now, out),
             Err(code) => {
+                self.inner.refused.count(code);
                 let retry = match code {
                     Code::CircuitRate => Some(Duration::from_secs(1)),
                     Code::TargetBusy | Code::CircuitLimit => Some(Duration::from_secs(5)),
@@ -159,10 +160,9 @@ impl<T> Node<T> {
         };
         let (id, ticket) = match accepted {
             Ok(accepted) => accepted,
-            Err(code) => {
-                return cell.with(|session| {
-                    session.close_circuit(cid, code, Some(Duration::from_secs(1)))
-                });
+            Err(error) => {
+                self.inner.refused.count(error.code);
+                return cell.with(|session| session.close_circuit(cid, error.code, error.retry));
             }
         };
         lock(&self.inner.tickets).insert(id, ticket);

@@ -100,6 +100,7 @@ impl<T> Node<T> {
                 }
             }
             Action::CloseSession { cell, code } => {
+                self.inner.refused.count(code);
                 if cell.with_pipe(|session| session.is_parked()) {
                     self.end_session(&cell, code, None, now, out);
                 } else {
@@ -263,6 +264,7 @@ impl<T> Node<T> {
                     }
                 }
                 E::PipeWanted => self.control(now, out, |control| control.pipe_wanted(cell, now)),
+                E::Refused(code) => self.inner.refused.count(code),
                 E::Grown => self.control(now, out, |control| control.bound_parked(cell)),
                 E::Lost(code) => self.lose_session(cell, None, code, now, out),
                 E::GoAway(delay) => self.control(now, out, |control| {
@@ -371,11 +373,13 @@ impl<T> Node<T> {
     /// Whether the application is there for this peer.
     fn serves(&self, cell: &SessionCell<T>) -> Result<(), Code> {
         let config = &self.inner.config;
-        match &cell.peer.name {
-            None if !config.guests => Err(Code::GuestRefused),
-            Some(name) if !config.allow.allows(name) => Err(Code::NotAllowed),
-            _ => Ok(()),
-        }
+        let refusal = match &cell.peer.name {
+            None if !config.guests => Code::GuestRefused,
+            Some(name) if !config.allow.allows(name) => Code::NotAllowed,
+            _ => return Ok(()),
+        };
+        self.inner.refused.count(refusal);
+        Err(refusal)
     }
 
     /// The answer to a stranger that asks too fast.
@@ -387,6 +391,7 @@ impl<T> Node<T> {
             return None;
         }
         let code = Code::RequestRate;
+        self.inner.refused.count(code);
         let millis = wait.as_secs() * 1000 + u64::from(wait.subsec_millis()) + 1;
         Some(Response::Error {
             code: code.as_u16(),

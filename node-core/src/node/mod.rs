@@ -17,6 +17,7 @@ mod dial;
 mod dispatch;
 mod output;
 mod pipe;
+mod refused;
 mod resume;
 mod seeds;
 mod standing;
@@ -27,11 +28,11 @@ pub use config::{Access, ConfigError, NodeConfig, RouterPolicy};
 pub use output::{
     Event, Failure, Incoming, IncomingMessage, IncomingStream, Output, PeerState, Route, Stream,
 };
-pub use standing::{Ban, Subject};
+pub use standing::{Ban, Score, Subject};
 
 use crate::{
     Code, Limits, Name, Now, RegistryId,
-    channel::{HelloInfo, Local, UserAgent},
+    channel::{HandshakeError, HelloInfo, Local, UserAgent},
     registry::{EndpointHealth, FetchFailure, FetchId, NameParseError, Resolver},
     sorted::Map,
     time::{Duration, Instant},
@@ -99,6 +100,7 @@ struct Inner<T> {
     tickets: Mutex<Map<u64, budget::Ticket>>,
     timers: Arc<Timers>,
     next_session: AtomicU64,
+    refused: refused::Refused,
 }
 
 impl<T> Node<T> {
@@ -141,6 +143,7 @@ impl<T> Node<T> {
                 tickets: Mutex::new(Map::default()),
                 timers: Arc::new(Timers::default()),
                 next_session: AtomicU64::new(1),
+                refused: refused::Refused::default(),
             }),
         })
     }
@@ -223,6 +226,16 @@ impl<T> Node<T> {
         lock(&self.inner.control).standings.bans(now.wall)
     }
 
+    /// Who has the highest scores now, `most` names and `most` address groups at most; the highest first.
+    pub fn scores(&self, most: usize, now: Now) -> Vec<Score> {
+        lock(&self.inner.control).standings.scores(most, now)
+    }
+
+    /// How often others were refused or sent away so far, by the reason: always the same reasons, in the order of their numbers.
+    pub fn refused(&self) -> impl IntoIterator<Item = (Code, u64)> + use<T> {
+        self.inner.refused.counts()
+    }
+
     /// Bans somebody, or gives a ban another end: [`Event::Banned`], unless it is over already or changes nothing. A name's
     /// sessions end.
     pub fn ban(&self, ban: Ban, now: Now, out: &mut Vec<Output<T>>) {
@@ -248,13 +261,14 @@ impl<T> Node<T> {
 
     /// A WebSocket came in. `group` is its source for budgets and bans; one with the highest bit set is shared by people who
     /// have nothing to do with each other, such as the clients of a proxy, and never banned. An error says why the socket
-    /// must be closed at once.
-    pub fn accept(&self, group: AddressGroup, now: Now) -> Result<Pipe<T>, Code> {
-        let (id, ticket) = {
+    /// must be closed at once, after its [`reject`](HandshakeError::reject) was sent.
+    pub fn accept(&self, group: AddressGroup, now: Now) -> Result<Pipe<T>, HandshakeError> {
+        let accepted = {
             let mut control = lock(&self.inner.control);
-            let ticket = control.accept(group, now)?;
-            (control.take_pipe(), ticket)
+            let ticket = control.accept(group, now);
+            ticket.map(|ticket| (control.take_pipe(), ticket))
         };
+        let (id, ticket) = accepted.inspect_err(|error| self.inner.refused.count(error.code))?;
         lock(&self.inner.tickets).insert(id, ticket);
         let kind = PipeKind::Socket { group: Some(group) };
         Ok(Pipe(self.enter_pipe(

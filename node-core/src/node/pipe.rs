@@ -384,10 +384,11 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        if pipe.target.is_none()
-            && let Some(reject) = error.reject()
-        {
-            pipe.send(reject.to_bytes().to_vec());
+        if pipe.target.is_none() {
+            self.inner.refused.count(error.code);
+            if let Some(reject) = error.reject() {
+                pipe.send(reject.to_bytes().to_vec());
+            }
         }
         // Nobody has proved anything, so it counts against the addresses that it came from.
         if let PipeKind::Socket { group: Some(group) } = pipe.kind {

@@ -28,6 +28,15 @@ pub struct Ban {
     pub code: Option<Code>,
 }
 
+/// What counts against somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Score {
+    /// Whom.
+    pub subject: Subject,
+    /// How much is left of it; at 100 it would have been a ban.
+    pub points: u32,
+}
+
 /// The window of [`Limits::stranger_requests`].
 const WINDOW: Duration = Duration::from_secs(10);
 /// The window of [`Limits::handshake_rate`]: twice the rate at once.
@@ -227,6 +236,22 @@ impl Standings {
         bans.collect()
     }
 
+    /// The highest scores, at most so many of names and so many of groups: a crowd of addresses hides no name.
+    pub(super) fn scores(&self, most: usize, now: Now) -> Vec<Score> {
+        let mut scores = Vec::new();
+        for table in &self.known {
+            let known = table.iter().map(|(subject, standing)| Score {
+                subject: subject.clone(),
+                points: (standing.score_at(now.mono) + 500) / 1000,
+            });
+            let mut known: Vec<_> = known.filter(|score| score.points > 0).collect();
+            known.sort_by_key(|score| core::cmp::Reverse(score.points));
+            scores.extend(known.into_iter().take(most));
+        }
+        scores.sort_by_key(|score| core::cmp::Reverse(score.points));
+        scores
+    }
+
     // The tables.
 
     fn table(&self, subject: &Subject) -> usize {
@@ -374,6 +399,32 @@ mod tests {
             standings.blame(&who, Code::FrameRate, &limits, at(3600)),
             None
         );
+    }
+
+    #[test]
+    fn the_highest_scores_are_told_as_they_are_now_of_names_and_of_groups() {
+        let (mut standings, limits) = small(100);
+        for index in 0..5 {
+            standings.blame(&subject(index), Code::FrameRate, &limits, at(0));
+        }
+        standings.blame(&subject(3), Code::FrameRate, &limits, at(600));
+        for group in 0..50 {
+            let times = 1 + group % 9;
+            for _ in 0..times {
+                standings.blame(&Subject::Group(group), Code::Malformed, &limits, at(600));
+            }
+        }
+        let points = |standings: &Standings, most, seconds| {
+            let scores = standings.scores(most, at(seconds));
+            scores.iter().map(|score| score.points).collect::<Vec<_>>()
+        };
+        assert_eq!(points(&standings, 2, 600), [90, 90, 60, 20]);
+        assert_eq!(standings.scores(1, at(600))[1].subject, subject(3));
+        assert_eq!(points(&standings, 2, 1200), [45, 45, 30, 10]);
+        // Who is banned begins from nothing, and who was forgiven by time is not told of.
+        standings.blame(&subject(3), Code::FrameMalformed, &limits, at(1200));
+        assert_eq!(standings.scores(100, at(1200))[50].points, 5);
+        assert_eq!(points(&standings, 100, 20_000), [0; 0]);
     }
 
     #[test]

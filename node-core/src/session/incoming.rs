@@ -77,6 +77,7 @@ impl<T> Session<T> {
             if self.items.handling > self.config.limits.requests {
                 self.items.served.insert(id, served);
                 self.respond(id, Response::refuse(Code::QueueFull));
+                out.push(Event::Refused(Code::QueueFull));
                 return;
             }
         }

@@ -150,6 +150,8 @@ pub enum Event<T> {
     Lost(Code),
     /// It holds noticeably more than when it was parked, or last said so.
     Grown,
+    /// The peer began more than may be under way, and was told so.
+    Refused(Code),
     /// The session is at its end.
     Ended {
         /// Why.

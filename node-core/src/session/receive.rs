@@ -290,6 +290,7 @@ impl<T> Session<T> {
                     self.sender
                         .push_urgent(Outgoing::new(&Frame::Reset(id, Code::QueueFull.as_u16())));
                     self.dirty = true;
+                    out.push(Event::Refused(Code::QueueFull));
                 } else {
                     self.streams.insert(
                         id,

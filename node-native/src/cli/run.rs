@@ -4,7 +4,7 @@ use super::{Context, Failure, RunArgs, descriptors, resolve::resolver, serve};
 use crate::{
     chain::shown,
     config::Config,
-    http::Page,
+    http::{EXCUSES, Page},
     keystore::{self, PassphraseSource},
     resolve::{Clock, lookup, probe},
     stream::SOCKET_BUFFERS,
@@ -268,7 +268,7 @@ fn connections(config: &Config) -> usize {
     let accepted = config
         .listen
         .as_ref()
-        .map_or(0, |listen| listen.connections);
+        .map_or(0, |listen| listen.connections.saturating_add(EXCUSES));
     let limits = &config.limits;
     accepted
         .saturating_add(limits.outbound_peers)

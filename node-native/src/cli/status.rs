@@ -82,7 +82,22 @@ fn describe(status: &Value) -> String {
         count("banned"),
         count("misbehaved")
     );
+    let refused = status["refused"].as_object().into_iter().flatten();
+    let refused: Vec<_> = refused
+        .filter_map(|(code, count)| Some((code, count.as_u64().filter(|count| *count > 0)?)))
+        .map(|(code, count)| format!("{count} {code}"))
+        .collect();
+    if !refused.is_empty() {
+        line!("refused     {}", refused.join(", "));
+    }
     let list = |key: &str| status[key].as_array().cloned().unwrap_or_default();
+    for score in list("scores") {
+        line!(
+            "score       {}: {} of 100 points to a ban",
+            word(&score["who"]),
+            score["points"]
+        );
+    }
     for peer in list("peers") {
         let router = match peer["router"] == true {
             true => "a router, ",
@@ -123,6 +138,8 @@ mod tests {
         let status = serde_json::json!({
             "name": "a.nectar", "sessions": 2, "parked": 1, "inbound": 1, "half_open": 0, "circuits": 4,
             "banned": 3, "misbehaved": 5, "turned_away": 6,
+            "refused": { "banned": 7, "request_rate": 12, "read_budget": 0 },
+            "scores": [{ "who": "m.nectar", "points": 40 }, { "who": "203.0.113.0/24", "points": 20 }],
             "peers": [
                 { "name": "r.nectar", "router": true, "state": "online", "detail": "direct", "round_trip_us": 2862 },
                 { "name": "b.nectar", "router": false, "state": "connecting", "detail": "", "round_trip_us": null },
@@ -136,6 +153,9 @@ mod tests {
              inbound     1 connections, 0 more in handshake, 6 turned away so far\n\
              circuits    4 ends\n\
              bans        3 now; the protocol was broken 5 times so far\n\
+             refused     7 banned, 12 request_rate\n\
+             score       m.nectar: 40 of 100 points to a ban\n\
+             score       203.0.113.0/24: 20 of 100 points to a ban\n\
              peer        r.nectar: a router, online, direct, round trip 2.9 ms\n\
              peer        b.nectar: connecting\n\
              rpc         127.0.0.1:1: Ok"

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! A connection is counted from accept to its end, also after it became a WebSocket: whoever takes an [`Accepted`]
-//! keeps its [`Slot`] as long as the socket.
+//! keeps its [`Slot`] as long as the socket. One beyond the budgets is answered 503, whatever it asks, or closed without a
+//! word where too many are being answered so: to read a request, under TLS after a handshake, is what budgets are to save.
 
 mod page;
 mod site;
@@ -24,7 +25,7 @@ use crate::{
     tls::{ServerTls, TlsError},
 };
 use bytes::Bytes;
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use slots::Slots;
 use std::{
@@ -33,7 +34,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
 use tokio_rustls::TlsAcceptor;
 
 pub use page::{Page, PageError};
@@ -42,6 +46,8 @@ pub use slots::Slot;
 
 /// Longest life of a connection that never becomes a WebSocket: enough for the page over a slow line.
 const PAGE_LIFETIME: Duration = Duration::from_secs(600);
+/// Connections beyond the budgets that are told when to come back, at once; more are closed without a word.
+pub const EXCUSES: usize = 16;
 /// Most headers of a request.
 const HEADERS: usize = 64;
 /// How often certificate files are looked at.
@@ -101,6 +107,7 @@ pub struct Server {
     tls: Option<Arc<ServerTls>>,
     context: Arc<Context>,
     slots: Arc<Slots>,
+    excuses: Arc<Semaphore>,
 }
 
 /// What every connection needs.
@@ -140,7 +147,7 @@ impl Server {
             accepted: metrics.counter("nectar_http_accepted_total", "TCP connections accepted."),
             refused: metrics.counter(
                 "nectar_http_refused_total",
-                "TCP connections refused for a full budget.",
+                "TCP connections beyond a budget, answered 503 or closed at once.",
             ),
             open: metrics.gauge(
                 "nectar_http_connections",
@@ -158,6 +165,7 @@ impl Server {
             tls,
             context,
             slots,
+            excuses: Arc::new(Semaphore::new(EXCUSES)),
         })
     }
 
@@ -216,34 +224,75 @@ impl Server {
         // One listener serves both families: IPv4 peers come as mapped addresses.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let context = self.context.clone();
+        let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
         let Some(slot) = self.slots.take(peer.ip(), context.open.clone()) else {
             context.refused.increment();
             tracing::debug!(%peer, "refused: too many connections");
+            if let Ok(place) = self.excuses.clone().try_acquire_owned() {
+                tokio::spawn(async move {
+                    if let Some(stream) = begin(stream, peer, acceptor, &context).await {
+                        excuse(stream, peer, &context).await;
+                    }
+                    drop(place);
+                });
+            }
             return;
         };
         context.accepted.increment();
-        let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
         tokio::spawn(async move {
-            // Delays of up to 40 ms per round trip otherwise.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%peer, %error, "TCP_NODELAY");
+            if let Some(stream) = begin(stream, peer, acceptor, &context).await {
+                serve_connection(stream, peer, slot, context, accept).await;
             }
-            let stream = match acceptor {
-                None => Stream::plain(stream),
-                Some(acceptor) => match tokio::time::timeout(
-                    context.listen.header_timeout,
-                    acceptor.accept(stream),
-                )
-                .await
-                {
-                    Ok(Ok(stream)) => Stream::tls(stream.into()),
-                    Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS"),
-                    Err(_) => return tracing::debug!(%peer, "no TLS handshake in time"),
-                },
-            };
-            serve_connection(stream, peer, slot, context, accept).await;
         });
     }
+}
+
+/// The TLS handshake, where there is one.
+async fn begin(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    context: &Context,
+) -> Option<Stream> {
+    // Delays of up to 40 ms per round trip otherwise.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "TCP_NODELAY");
+    }
+    let Some(acceptor) = acceptor else {
+        return Some(Stream::plain(stream));
+    };
+    match tokio::time::timeout(context.listen.header_timeout, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => return Some(Stream::tls(stream.into())),
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS"),
+        Err(_) => tracing::debug!(%peer, "no TLS handshake in time"),
+    }
+    None
+}
+
+/// Reads one request and says when to come back.
+async fn excuse(stream: Stream, peer: SocketAddr, context: &Context) {
+    let service = service_fn(async |_: Request<Incoming>| {
+        Ok::<_, std::convert::Infallible>(context.site.busy())
+    });
+    let connection = http(&context.listen)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(context.listen.header_timeout, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "HTTP"),
+        Err(_) => tracing::debug!(%peer, "no request in time"),
+    }
+}
+
+fn http(listen: &Listen) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(listen.header_timeout)
+        .max_headers(HEADERS)
+        .max_buf_size(listen.header_bytes)
+        .half_close(false);
+    builder
 }
 
 async fn serve_connection(
@@ -254,14 +303,6 @@ async fn serve_connection(
     accept: Arc<dyn Fn(Accepted) + Send + Sync>,
 ) {
     let seat = Arc::new(upgrade::Seat::new(peer));
-    let listen = &context.listen;
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(listen.header_timeout)
-        .max_headers(HEADERS)
-        .max_buf_size(listen.header_bytes)
-        .half_close(false);
     let service = service_fn(|request| {
         let (context, seat) = (context.clone(), seat.clone());
         async move {
@@ -270,7 +311,7 @@ async fn serve_connection(
             )
         }
     });
-    let connection = builder
+    let connection = http(&context.listen)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     match tokio::time::timeout(PAGE_LIFETIME, connection).await {

@@ -34,6 +34,8 @@ pub type StatusFn = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 /// Largest body of a request, in bytes; only the faucet reads one.
 const BODY_MAX: usize = 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// When to come back, in seconds, to a node that has too many connections.
+const COME_BACK: &str = "5";
 
 /// What there is to serve beside WebSockets.
 #[derive(Default)]
@@ -198,6 +200,16 @@ impl Prepared {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             self.harden(response.headers_mut());
         }
+        response.map(Full::new)
+    }
+
+    /// What is answered, whatever was asked, where there are too many connections.
+    pub(super) fn busy(&self) -> Response<Full<Bytes>> {
+        let text = "Too many connections, from this address or in all.\n";
+        let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(COME_BACK));
+        self.harden(headers);
         response.map(Full::new)
     }
 

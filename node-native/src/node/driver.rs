@@ -178,11 +178,11 @@ impl Shared {
                     drop(slot);
                 });
             }
-            Err(code) => {
-                tracing::debug!(%peer, %code, "turned away");
+            Err(refusal) => {
+                tracing::debug!(%peer, %refusal, "turned away");
                 self.counted.turned_away.increment();
                 self.spawn(async move {
-                    socket::turn_away(&shared, socket, code).await;
+                    socket::turn_away(&shared, socket, &refusal).await;
                     drop(slot);
                 });
             }

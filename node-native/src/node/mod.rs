@@ -25,6 +25,7 @@ mod bans;
 mod config;
 mod driver;
 mod news;
+mod report;
 mod service;
 mod signer;
 mod socket;
@@ -45,7 +46,7 @@ use futures_util::FutureExt;
 use news::Listener;
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use token::{Operation, Token, Waiter};
@@ -154,7 +155,7 @@ impl Node {
         }
         let mut listening = None;
         if let Some(listen) = listen {
-            observe(&mut site, &Arc::downgrade(&shared));
+            report::observe(&mut site, &Arc::downgrade(&shared));
             let server = Server::bind(listen, site).await?;
             let address = server.local_addr();
             // Connections outlive the server; they must not keep the node.
@@ -229,7 +230,7 @@ impl Node {
 
     /// What `nectar status` and `/status` show.
     pub fn status(&self) -> serde_json::Value {
-        status(self.shared())
+        report::status(self.shared())
     }
 
     /// News: for whoever asks first since the node began, for others from now on.
@@ -464,106 +465,4 @@ impl Events {
     pub fn try_next(&mut self) -> Option<Event> {
         self.next().now_or_never().flatten()
     }
-}
-
-/// Lets the site show what the node does.
-fn observe(site: &mut crate::http::Site, shared: &Weak<Shared>) {
-    let node = shared.clone();
-    site.status.get_or_insert_with(|| {
-        Arc::new(move || {
-            node.upgrade()
-                .as_ref()
-                .map_or(serde_json::Value::Null, status)
-        })
-    });
-    let node = shared.clone();
-    site.metrics.observe(
-        "nectar_banned",
-        "Names and networks that are banned now.",
-        move || {
-            let count = node
-                .upgrade()
-                .map_or(0, |shared| shared.node.bans(shared.clock.now()).len());
-            i64::try_from(count).unwrap_or(i64::MAX)
-        },
-    );
-    let gauge = |name, help, read: fn(Counts) -> usize| {
-        let node = shared.clone();
-        site.metrics.observe(name, help, move || {
-            let count = node
-                .upgrade()
-                .map_or(0, |shared| read(shared.node.counts()));
-            i64::try_from(count).unwrap_or(i64::MAX)
-        });
-    };
-    gauge(
-        "nectar_sessions",
-        "Sessions of all kinds that are connected.",
-        |counts| counts.sessions,
-    );
-    gauge(
-        "nectar_parked",
-        "Sessions that wait for another connection.",
-        |counts| counts.parked,
-    );
-    gauge(
-        "nectar_inbound",
-        "Inbound connections that are authenticated.",
-        |counts| counts.inbound,
-    );
-    gauge(
-        "nectar_half_open",
-        "Inbound connections in handshake.",
-        |counts| counts.half_open,
-    );
-    gauge(
-        "nectar_circuits",
-        "Ends of circuits, two for each that passes through.",
-        |counts| counts.circuits,
-    );
-}
-
-fn status(shared: &Arc<Shared>) -> serde_json::Value {
-    let node = &shared.node;
-    let counts = node.counts();
-    let peers: Vec<_> = node
-        .peers(shared.clock.now().mono)
-        .into_iter()
-        .map(|peer| {
-            let mut value = serde_json::json!({
-                "name": node.display_name(&peer.name),
-                "router": peer.router,
-                "round_trip_us": peer.round_trip.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
-            });
-            let (state, detail) = match peer.state {
-                PeerState::Connecting => ("connecting", String::new()),
-                PeerState::Online { route: Route::Direct, .. } => ("online", "direct".into()),
-                PeerState::Online { route: Route::Via(router), .. } => ("online", format!("via {}", node.display_name(&router))),
-                PeerState::Interrupted { reason } => ("interrupted", reason.name().into()),
-                PeerState::Offline { reason, .. } => ("offline", reason.name().into()),
-            };
-            value["state"] = state.into();
-            value["detail"] = detail.into();
-            value
-        })
-        .collect();
-    let endpoints: Vec<_> = node
-        .endpoints()
-        .iter()
-        .map(|endpoint| serde_json::json!({ "host": endpoint.host(), "state": format!("{:?}", endpoint.state) }))
-        .collect();
-    serde_json::json!({
-        "name": node.config().identity.name.as_ref().map(|name| node.display_name(name)),
-        "direct": node.config().direct,
-        "sessions": counts.sessions,
-        "parked": counts.parked,
-        "inbound": counts.inbound,
-        "half_open": counts.half_open,
-        "circuits": counts.circuits,
-        "banned": node.bans(shared.clock.now()).len(),
-        "misbehaved": shared.counted.misbehaved.get(),
-        "turned_away": shared.counted.turned_away.get(),
-        "peers": peers,
-        "endpoints": endpoints,
-    })
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt, task::AtomicWaker};
 use node_core::{
     Code,
+    channel::HandshakeError,
     node::{Output, Pipe},
 };
 use std::{
@@ -119,9 +120,20 @@ pub(super) async fn drive(
     }
 }
 
-/// Closes a socket that never became a pipe.
-pub(super) async fn turn_away(shared: &Arc<Shared>, socket: Box<Socket>, code: Code) {
-    Box::pin(farewell(shared, *socket, None, code)).await;
+/// Closes a socket that never became a pipe, and says why and when to come back.
+pub(super) async fn turn_away(
+    shared: &Arc<Shared>,
+    mut socket: Box<Socket>,
+    refusal: &HandshakeError,
+) {
+    if let Some(reject) = refusal.reject() {
+        // It leaves with the close frame, which alone has no room for a time.
+        let message = Message::Binary(Bytes::copy_from_slice(&reject.to_bytes()));
+        if socket.feed(message).await.is_err() {
+            return;
+        }
+    }
+    Box::pin(farewell(shared, *socket, None, refusal.code)).await;
 }
 
 /// The same socket with buffers as small as at first: a WebSocket's buffers only grow. Nothing may be in them.

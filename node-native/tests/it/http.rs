@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use node_core::registry::{Host, Routing};
+use node_core::{
+    Code,
+    registry::{Host, Routing},
+};
 use node_native::{
     config::{Config, Listen, Override, Sources, TlsFiles},
     dial::{DialError, Dialer},
-    http::{Accepted, Page, Server, Site},
+    http::{Accepted, EXCUSES, Page, Server, Site},
     metrics::Metrics,
     stream::MESSAGE_MAX,
 };
@@ -481,14 +484,73 @@ async fn a_socket_keeps_its_slot_until_it_is_dropped() {
         node.accepted.recv().await.unwrap(),
         node.accepted.recv().await.unwrap(),
     );
-    assert!(
-        dial(node.address, &dialer, false).await.is_err(),
-        "the third is refused"
-    );
+    let third = dial(node.address, &dialer, false).await.unwrap_err();
+    assert!(matches!(third, DialError::Busy { .. }), "{third}");
+    assert_eq!(third.code(), Code::Overloaded);
     assert_eq!(node.metrics.gauge("nectar_http_connections", "").get(), 2);
     drop(one);
     assert!(dial(node.address, &dialer, false).await.is_ok());
     drop(two);
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+    assert!(waited.is_ok(), "too slow: {what}");
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_told_when_to_come_back_and_one_of_a_crowd_is_closed() {
+    let settings = [
+        ("listen.connections_per_address", "1"),
+        ("listen.header_timeout", "60s"),
+    ];
+    let node = start(listen(&settings), Site::default()).await;
+    let _first = TcpStream::connect(node.address).await.unwrap();
+    let open = node.metrics.gauge("nectar_http_connections", "");
+    until("the first is in", || open.get() == 1).await;
+    for path in ["/", "/healthz", "/nectar"] {
+        let answer = get(node.address, path, "host: x\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("\r\nretry-after: 5\r\n"), "{answer}");
+        assert!(answer.contains("content-security-policy"), "{answer}");
+    }
+
+    // Those who ask nothing keep others from being told.
+    let refused = node.metrics.counter("nectar_http_refused_total", "");
+    let before = refused.get();
+    let mut crowd = Vec::new();
+    for _ in 0..EXCUSES {
+        crowd.push(TcpStream::connect(node.address).await.unwrap());
+    }
+    let all = before + EXCUSES as u64;
+    until("the crowd is there", || refused.get() == all).await;
+    let mut one_more = TcpStream::connect(node.address).await.unwrap();
+    let mut said = Vec::new();
+    let read = one_more.read_to_end(&mut said);
+    let read = tokio::time::timeout(Duration::from_secs(20), read).await;
+    assert!(matches!(read, Ok(Ok(0))), "closed without a word: {read:?}");
+    assert_eq!(open.get(), 1);
+    drop(crowd);
+    let told = async {
+        loop {
+            let mut stream = TcpStream::connect(node.address).await.unwrap();
+            let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+            let mut answer = Vec::new();
+            // A connection that is closed at once may break under our hands.
+            let _ = stream.write_all(request).await;
+            let _ = stream.read_to_end(&mut answer).await;
+            if answer.starts_with(b"HTTP/1.1 503 ") {
+                return;
+            }
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(20), told).await;
+    assert!(told.is_ok(), "nobody is told any more");
 }
 
 #[tokio::test]

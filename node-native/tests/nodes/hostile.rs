@@ -2,8 +2,12 @@
 
 use crate::support::{Network, echo, ok, soon};
 use futures_util::{SinkExt, StreamExt};
-use node_core::Code;
-use std::net::SocketAddr;
+use node_core::{Code, channel::Reject};
+use node_native::node::{Event, PeerState};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -75,10 +79,50 @@ async fn a_node_whose_places_are_taken_says_so_before_any_handshake() {
     let _first = dial(network.address("bob")).await;
     crate::support::until("the first is in", || bob.counts().half_open == 1).await;
     let mut second = dial(network.address("bob")).await;
-    let message = soon("a refusal", second.next()).await.unwrap().unwrap();
-    let Message::Close(Some(frame)) = message else {
-        panic!("expected a close frame, got {message:?}")
+    let mut heard = async || soon("a refusal", second.next()).await.unwrap().unwrap();
+    let (first, then) = (heard().await, heard().await);
+    let reject = Reject::parse(&first.into_data()).unwrap();
+    assert_eq!(reject.code, Some(Code::HalfOpenBudget));
+    assert_eq!(reject.retry, Duration::from_secs(1));
+    let Message::Close(Some(frame)) = then else {
+        panic!("expected a close frame, got {then:?}")
     };
-    let code = Code::from_u16(u16::from(frame.code) - 4000).unwrap();
-    assert_eq!(code.fault(), node_core::code::Fault::Limit, "{code:?}");
+    assert_eq!(u16::from(frame.code), Code::HalfOpenBudget.close_code());
+}
+
+#[tokio::test]
+async fn a_node_that_is_turned_away_comes_back_when_it_was_told_to_and_not_before() {
+    let network = Network::default().direct("alice").direct("bob");
+    let config = network.config("bob").with_core(|core| {
+        core.limits.half_open = 1;
+    });
+    let bob = node_native::node::Node::start(config).await.unwrap();
+    let first = dial(network.address("bob")).await;
+    crate::support::until("the first is in", || bob.counts().half_open == 1).await;
+    let alice = network.start("alice").await;
+    let failure = echo(&alice, "bob", b"?").await.unwrap_err();
+    assert_eq!(failure.cause, Some(Code::HalfOpenBudget));
+    assert_eq!(failure.retry, Some(Duration::from_secs(1)));
+
+    let mut events = alice.events();
+    alice.keep(&crate::support::name("bob"), true);
+    let begun = Instant::now();
+    let offline = async {
+        loop {
+            if let Event::Peer {
+                state: PeerState::Offline { reason, retry },
+                ..
+            } = events.next().await.unwrap()
+                && retry.is_some()
+            {
+                return (reason, retry.unwrap());
+            }
+        }
+    };
+    let (reason, retry) = soon("a refusal", offline).await;
+    assert_eq!(reason, Code::HalfOpenBudget);
+    assert!(retry >= Duration::from_secs(1), "{retry:?}");
+    drop(first);
+    crate::support::until("alice has come back", || bob.counts().sessions == 1).await;
+    assert!(begun.elapsed() >= retry, "{:?}", begun.elapsed());
 }

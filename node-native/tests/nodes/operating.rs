@@ -1,8 +1,7 @@
 //! What `docs/OPERATING.md` says of the program, and the unit beside it.
 
-use crate::support::{Network, soon};
-use std::{path::Path, process::Command};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use crate::support::{Network, get, soon};
+use std::{collections::BTreeSet, path::Path, process::Command};
 
 fn read(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -14,16 +13,11 @@ async fn the_operators_document_has_every_metric_with_its_type_and_no_other() {
     let network = Network::default().direct("alice");
     let _alice = network.start("alice").await;
     let address = network.address("alice");
-    let exposed = soon("metrics", async {
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let request =
-            format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    })
-    .await;
+    let exposed = soon("metrics", get(address, "/metrics")).await;
+    let labels: BTreeSet<&str> = exposed
+        .lines()
+        .filter_map(|line| line.split_once("{code=\"")?.1.split('"').next())
+        .collect();
     let mut exposed: Vec<_> = exposed
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
@@ -44,6 +38,10 @@ async fn the_operators_document_has_every_metric_with_its_type_and_no_other() {
     documented.sort_unstable();
     assert!(!exposed.is_empty());
     assert_eq!(documented, exposed, "document and program");
+    let (_, values) = document.split_once("The label `code`").unwrap();
+    let (values, _) = values.split_once("What was refused").unwrap();
+    let values: BTreeSet<&str> = values.split('`').skip(1).step_by(2).collect();
+    assert_eq!(values, labels, "values of the label");
 }
 
 /// Whether the command line that follows `nectar` is understood: with `--help` at its end it does nothing but that.

@@ -14,6 +14,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub(crate) use nectar_sim::{REGISTRY, key_of, name};
 
@@ -151,6 +152,16 @@ pub(crate) async fn soon<R>(what: &str, future: impl Future<Output = R>) -> R {
     tokio::time::timeout(PATIENCE, future)
         .await
         .unwrap_or_else(|_| panic!("too slow: {what}"))
+}
+
+/// The whole answer to a request over HTTP.
+pub(crate) async fn get(at: SocketAddr, path: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 pub(crate) async fn echo(

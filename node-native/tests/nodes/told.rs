@@ -2,8 +2,10 @@
 
 use crate::{
     home::{Home, Running},
-    support::{Network, PATIENCE},
+    support::{Network, PATIENCE, direct_at, echo, name, ok, soon},
 };
+use node_native::node::{Code, Node, Request, Response};
+use serde_json::json;
 use std::{
     fs::File,
     net::SocketAddr,
@@ -101,5 +103,56 @@ fn a_status_is_told_in_words() {
     assert!(
         text.starts_with("name        bob.nectar\nsessions    0 connected, 0 parked\n"),
         "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_a_node_refused_and_what_counts_against_whom_is_told_by_a_running_one() {
+    let network = Network::default().direct("bob").direct("alice");
+    let bob = Home::new(&network, "bob");
+    let settings = ["limits.stranger_requests=1", "limits.message_bytes=64 KiB"];
+    let settings = settings.map(|setting| format!("--set={setting}"));
+    let here = SocketAddr::from(([127, 0, 0, 1], 0));
+    let running = run(&bob, Some(here), &["--echo", &settings[0], &settings[1]]);
+    let listen: SocketAddr = running.said["listen"].as_str().unwrap().parse().unwrap();
+    let port = listen.port().to_string();
+    let status = || bob.json(&["status", "--port", &port]);
+    assert_eq!(status()["scores"], json!([]));
+
+    let network = Network::default()
+        .direct("alice")
+        .known("bob", direct_at("bob", listen));
+    let alice = Node::start(network.config("alice")).await.unwrap();
+    assert_eq!(echo(&alice, "bob", b"one").await, ok(b"one"));
+    let refused = echo(&alice, "bob", b"two").await.unwrap();
+    let Response::Error { code, .. } = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(code, Code::RequestRate.as_u16());
+    assert_eq!(status()["refused"]["request_rate"], json!(1));
+    assert_eq!(
+        status()["scores"],
+        json!([]),
+        "to ask too fast is no breach"
+    );
+
+    // A name that sends what is too large for bob, and says so in its own record.
+    let large = Request::new("echo.1", vec![0; 128 << 10]);
+    let failure = soon("the end", alice.request(&name("bob"), large)).await;
+    failure.unwrap_err();
+    let told = status();
+    assert_eq!(told["scores"][0]["who"], json!("alice.nectar"));
+    let points = told["scores"][0]["points"].as_u64().unwrap();
+    assert!((30..=40).contains(&points), "{told}");
+    let words = bob.output(&["status", "--port", &port]).stdout;
+    let words = String::from_utf8(words).unwrap();
+    assert!(words.contains("\nrefused     1 request_rate\n"), "{words}");
+    assert!(words.contains("\nscore       alice.nectar: "), "{words}");
+    let metrics = soon("metrics", crate::support::get(listen, "/metrics")).await;
+    let wanted = "\nnectar_refused_total{code=\"request_rate\"} 1\n";
+    assert!(metrics.contains(wanted), "{metrics}");
+    assert!(
+        !metrics.contains("alice"),
+        "no label that a peer chooses: {metrics}"
     );
 }

@@ -23,11 +23,8 @@ impl<T> Control<T> {
         &mut self,
         group: AddressGroup,
         now: Now,
-    ) -> Result<Ticket, Code> {
-        let source = Subject::Group(group);
-        if self.standings.banned(&source, now.wall).is_some() {
-            return Err(Code::Banned);
-        }
+    ) -> Result<Ticket, HandshakeError> {
+        self.check_subject(&Subject::Group(group), now)?;
         self.budgets.open(group, None)
     }
 
@@ -36,7 +33,7 @@ impl<T> Control<T> {
         &mut self,
         router: &SessionCell<T>,
         caller: Option<&Name>,
-    ) -> Result<Ticket, Code> {
+    ) -> Result<Ticket, HandshakeError> {
         let router = source_of_circuits(router.id);
         self.budgets.open(router, Some(caller))
     }
@@ -54,8 +51,11 @@ impl<T> Control<T> {
 
     /// Whether a name may come, before anything is computed to verify it.
     pub(in super::super) fn check_ban(&self, name: &Name, now: Now) -> Result<(), HandshakeError> {
-        let name = Subject::Name(name.clone());
-        match self.standings.banned(&name, now.wall) {
+        self.check_subject(&Subject::Name(name.clone()), now)
+    }
+
+    fn check_subject(&self, subject: &Subject, now: Now) -> Result<(), HandshakeError> {
+        match self.standings.banned(subject, now.wall) {
             None => Ok(()),
             Some(left) => Err(HandshakeError::after(Code::Banned, left)),
         }
