@@ -89,6 +89,12 @@ impl Town {
         change(&mut registry);
         registry.chain.mine(seconds(self.simulation.now()));
     }
+
+    /// The chain goes another way from this height on, on which nothing was changed.
+    pub fn undo(&mut self, height: u64) {
+        let now = seconds(self.simulation.now());
+        self.registry.borrow_mut().undo(height, now);
+    }
 }
 
 /// The time of a block that is made now, in seconds since the Unix epoch.
