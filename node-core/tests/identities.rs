@@ -8,9 +8,15 @@ use nectar_sim::{
     world::{Place, Plan},
 };
 use node_core::{
-    Code, Name, RegistryId, node::Failure, registry::RegistryConfig, time::Duration,
+    Code, Name, RegistryId,
+    node::{Event, Failure},
+    registry::RegistryConfig,
+    time::Duration,
     wire::frame::Response,
 };
+
+/// How long a record counts as fresh.
+const CACHED: Duration = Duration::from_secs(60);
 
 /// A town in which alice, bob and carol are registered at addresses of their own.
 fn town(seed: u64) -> Town {
@@ -104,6 +110,71 @@ fn a_rotated_key_ends_what_the_old_one_made_within_the_caches_lifetime() {
     town.simulation.run_for(Duration::from_secs(61));
     assert_eq!(cause(&mut town, alice, "bob"), Code::KeyMismatch);
     assert!(ask(&mut town, alice, &name("carol")).is_ok());
+}
+
+#[test]
+fn a_rotation_that_a_reorganisation_undoes_lets_the_old_key_in_again_and_ends_what_the_new_one_made()
+ {
+    let [one, three] = [
+        &["http://a.test"][..],
+        &["http://a.test", "http://b.test", "http://c.test"],
+    ];
+    for (urls, restarts) in [(one, false), (three, false), (one, true), (three, true)] {
+        let mut town = registered(Town::with_endpoints(19, urls));
+        let alice = start(&mut town, "alice");
+        let old = start(&mut town, "bob");
+        assert!(ask(&mut town, alice, &name("bob")).is_ok());
+        town.change("bob", |record| {
+            record.key = key_of("bobby").verifying_key().to_bytes();
+        });
+        let rotated = town.registry.borrow().chain.height();
+        let ended = |town: &mut Town| {
+            town.simulation
+                .run_until(CACHED, |w| w.machines[alice].node.counts().sessions == 0)
+        };
+        assert!(
+            ended(&mut town),
+            "the session with the old key outlives the cache"
+        );
+        let bob = if restarts {
+            town.simulation.kill(old);
+            let new = town.start(Plan::named("bob").key("bobby").on_chain());
+            assert!(ask(&mut town, alice, &name("bob")).is_ok(), "the new key");
+            town.undo(rotated);
+            assert!(
+                ended(&mut town),
+                "the session with the new key outlives the cache"
+            );
+            for (from, to) in [(alice, "bob"), (new, "alice")] {
+                let why = cause(&mut town, from, to);
+                // One who has just read the record does not read it again for a caller.
+                assert!(
+                    matches!(why, Code::KeyMismatch | Code::KeyUnconfirmed),
+                    "{why}"
+                );
+            }
+            town.simulation.kill(new);
+            start(&mut town, "bob")
+        } else {
+            assert_eq!(cause(&mut town, alice, "bob"), Code::KeyMismatch);
+            town.undo(rotated);
+            old
+        };
+        let undone = town.simulation.now();
+        // Whoever is refused tries again.
+        while ask(&mut town, bob, &name("alice")).is_err() {
+            let took = town.simulation.now().since(undone);
+            assert!(took <= CACHED, "the old key is refused for {took:?}");
+            town.simulation.run_for(Duration::from_secs(1));
+        }
+        assert!(ask(&mut town, alice, &name("bob")).is_ok(), "the old key");
+        for machine in &town.simulation.machines {
+            let node = &machine.node;
+            assert_eq!(node.bans(town.simulation.now_of(alice)), []);
+            let accused = |event: &Event| matches!(event, Event::Misbehaved { .. });
+            assert!(!machine.events.iter().any(accused), "{:?}", machine.events);
+        }
+    }
 }
 
 #[test]

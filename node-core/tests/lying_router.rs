@@ -5,417 +5,14 @@
     reason = "a test fails by panicking"
 )]
 
-use bytes::{Bytes, BytesMut};
-use ed25519_dalek::{Signer, SigningKey};
-use nectar_sim::{EPOCH_MS, Simulation, direct, indirect, key_of, name};
-use node_core::{
-    Code, Instant, Name, Now, Timestamp,
-    channel::{HelloInfo, Identity, Local, SignerTrust, responder},
-    node::{Event as NodeEvent, Node, NodeConfig, Output, Pipe},
-    session::{Event, Far, Request, Session, SessionConfig, Signal},
-    time::Duration,
-    wire::frame::{Frame, Response, next},
-};
-use std::{collections::HashMap, sync::Arc, task::Waker};
+mod theatre;
+
+use bytes::Bytes;
+use nectar_sim::{key_of, name};
+use node_core::{Code, Now, node::Event as NodeEvent, time::Duration, wire::frame::Response};
+use theatre::{Lie, Theatre};
 
 const SECRET: &[u8] = b"nobody on the way may read this sentence";
-
-/// One lie, told to whoever comes by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lie {
-    /// None: the router does its work.
-    Honest,
-    /// Says that somebody else is calling.
-    WrongFrom,
-    /// Hides who is calling although it was not asked to.
-    Nameless,
-    /// Brings the circuit to somebody else.
-    WrongTarget,
-    /// Swallows the nth message of every circuit.
-    Drop(usize),
-    /// Brings the nth message twice.
-    Repeat(usize),
-    /// Changes one bit of the nth message.
-    Flip(usize),
-    /// Exchanges the nth message with the one after it.
-    Swap(usize),
-    /// Adds a message of its own before the nth.
-    Inject(usize),
-    /// Sends the nth message back where it came from.
-    Reflect(usize),
-    /// Gives everything after the nth message to another circuit.
-    Cross(usize),
-}
-
-/// How far the router's channel with one node is.
-enum Stage {
-    Message1,
-    Message3(Box<responder::AwaitMessage3>),
-    Attach(Box<node_core::channel::Channel>),
-    Up(Box<Session<u64>>),
-    Gone,
-}
-
-/// A node connected to the router, and the router's end of it.
-struct Client {
-    name: Name,
-    key: SigningKey,
-    node: Node<u64>,
-    pipe: Option<Pipe<u64>>,
-    stage: Stage,
-    heard: Vec<(Option<Name>, Bytes)>,
-    answers: Vec<Response>,
-    failures: Vec<Code>,
-    events: Vec<NodeEvent>,
-}
-
-struct Theatre {
-    clients: Vec<Client>,
-    lie: Lie,
-    now: Instant,
-    local: Arc<Local>,
-    key: SigningKey,
-    /// Every byte that the router sees in clear.
-    captured: Vec<u8>,
-    counts: HashMap<(usize, u32), usize>,
-    kept: HashMap<(usize, u32), Bytes>,
-    told: bool,
-}
-
-impl Theatre {
-    fn new(lie: Lie) -> Self {
-        let records = [
-            ("rho", direct("rho", 1)),
-            ("alice", indirect("alice", &["rho"])),
-            ("bob", indirect("bob", &["rho"])),
-            ("carol", indirect("carol", &["rho"])),
-        ];
-        let key = key_of("rho");
-        let local = Local {
-            identity: Identity {
-                name: Some(name("rho")),
-                key: key.verifying_key().to_bytes(),
-            },
-            hello: HelloInfo::default(),
-            registries: [nectar_sim::REGISTRY].into(),
-            clock_window: Duration::from_secs(120),
-            signer: SignerTrust::default(),
-        };
-        let clients = ["alice", "bob", "carol"].map(|label| Client {
-            name: name(label),
-            key: key_of(label),
-            node: Node::new(
-                NodeConfig {
-                    direct: false,
-                    ..Simulation::config(label, &records)
-                },
-                [label.as_bytes()[0]; 32],
-            )
-            .unwrap(),
-            pipe: None,
-            stage: Stage::Message1,
-            heard: Vec::new(),
-            answers: Vec::new(),
-            failures: Vec::new(),
-            events: Vec::new(),
-        });
-        let mut stage = Self {
-            clients: clients.into(),
-            lie,
-            now: Instant::from_micros(1_000_000),
-            local: Arc::new(local),
-            key,
-            captured: Vec::new(),
-            counts: HashMap::new(),
-            kept: HashMap::new(),
-            told: false,
-        };
-        for at in 0..stage.clients.len() {
-            stage.act(at, |node, now, out| node.start(now, out));
-        }
-        stage.run(Duration::from_secs(2));
-        stage
-    }
-
-    fn wall(&self) -> Timestamp {
-        Timestamp(EPOCH_MS + self.now.as_micros() / 1000)
-    }
-
-    fn act(&mut self, at: usize, work: impl FnOnce(&Node<u64>, Now, &mut Vec<Output<u64>>)) {
-        let mut out = Vec::new();
-        let now = Now {
-            mono: self.now,
-            wall: self.wall(),
-        };
-        let node = self.clients[at].node.clone();
-        work(&node, now, &mut out);
-        self.outputs(at, &node, now, out);
-    }
-
-    fn outputs(&mut self, at: usize, node: &Node<u64>, now: Now, outputs: Vec<Output<u64>>) {
-        let mut more = Vec::new();
-        for output in outputs {
-            let client = &mut self.clients[at];
-            match output {
-                Output::Dial { pipe, .. } => {
-                    client.pipe = Some(pipe.clone());
-                    client.stage = Stage::Message1;
-                    node.opened(&pipe, None);
-                }
-                Output::Close { pipe, .. } => {
-                    if client
-                        .pipe
-                        .as_ref()
-                        .is_some_and(|known| known.id() == pipe.id())
-                    {
-                        client.pipe = None;
-                        client.stage = Stage::Gone;
-                    }
-                }
-                Output::Sign { pipe, request } => {
-                    let signature = client.key.sign(&request.message()).to_bytes();
-                    node.signed(&pipe, Some(signature), now, &mut more);
-                }
-                Output::Request(incoming) => {
-                    client
-                        .heard
-                        .push((incoming.from().cloned(), incoming.request.payload.clone()));
-                    let echo = incoming.request.payload.clone();
-                    incoming.respond(Response::Success(Some(echo)));
-                }
-                Output::Answered { response, .. } => client.answers.push(response),
-                Output::Failed { failure, .. } => client.failures.push(failure.reason()),
-                Output::Event(event) => client.events.push(event),
-                other => drop(other),
-            }
-        }
-        if !more.is_empty() {
-            self.outputs(at, node, now, more);
-        }
-    }
-
-    /// Runs nodes and router for a while of virtual time, ten milliseconds at a step.
-    fn run(&mut self, time: Duration) {
-        let end = self.now + time;
-        while self.now < end {
-            self.now = self.now + Duration::from_millis(10);
-            for at in 0..self.clients.len() {
-                self.act(at, |node, now, out| node.handle_timeout(now, out));
-            }
-            for _ in 0..20 {
-                for at in 0..self.clients.len() {
-                    self.exchange(at);
-                }
-            }
-        }
-    }
-
-    fn exchange(&mut self, at: usize) {
-        while let Some(pipe) = self.clients[at].pipe.clone() {
-            let mut message = None;
-            self.act(at, |node, now, out| {
-                message = node.poll_transmit(&pipe, Waker::noop(), now, out)
-            });
-            let Some(message) = message else { break };
-            self.router_hears(at, message);
-        }
-        let mut events = Vec::new();
-        let now = self.now;
-        while let Stage::Up(session) = &mut self.clients[at].stage
-            && let Some(record) = session.poll_transmit(now, false, &mut events)
-        {
-            self.deliver(at, record.freeze());
-        }
-        for event in events {
-            self.router_acts(at, event);
-        }
-    }
-
-    fn deliver(&mut self, at: usize, message: Bytes) {
-        if let Some(pipe) = self.clients[at].pipe.clone() {
-            self.act(at, |node, now, out| {
-                node.handle_message(&pipe, message, now, out)
-            });
-        }
-    }
-
-    fn router_hears(&mut self, at: usize, message: Bytes) {
-        let (wall, now) = (self.wall(), self.now);
-        let stage = std::mem::replace(&mut self.clients[at].stage, Stage::Gone);
-        self.clients[at].stage = match stage {
-            Stage::Message1 => {
-                let state =
-                    responder::start(self.local.clone(), &message, [at as u8; 32], wall).unwrap();
-                let signature = self.key.sign(&state.request().message()).to_bytes();
-                let (answer, state) = state.signed(signature).unwrap();
-                self.clients[at].stage = Stage::Message3(Box::new(state));
-                self.deliver(at, answer.into());
-                return;
-            }
-            Stage::Message3(state) => {
-                let channel = state
-                    .handle(&message, wall)
-                    .unwrap()
-                    .verify()
-                    .unwrap()
-                    .admit();
-                Stage::Attach(Box::new(channel))
-            }
-            Stage::Attach(mut channel) => {
-                let mut frames = channel.open(BytesMut::from(&message[..])).unwrap().freeze();
-                let Some((_, _, Some(Frame::Attach(attach)))) = next(&mut frames).unwrap() else {
-                    panic!("ATTACH")
-                };
-                let config = SessionConfig {
-                    limits: Arc::default(),
-                    mtu: 65_536,
-                    instance: [7; 16],
-                    agent: "rho".into(),
-                    secret: [5; 32].into(),
-                };
-                let mut events = Vec::new();
-                let session = Session::accept(*channel, config, &attach, now, &mut events).unwrap();
-                Stage::Up(Box::new(session))
-            }
-            Stage::Up(mut session) => {
-                let mut events = Vec::new();
-                session
-                    .handle_record(BytesMut::from(&message[..]), now, &mut events)
-                    .unwrap();
-                self.clients[at].stage = Stage::Up(session);
-                for event in events {
-                    self.router_acts(at, event);
-                }
-                return;
-            }
-            Stage::Gone => Stage::Gone,
-        };
-    }
-
-    fn client(&self, name: &Name) -> usize {
-        self.clients
-            .iter()
-            .position(|client| client.name == *name)
-            .unwrap()
-    }
-
-    fn with<R>(&mut self, at: usize, work: impl FnOnce(&mut Session<u64>) -> R) -> Option<R> {
-        match &mut self.clients[at].stage {
-            Stage::Up(session) => Some(work(session)),
-            _ => None,
-        }
-    }
-
-    fn router_acts(&mut self, at: usize, event: Event<u64>) {
-        match event {
-            Event::CircuitOpen {
-                cid,
-                window,
-                to,
-                first,
-                ..
-            } => {
-                self.captured.extend_from_slice(&first);
-                let target = match self.lie {
-                    Lie::WrongTarget => self.client(&name("carol")),
-                    _ => self.client(&to),
-                };
-                let from = match self.lie {
-                    Lie::WrongFrom => Some(name("carol")),
-                    Lie::Nameless => None,
-                    _ => Some(self.clients[at].name.clone()),
-                };
-                let now = self.now;
-                let far = Far::Hop {
-                    session: at as u64,
-                    cid,
-                };
-                // Its client may just be coming back.
-                let Some(Some(there)) =
-                    self.with(target, |s| s.bring_circuit(from, window, first, far, now))
-                else {
-                    self.with(at, |s| s.close_circuit(cid, Code::TargetOffline, None));
-                    return;
-                };
-                self.with(at, |s| {
-                    s.bind_circuit(
-                        cid,
-                        Far::Hop {
-                            session: target as u64,
-                            cid: there,
-                        },
-                    )
-                });
-            }
-            Event::Circuit {
-                far: Far::Hop { session, cid },
-                signal,
-            } => {
-                self.forward(at, session as usize, cid, signal);
-            }
-            _ => {}
-        }
-    }
-
-    fn forward(&mut self, from: usize, to: usize, cid: u32, signal: Signal) {
-        let Signal::Data(data) = signal else {
-            self.with(to, |s| s.circuit_signal(cid, signal));
-            return;
-        };
-        self.captured.extend_from_slice(&data);
-        let count = self.counts.entry((to, cid)).or_default();
-        *count += 1;
-        let nth = *count;
-        let mut send = vec![(to, cid, data.clone())];
-        match self.lie {
-            Lie::Drop(n) if n == nth => send.clear(),
-            Lie::Repeat(n) if n == nth => send.push((to, cid, data)),
-            Lie::Flip(n) if n == nth => {
-                let mut altered = data.to_vec();
-                let middle = altered.len() / 2;
-                altered[middle] ^= 4;
-                send = vec![(to, cid, altered.into())];
-            }
-            Lie::Swap(n) if n == nth => {
-                self.kept.insert((to, cid), data);
-                send.clear();
-            }
-            Lie::Swap(n) if n + 1 == nth => {
-                send.extend(self.kept.remove(&(to, cid)).map(|kept| (to, cid, kept)))
-            }
-            Lie::Inject(n) if n == nth => send.insert(0, (to, cid, Bytes::from(vec![0x10; 64]))),
-            Lie::Reflect(n) if n == nth => {
-                let back = self.with(to, |s| match s.circuit_far(cid) {
-                    Some(Far::Hop { cid, .. }) => Some(cid),
-                    _ => None,
-                });
-                send = vec![(from, back.flatten().unwrap(), data)];
-            }
-            Lie::Cross(n) if nth > n => {
-                let other = cid ^ 2;
-                send = vec![(to, other, data)];
-            }
-            _ => {}
-        }
-        self.told |= send.len() != 1 || self.lie != Lie::Honest;
-        for (to, cid, data) in send {
-            self.with(to, |s| s.circuit_signal(cid, Signal::Data(data)));
-        }
-    }
-
-    fn ask(&mut self, from: usize, to: &str, payload: &[u8]) {
-        let request = Request {
-            protocol: "echo.1".into(),
-            metadata: None,
-            payload: Bytes::copy_from_slice(payload),
-            early: false,
-        };
-        let to = name(to);
-        self.act(from, |node, now, out| {
-            node.request(0, &to, request, Some(Duration::from_secs(20)), now, out)
-        });
-    }
-}
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack
@@ -589,4 +186,55 @@ fn circuits_that_a_router_crosses_carry_nothing_into_each_other() {
             assert_eq!(&payload[..], expected);
         }
     }
+}
+
+#[test]
+fn a_router_that_answers_and_forwards_nothing_is_left_for_another_within_2_s() {
+    let mut stage = Theatre::with(&[Lie::Honest; 2]);
+    stage.ask(0, "bob", b"before");
+    stage.run(Duration::from_secs(5));
+    let used = stage.router_in_use(0, "bob");
+    let ways = [(0, "bob"), (1, "alice")];
+    let ask = |stage: &mut Theatre, what: &str| {
+        for (from, to) in ways {
+            for number in 0..3 {
+                let payload = format!("{from} asks {what}, number {number}");
+                stage.ask(from, to, payload.as_bytes());
+            }
+        }
+    };
+    ask(&mut stage, "just before");
+    stage.lies(used, Lie::Forget);
+    ask(&mut stage, "just after");
+    let began = stage.now;
+    let asked = [7, 6];
+    while [0, 1].map(|at| stage.clients[at].answers.len()) != asked {
+        stage.run(Duration::from_millis(10));
+        let took = stage.now.since(began);
+        assert!(
+            took <= Duration::from_secs(2),
+            "not answered within {took:?}"
+        );
+    }
+    assert!(stage.told, "something was not forwarded");
+    assert_ne!(stage.router_in_use(0, "bob"), used);
+    // It is there, and says so whenever it is asked.
+    stage.run(Duration::from_secs(60));
+    assert!(stage.knows(0, used) && stage.knows(1, used));
+    ask(&mut stage, "long after");
+    stage.run(Duration::from_secs(1));
+    for (at, label) in [(1, "alice"), (0, "bob")] {
+        let mut heard = stage.clients[at].heard.clone();
+        assert!(heard.iter().all(|(from, _)| *from == Some(name(label))));
+        let count = heard.len();
+        heard.sort_by(|(_, one), (_, other)| one.cmp(other));
+        heard.dedup();
+        assert_eq!((heard.len(), count), (9 + at, 9 + at), "each once");
+    }
+    assert!(
+        stage
+            .clients
+            .iter()
+            .all(|client| client.failures.is_empty())
+    );
 }

@@ -18,6 +18,8 @@ pub struct Registry {
     /// The chain; a change is in its next block.
     pub chain: Chain,
     records: Vec<(Name, Record)>,
+    /// What stood in them before, the latest last.
+    past: Vec<(Name, Record)>,
 }
 
 impl Registry {
@@ -26,6 +28,7 @@ impl Registry {
         Self {
             chain: Chain::new(REGISTRY.chain_id, REGISTRY.contract, time),
             records: Vec::new(),
+            past: Vec::new(),
         }
     }
 
@@ -46,6 +49,7 @@ impl Registry {
         let wanted = name(label);
         let found = self.records.iter_mut().find(|(name, _)| *name == wanted);
         let (_, record) = found.unwrap_or_else(|| panic!("{label} is not registered"));
+        self.past.push((wanted, record.clone()));
         change(record);
         record.version += 1;
         // The chain counts versions itself.
@@ -86,6 +90,27 @@ impl Registry {
                         ..record.into()
                     };
                 });
+            }
+        }
+        self.chain.mine(time);
+    }
+
+    /// Replaces all blocks from this height on by one, made at `time` (seconds since the Unix epoch), without what was
+    /// changed in them: every record is again as it was before. Who was registered in them is so again.
+    pub fn undo(&mut self, height: u64, time: u64) {
+        let depth = (self.chain.height() + 1).saturating_sub(height);
+        self.chain
+            .reorganise(usize::try_from(depth).unwrap_or(usize::MAX));
+        for (name, record) in &mut self.records {
+            let label = name.label.as_str();
+            let version = self.chain.version(label);
+            while record.version > version.max(1)
+                && let Some(before) = self.past.iter().rposition(|(whose, _)| whose == name)
+            {
+                *record = self.past.remove(before).1;
+            }
+            if version == 0 {
+                self.chain.register(label, (&*record).into());
             }
         }
         self.chain.mine(time);

@@ -6,7 +6,8 @@ use crate::{
     registry::Registry,
     simulation::{EPOCH_MS, Simulation},
     world::{
-        Accepted, Ask, CHAT, FILE, Harm, Inbox, NodeId, Outcome, Place, Plan, Token, Wire, World,
+        Accepted, Ask, CHAT, FILE, Harm, Inbox, NodeId, Outcome, Place, Plan, Token, Ways, Wire,
+        World,
     },
 };
 use bytes::Bytes;
@@ -87,6 +88,12 @@ impl Town {
         let mut registry = self.registry.borrow_mut();
         change(&mut registry);
         registry.chain.mine(seconds(self.simulation.now()));
+    }
+
+    /// The chain goes another way from this height on, on which nothing was changed.
+    pub fn undo(&mut self, height: u64) {
+        let now = seconds(self.simulation.now());
+        self.registry.borrow_mut().undo(height, now);
     }
 }
 
@@ -210,13 +217,17 @@ impl World for Town {
 }
 
 impl Wire for Town {
+    const LENIENCE: u32 = 1;
+
     fn harm(&mut self, node: NodeId, harm: Harm) {
         let others = (0..self.simulation.machines.len()).filter(|other| *other != node);
         for other in others.collect::<Vec<_>>() {
             match harm {
                 Harm::Cut => self.simulation.cut(node, other, Code::PipeLost),
                 Harm::Alter => self.simulation.alter_next(other, node),
-                Harm::Swallow => self.simulation.silence_way(other, node),
+                Harm::Swallow(Ways::There) => self.simulation.silence_way(other, node),
+                Harm::Swallow(Ways::Back) => self.simulation.silence_way(node, other),
+                Harm::Swallow(Ways::Both) => self.simulation.silence(node, other),
             }
         }
     }

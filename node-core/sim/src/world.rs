@@ -110,6 +110,9 @@ pub trait World: Sized {
 
 /// A world in which somebody stands on the way to the nodes' addresses.
 pub trait Wire: World {
+    /// How many times longer than promised anything may take: 1, unless the machine may be busy with something else.
+    const LENIENCE: u32;
+
     /// Harms the sockets that lead to a node's address at this moment.
     fn harm(&mut self, node: NodeId, harm: Harm);
 
@@ -124,8 +127,19 @@ pub enum Harm {
     Cut,
     /// A bit changes in a long piece of what is on its way to the node.
     Alter,
-    /// What is sent to the node does not arrive any more, and nobody is told.
-    Swallow,
+    /// Nothing arrives any more, one way or both, and nobody is told.
+    Swallow(Ways),
+}
+
+/// In which direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ways {
+    /// Towards the node.
+    There,
+    /// From the node to whoever has dialled it.
+    Back,
+    /// Either.
+    Both,
 }
 
 /// How a name is reached.

@@ -34,6 +34,7 @@ use crate::{
     Code, Limits, Name, Now, RegistryId,
     channel::{HandshakeError, HelloInfo, Local, UserAgent},
     registry::{EndpointHealth, FetchFailure, FetchId, NameParseError, Resolver},
+    session::Held,
     sorted::Map,
     time::{Duration, Instant},
 };
@@ -74,6 +75,14 @@ pub struct Counts {
     pub circuits: usize,
     /// Bytes of circuits that wait here for somebody's socket.
     pub circuit_bytes: u64,
+    /// Bytes that sessions keep until their peers acknowledge them.
+    pub retained_bytes: usize,
+    /// Bytes of requests, messages and answers that wait to be sent.
+    pub outbox_bytes: usize,
+    /// Bytes of peers' requests and messages that wait for the application.
+    pub inbox_bytes: usize,
+    /// Bytes of all kinds that are held by the sessions that wait.
+    pub parked_bytes: usize,
 }
 
 /// A node. Cloning it gives another handle to the same node.
@@ -188,22 +197,36 @@ impl<T> Node<T> {
     pub fn counts(&self) -> Counts {
         let (half_open, inbound) = lock(&self.inner.control).budgets.counts();
         let sessions: Vec<_> = lock(&self.inner.sessions).values().cloned().collect();
-        let (mut circuits, mut circuit_bytes, mut parked) = (0, 0, 0);
-        for cell in &sessions {
-            cell.with_pipe(|session| {
-                parked += usize::from(session.is_parked());
-                circuits += session.circuits();
-                circuit_bytes += session.circuit_bytes();
-            });
-        }
-        Counts {
+        let mut counts = Counts {
             half_open,
             inbound,
-            sessions: sessions.len() - parked,
-            parked,
-            circuits,
-            circuit_bytes,
+            ..Counts::default()
+        };
+        for cell in &sessions {
+            let held = cell.with_pipe(|session| {
+                counts.circuits += session.circuits();
+                counts.circuit_bytes += session.circuit_bytes();
+                session.held()
+            });
+            counts.retained_bytes += held.retained;
+            counts.outbox_bytes += held.outbox;
+            counts.inbox_bytes += held.inbox;
+            if held.parked {
+                counts.parked += 1;
+                counts.parked_bytes += held.bytes();
+            }
         }
+        counts.sessions = sessions.len() - counts.parked;
+        counts
+    }
+
+    /// What each session holds.
+    pub fn held(&self) -> Vec<Held> {
+        let sessions: Vec<_> = lock(&self.inner.sessions).values().cloned().collect();
+        let held = sessions
+            .iter()
+            .map(|cell| cell.with_pipe(|session| session.held()));
+        held.collect()
     }
 
     /// Health of the RPC endpoints.

@@ -27,6 +27,32 @@ pub enum Resumed {
     Refused(Code),
 }
 
+/// What a session holds, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Kept until the peer acknowledges it.
+    pub retained: usize,
+    /// Requests, messages and answers of ours that wait to be sent.
+    pub outbox: usize,
+    /// The peer's requests and messages that wait for the application.
+    pub inbox: usize,
+    /// Memory promised to long payloads.
+    pub promised: usize,
+    /// What waits to be written to the pipe or to be read of its streams.
+    pub streams: usize,
+    /// How many streams these are; this is no number of bytes.
+    pub open_streams: usize,
+    /// Whether it waits for another pipe.
+    pub parked: bool,
+}
+
+impl Held {
+    /// All bytes of it.
+    pub const fn bytes(&self) -> usize {
+        self.retained + self.outbox + self.inbox + self.promised + self.streams
+    }
+}
+
 impl<T> Session<T> {
     /// Whether it has lost its pipe and waits for another.
     pub const fn is_parked(&self) -> bool {
@@ -45,14 +71,21 @@ impl<T> Session<T> {
 
     /// Bytes that it holds for its peer or for our application.
     pub fn held_bytes(&self) -> usize {
-        let streams: usize = self.streams.values().map(super::Stream::held).sum();
+        self.held().bytes()
+    }
+
+    /// The same, by what it is held for.
+    pub fn held(&self) -> Held {
         let inbox = usize::try_from(self.items.inbox_received - self.items.inbox_released);
-        self.sender.retained_bytes()
-            + self.waiting_bytes()
-            + self.items.theirs.promised
-            + self.items.answers.promised
-            + inbox.unwrap_or(usize::MAX)
-            + streams
+        Held {
+            retained: self.sender.retained_bytes(),
+            outbox: self.waiting_bytes(),
+            inbox: inbox.unwrap_or(usize::MAX),
+            promised: self.items.theirs.promised + self.items.answers.promised,
+            streams: self.streams.values().map(super::Stream::held).sum(),
+            open_streams: self.streams.len(),
+            parked: self.is_parked(),
+        }
     }
 
     /// Whether so much has come together since its node last counted that it has to count again: answers, and what is

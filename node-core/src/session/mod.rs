@@ -17,7 +17,7 @@ mod streams;
 mod transmit;
 
 pub use app::{Operation, Request};
-pub use attach::Resumed;
+pub use attach::{Held, Resumed};
 pub use circuits::{Far, Signal, cost};
 pub use receive::Violation;
 pub use streams::{STREAM_BUFFER, StreamError, StreamOpened};

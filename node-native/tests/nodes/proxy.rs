@@ -1,7 +1,10 @@
 //! Somebody on the way: what passes to a node's address and back is delayed, split and merged, and harmed when a scenario
 //! says so.
 
-use nectar_sim::{Dice, world::Harm};
+use nectar_sim::{
+    Dice,
+    world::{Harm, Ways},
+};
 use std::{
     collections::VecDeque,
     io,
@@ -45,6 +48,13 @@ pub(crate) struct Proxy {
 #[derive(Default)]
 struct Passage {
     cut: Notify,
+    there: Direction,
+    back: Direction,
+}
+
+/// What is to be done to one direction of it.
+#[derive(Default)]
+struct Direction {
     alter: AtomicBool,
     swallow: AtomicBool,
 }
@@ -84,8 +94,16 @@ impl Proxy {
         for passage in self.passages.lock().unwrap().drain(..) {
             match harm {
                 Harm::Cut => passage.cut.notify_one(),
-                Harm::Alter => passage.alter.store(true, Ordering::Relaxed),
-                Harm::Swallow => passage.swallow.store(true, Ordering::Relaxed),
+                Harm::Alter => passage.there.alter.store(true, Ordering::Relaxed),
+                Harm::Swallow(ways) => {
+                    let swallows = [
+                        (&passage.there, ways != Ways::Back),
+                        (&passage.back, ways != Ways::There),
+                    ];
+                    for (direction, swallow) in swallows {
+                        direction.swallow.fetch_or(swallow, Ordering::Relaxed);
+                    }
+                }
             }
         }
     }
@@ -108,7 +126,7 @@ async fn pass(mut near: TcpStream, node: SocketAddr, passage: &Passage, mut dice
         let (from, into) = near.split();
         let (out, to) = far.split();
         tokio::select! {
-            _ = async { tokio::try_join!(carry(from, to, Some(passage), there), carry(out, into, None, back)) } => false,
+            _ = async { tokio::try_join!(carry(from, to, &passage.there, there), carry(out, into, &passage.back, back)) } => false,
             () = passage.cut.notified() => true,
         }
     };
@@ -124,7 +142,7 @@ async fn pass(mut near: TcpStream, node: SocketAddr, passage: &Passage, mut dice
 async fn carry(
     mut from: ReadHalf<'_>,
     mut into: WriteHalf<'_>,
-    passage: Option<&Passage>,
+    harm: &Direction,
     mut dice: Dice,
 ) -> io::Result<()> {
     let longest = 1 + dice.roll(DELAY).min(dice.roll(DELAY));
@@ -139,17 +157,17 @@ async fn carry(
         let size = odd(&mut dice);
         tokio::select! {
             read = from.read(&mut buffer[..size]), if !ended && held < HELD => {
-                let read = &mut buffer[..read?];
-                if passage.is_some_and(|passage| passage.swallow.load(Ordering::Relaxed)) {
-                    if read.is_empty() {
-                        // Nor is this node told that the other end has gone.
+                if harm.swallow.load(Ordering::Relaxed) {
+                    if !matches!(read, Ok(1..)) {
+                        // Nor is anybody told that this end has gone.
                         std::future::pending::<()>().await;
                     }
                     continue;
                 }
+                let read = &mut buffer[..read?];
                 ended = read.is_empty();
                 let bulk = read.len() >= BULK;
-                if bulk && passage.is_some_and(|passage| passage.alter.swap(false, Ordering::Relaxed)) {
+                if bulk && harm.alter.swap(false, Ordering::Relaxed) {
                     read[read.len() / 2] ^= 1 << dice.roll(8);
                 }
                 held += read.len();

@@ -10,6 +10,7 @@ use crate::{
 use node_core::{
     Limits,
     node::{Node, NodeConfig},
+    session::STREAM_BUFFER,
     time::Duration,
     wire::frame::Response,
 };
@@ -199,6 +200,9 @@ impl Life {
     }
 }
 
+/// The longest frame.
+const FRAME: usize = 64 << 10;
+
 /// What a node holds is within its limits.
 pub(super) fn assert_within_limits(who: &str, node: &Node<Token>) {
     let (counts, limits) = (node.counts(), &node.config().limits);
@@ -216,4 +220,25 @@ pub(super) fn assert_within_limits(who: &str, node: &Node<Token>) {
         counts.circuit_bytes <= bytes,
         "{who} holds too much for others: {counts:?}"
     );
+    let step = limits.parked_bytes / limits.parked_sessions / 4;
+    let parked = limits.parked_bytes + counts.parked * step;
+    assert!(
+        counts.parked_bytes <= parked,
+        "{who} has sessions that wait with more than {parked}: {counts:?}"
+    );
+    for held in node.held() {
+        let stream = limits.stream_window as usize + 2 * STREAM_BUFFER;
+        let bounds = [
+            // What is kept is looked at before one more frame is.
+            ("kept", held.retained, limits.retained_bytes + FRAME),
+            // Beyond that there are only words about other words.
+            ("to be sent", held.outbox, limits.outbox_bytes + FRAME),
+            ("to be handled", held.inbox, limits.inbox_bytes as usize),
+            ("promised", held.promised, 2 * limits.message_bytes),
+            ("in streams", held.streams, held.open_streams * stream),
+        ];
+        for (what, held, bound) in bounds {
+            assert!(held <= bound, "{who} has {held} bytes {what}, of {bound}");
+        }
+    }
 }

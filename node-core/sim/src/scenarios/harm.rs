@@ -3,8 +3,9 @@
 use super::{Flow, echo, ok, open, pattern, route, two_direct, two_routed, until};
 use crate::{
     names::name,
-    world::{Ask, ECHO, Harm, NodeId, Outcome, PATIENCE, Wire},
+    world::{Ask, ECHO, Harm, NodeId, Outcome, PATIENCE, Place, Plan, Token, Ways, Wire},
 };
+use bytes::Bytes;
 use node_core::{
     Limits,
     node::{PeerInfo, PeerState, Route},
@@ -18,69 +19,108 @@ const LENGTH: usize = 4 << 20;
 /// What has come when the harm is done.
 const MIDDLE: usize = 1 << 20;
 
+/// Within this time another way is found for whatever waits for an answer.
+const FOUND: Duration = Duration::from_secs(2);
+
+/// Within this time a peer is missed of whom nobody wants anything.
+const MISSED: Duration = Duration::from_secs(20);
+
 pub(super) fn a_stream_between_direct_nodes_goes_on_where_it_was_when_its_socket_is_cut(
     world: &mut impl Wire,
 ) {
-    let [alice, bob] = two_direct(world);
-    harmed_in_the_middle(world, [alice, bob], |_| bob, [alice, bob], Harm::Cut);
+    let pair = two_direct_connected(world);
+    harmed_in_the_middle(
+        world,
+        pair,
+        |_| pair[1].0,
+        pair.map(|(node, _)| node),
+        Harm::Cut,
+    );
 }
 
 pub(super) fn a_stream_through_a_router_goes_on_where_it_was_when_all_its_sockets_are_cut(
     world: &mut impl Wire,
 ) {
-    let [alice, bob, rho, sigma] = each_with_both_routers(world);
-    let used = |world: &_| router(world, alice, [rho, sigma]);
-    harmed_in_the_middle(world, [alice, bob], used, [rho, sigma], Harm::Cut);
+    harmed_at_the_router(world, Harm::Cut);
 }
 
 pub(super) fn an_altered_byte_ends_a_socket_between_direct_nodes_and_nothing_else(
     world: &mut impl Wire,
 ) {
-    let [alice, bob] = two_direct(world);
-    harmed_in_the_middle(world, [alice, bob], |_| bob, [alice, bob], Harm::Alter);
+    let pair = two_direct_connected(world);
+    harmed_in_the_middle(
+        world,
+        pair,
+        |_| pair[1].0,
+        pair.map(|(node, _)| node),
+        Harm::Alter,
+    );
 }
 
 pub(super) fn an_altered_byte_ends_a_socket_to_a_router_and_nothing_else(world: &mut impl Wire) {
-    let [alice, bob, rho, sigma] = each_with_both_routers(world);
-    let used = |world: &_| router(world, alice, [rho, sigma]);
-    harmed_in_the_middle(world, [alice, bob], used, [rho, sigma], Harm::Alter);
+    harmed_at_the_router(world, Harm::Alter);
+}
+
+pub(super) fn what_is_swallowed_on_its_way_back_between_direct_nodes_is_told_again(
+    world: &mut impl Wire,
+) {
+    // Bob sends what is swallowed through the socket that alice has opened.
+    let [alice, bob] = two_direct_connected(world);
+    let swallow = Harm::Swallow(Ways::Back);
+    harmed_in_the_middle(world, [bob, alice], |_| bob.0, [alice.0, bob.0], swallow);
+}
+
+pub(super) fn what_a_router_says_and_is_swallowed_on_its_way_is_told_again(world: &mut impl Wire) {
+    harmed_at_the_router(world, Harm::Swallow(Ways::Back));
 }
 
 pub(super) fn a_router_that_hears_nothing_any_more_is_noticed_by_those_who_wait_for_an_answer(
     world: &mut impl Wire,
 ) {
-    let [alice, bob, rho, sigma] = each_with_both_routers(world);
-    assert_eq!(echo(world, alice, "bob", b"before"), ok(b"before"));
-    let used = router(world, alice, [rho, sigma]);
-    let dialled = world.dialled(used);
-    world.harm(used, Harm::Swallow);
-    let asked = Ask::Request(Request::new(ECHO, "after"), None);
-    let token = world.ask(alice, &name("bob"), asked);
-    let limits = Limits::default();
-    // Long after suspicion, for the sake of slow machines, and long before anybody asks whether an idle peer lives.
-    let within = Duration::from_secs(10);
-    assert!(limits.suspicion * 5 < within && within < limits.keepalive);
-    let mut outcome = None;
-    world.wait(within, |world| {
-        outcome = world.ended(alice, token);
-        outcome.is_some()
-    });
-    match outcome {
-        Some(Outcome::Answered(answer)) => assert_eq!(Ok(answer), ok(b"after")),
-        Some(Outcome::Failed(failure)) => panic!("{failure}"),
-        _ => panic!("not answered within {within:?}"),
-    }
-    assert!(
-        router(world, alice, [rho, sigma]) != used || world.dialled(used) > dialled,
-        "it went where nothing arrives"
-    );
-    let requests = world.inbox(bob).requests;
-    let payloads: Vec<_> = requests
-        .iter()
-        .map(|(_, request)| &*request.payload)
-        .collect();
-    assert_eq!(payloads, [&b"before"[..], b"after"], "each once, in order");
+    left_with_requests_under_way(world, Ways::There);
 }
+
+pub(super) fn a_router_that_freezes_is_left_and_whatever_is_under_way_is_answered_once(
+    world: &mut impl Wire,
+) {
+    left_with_requests_under_way(world, Ways::Both);
+}
+
+pub(super) fn a_peer_that_is_gone_without_a_word_is_missed_although_nobody_wants_anything_of_it<
+    W: Wire,
+>(
+    world: &mut W,
+) {
+    let labels = ["alice", "bob", "carol", "dave"];
+    world.register(&labels, Place::Direct);
+    let [alice, bob, carol, dave] = labels.map(|label| world.start(Plan::named(label)));
+    for (from, to) in [(alice, "bob"), (carol, "dave")] {
+        assert_eq!(echo(world, from, to, b"before"), ok(b"before"));
+    }
+    // Nothing is on its way any more.
+    world.pass(Duration::from_secs(1));
+    for listens in [bob, dave] {
+        world.harm(listens, Harm::Swallow(Ways::Both));
+    }
+    // Once it is the side that has dialled, once the other one.
+    for gone in [alice, dave] {
+        world.kill(gone);
+    }
+    let missed = world.wait(MISSED * W::LENIENCE, |world| {
+        [bob, carol].map(|node| world.counts(node).parked) == [1, 1]
+    });
+    assert!(missed, "somebody takes another one to be there");
+}
+
+/// Alice and bob at addresses of their own, with a session for which alice has dialled.
+fn two_direct_connected(world: &mut impl Wire) -> [Person; 2] {
+    let [alice, bob] = two_direct(world);
+    assert_eq!(echo(world, alice, "bob", b"before"), ok(b"before"));
+    [(alice, "alice"), (bob, "bob")]
+}
+
+/// A node and its label.
+type Person = (NodeId, &'static str);
 
 /// Alice and bob behind the routers rho and sigma, connected to both, so that there is another way at once; in this order.
 fn each_with_both_routers(world: &mut impl Wire) -> [NodeId; 4] {
@@ -96,36 +136,127 @@ fn each_with_both_routers(world: &mut impl Wire) -> [NodeId; 4] {
     all
 }
 
-/// Sends a stream, harms the sockets to the node that is `used` when a part of it has come, and sees that all of it comes
-/// and that sockets are opened anew to `places`.
+/// Sends a stream from the first of a pair to the second, harms the sockets to the node that is `used` when a part of it
+/// has come, with requests under way both ways, and sees that these are answered in time and all of the stream comes, and
+/// that sockets are opened anew to `places`.
 fn harmed_in_the_middle<W: Wire>(
     world: &mut W,
-    [alice, bob]: [NodeId; 2],
+    [from, to]: [Person; 2],
     used: impl Fn(&W) -> NodeId,
     places: [NodeId; 2],
     harm: Harm,
 ) {
     let dialled = |world: &W| places.map(|node| world.dialled(node)).iter().sum::<usize>();
-    let [mut here, mut far] = open(world, alice, "bob", bob);
+    let [mut here, mut far] = open(world, from.0, to.1, to.0);
     let data = pattern(LENGTH);
-    let (mut flow, mut before) = (Flow::of(data.clone()), None);
-    let arrived = world.wait(PATIENCE, |world| {
-        if before.is_none() && flow.got.len() >= MIDDLE {
-            before = Some(dialled(world));
-            let used = used(world);
-            world.harm(used, harm);
-        }
-        flow.go_on(&mut here, &mut far)
+    let mut flow = Flow::of(data.clone());
+    let come = world.wait(PATIENCE, |_| {
+        flow.go_on(&mut here, &mut far);
+        flow.got.len() >= MIDDLE
     });
+    assert!(come && !flow.ended, "{} bytes arrived", flow.got.len());
+    let before = dialled(world);
+    let mut asked = UnderWay::ask(world, "in the middle", [from, to]);
+    let used = used(world);
+    world.harm(used, harm);
+    let answered = world.wait(FOUND * W::LENIENCE, |world| {
+        flow.go_on(&mut here, &mut far);
+        asked.is_over(world)
+    });
+    assert!(answered, "{harm:?}: {asked:?}");
+    let arrived = world.wait(PATIENCE, |_| flow.go_on(&mut here, &mut far));
     assert!(arrived, "{} bytes arrived", flow.got.len());
     assert!(flow.got == data, "not the same bytes");
-    let before = before.expect("it was harmed before it ended");
     until(
         world,
         "a socket is opened in the place of the one that ended",
         |world| dialled(world) > before,
     );
-    assert_eq!(echo(world, bob, "alice", b"back"), ok(b"back"));
+    asked.assert_once(world);
+    assert_eq!(echo(world, to.0, from.1, b"back"), ok(b"back"));
+}
+
+/// The same for alice, bob and whichever router they use.
+fn harmed_at_the_router(world: &mut impl Wire, harm: Harm) {
+    let [alice, bob, rho, sigma] = each_with_both_routers(world);
+    let used = |world: &_| router(world, alice, [rho, sigma]);
+    let pair = [(alice, "alice"), (bob, "bob")];
+    harmed_in_the_middle(world, pair, used, [rho, sigma], harm);
+}
+
+/// Swallows what goes to or from the router in use with requests under way, and asks more.
+fn left_with_requests_under_way<W: Wire>(world: &mut W, ways: Ways) {
+    let [alice, bob, rho, sigma] = each_with_both_routers(world);
+    let pair = [(alice, "alice"), (bob, "bob")];
+    assert_eq!(echo(world, alice, "bob", b"before"), ok(b"before"));
+    let used = router(world, alice, [rho, sigma]);
+    let dialled = world.dialled(used);
+    let mut before = UnderWay::ask(world, "just before", pair);
+    world.harm(used, Harm::Swallow(ways));
+    let mut after = UnderWay::ask(world, "just after", pair);
+    let within = FOUND * W::LENIENCE;
+    assert!(
+        within < Limits::default().keepalive,
+        "nobody asks by then whether an idle peer lives"
+    );
+    let answered = world.wait(within, |world| before.is_over(world) & after.is_over(world));
+    assert!(
+        answered,
+        "not answered within {within:?}: {before:?}, {after:?}"
+    );
+    assert!(
+        router(world, alice, [rho, sigma]) != used || world.dialled(used) > dialled,
+        "it went where nothing arrives"
+    );
+    before.assert_once(world);
+    after.assert_once(world);
+}
+
+/// Requests that two have asked each other, a few each way.
+#[derive(Debug)]
+struct UnderWay {
+    waiting: Vec<(NodeId, Token)>,
+    /// Who was asked, and what.
+    asked: Vec<(NodeId, Bytes)>,
+}
+
+impl UnderWay {
+    fn ask(world: &mut impl Wire, what: &str, [one, other]: [Person; 2]) -> Self {
+        let (mut waiting, mut asked) = (Vec::new(), Vec::new());
+        for _ in 0..4 {
+            for (from, to) in [(one, other), (other, one)] {
+                let payload = Bytes::from(format!("{what}, number {}", asked.len()));
+                let request = Request::new(ECHO, payload.clone());
+                let token = world.ask(from.0, &name(to.1), Ask::Request(request, None));
+                waiting.push((from.0, token));
+                asked.push((to.0, payload));
+            }
+        }
+        Self { waiting, asked }
+    }
+
+    /// Whether all have been answered.
+    fn is_over(&mut self, world: &mut impl Wire) -> bool {
+        self.waiting
+            .retain(|(node, token)| match world.ended(*node, *token) {
+                None => true,
+                Some(Outcome::Answered(_)) => false,
+                Some(Outcome::Failed(failure)) => panic!("{failure}"),
+                Some(_) => panic!("a request ends with an answer or fails"),
+            });
+        self.waiting.is_empty()
+    }
+
+    /// Each came once.
+    fn assert_once(&self, world: &impl Wire) {
+        for (node, payload) in &self.asked {
+            let came = world.inbox(*node).requests;
+            let times = came
+                .iter()
+                .filter(|(_, request)| request.payload == *payload);
+            assert_eq!(times.count(), 1, "{payload:?}");
+        }
+    }
 }
 
 /// Which of these routers, `rho` and `sigma`, carries what alice says to bob.

@@ -95,7 +95,11 @@ table! { $ harmed_scenarios in Wire;
         a_stream_through_a_router_goes_on_where_it_was_when_all_its_sockets_are_cut
         an_altered_byte_ends_a_socket_between_direct_nodes_and_nothing_else
         an_altered_byte_ends_a_socket_to_a_router_and_nothing_else
-        a_router_that_hears_nothing_any_more_is_noticed_by_those_who_wait_for_an_answer;
+        what_is_swallowed_on_its_way_back_between_direct_nodes_is_told_again
+        what_a_router_says_and_is_swallowed_on_its_way_is_told_again
+        a_router_that_hears_nothing_any_more_is_noticed_by_those_who_wait_for_an_answer
+        a_router_that_freezes_is_left_and_whatever_is_under_way_is_answered_once
+        a_peer_that_is_gone_without_a_word_is_missed_although_nobody_wants_anything_of_it;
 }
 
 /// Registers alice and bob at addresses of their own and starts both.
