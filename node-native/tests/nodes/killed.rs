@@ -4,6 +4,7 @@ use crate::{
     pair::{Answer, Pair, Talk},
     support::strict,
 };
+use node_native::node::{Code, Event, PeerState};
 use std::time::{Duration, Instant};
 
 /// On a machine that does nothing else, and on one that others load, too.
@@ -18,6 +19,7 @@ async fn routers_killed_in_turn_under_load_cost_no_request_and_no_byte_and_littl
     let mut pair = Pair::behind(&["rho", "sigma"]).await;
     let talk = Talk::begin(&pair).await;
     let mut kills = Vec::new();
+    let mut events = pair.alice.events();
     for _ in 0..KILLS[which] {
         let router = pair.in_use();
         kills.push(pair.kill(router));
@@ -27,6 +29,22 @@ async fn routers_killed_in_turn_under_load_cost_no_request_and_no_byte_and_littl
         pair.settle().await;
     }
     let answers = talk.end().await;
+    let mut reasons = Vec::new();
+    while let Some(event) = events.try_next() {
+        if let Event::Peer {
+            state: PeerState::Interrupted { reason },
+            ..
+        } = event
+        {
+            reasons.push(reason);
+        }
+    }
+    assert!(reasons.len() >= kills.len(), "{reasons:?}");
+    // Who dies has broken no rule.
+    assert!(
+        reasons.iter().all(|reason| *reason == Code::PipeLost),
+        "{reasons:?}"
+    );
 
     let interrupted: Vec<_> = kills
         .iter()
