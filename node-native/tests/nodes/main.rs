@@ -18,4 +18,5 @@ mod scenarios;
 mod services;
 mod sockets;
 mod support;
+mod tls;
 mod told;
