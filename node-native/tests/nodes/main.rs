@@ -14,6 +14,7 @@ mod logs;
 mod operating;
 mod pair;
 mod proxy;
+mod restarts;
 mod scenarios;
 mod services;
 mod sockets;

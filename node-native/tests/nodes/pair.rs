@@ -5,7 +5,7 @@ use crate::{
     support::{Network, name, soon, until},
 };
 use bytes::Bytes;
-use node_native::node::{Node, PeerState, Request, Response, Route};
+use node_native::node::{Code, Node, PeerState, Request, Response, Route};
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 /// Requests under way at once.
 const ASKING: u32 = 8;
 /// How long each takes to be handled: longer than the way there and back.
-const HANDLING: Duration = Duration::from_millis(10);
+const HANDLING: Duration = Duration::from_millis(20);
 /// Between two of one task.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Answers after which things count as going on.
@@ -80,11 +80,7 @@ impl Pair {
     pub(crate) async fn start(&mut self, router: &'static str) {
         let home = &self.homes[router];
         let mut command = home.run_command(Some(self.network.address(router)), &[]);
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(home.path().join("log"));
-        command.stderr(log.unwrap());
+        command.stderr(File::create(home.path().join("log")).unwrap());
         let begun = tokio::task::spawn_blocking(|| Running::begin(command));
         self.running.insert(router, begun.await.unwrap());
     }
@@ -136,18 +132,14 @@ impl Pair {
             .await
             .unwrap()
     }
-
-    /// What a router has written since it began first.
-    pub(crate) fn log(&self, router: &str) -> String {
-        std::fs::read_to_string(self.homes[router].path().join("log")).unwrap()
-    }
 }
 
-/// When a request was made, and when it was answered.
+/// When a request was made and when it was answered, and how often it was told before that Bob is offline.
 #[derive(Clone, Copy)]
 pub(crate) struct Answer {
     pub(crate) asked: Instant,
     pub(crate) came: Instant,
+    pub(crate) offline: u32,
 }
 
 /// Requests from Alice to Bob, some at any time, and a stream that does not end.
@@ -165,7 +157,17 @@ pub(crate) struct Talk {
 }
 
 impl Talk {
+    /// No request may fail: there is always some router.
     pub(crate) async fn begin(pair: &Pair) -> Self {
+        Self::with(pair, false).await
+    }
+
+    /// A request that is told that Bob is offline is made again.
+    pub(crate) async fn patient(pair: &Pair) -> Self {
+        Self::with(pair, true).await
+    }
+
+    async fn with(pair: &Pair, again: bool) -> Self {
         let handled = Arc::new(Mutex::new(HashMap::<Bytes, usize>::new()));
         let count = handled.clone();
         pair.bob.serve("count.1", move |request| {
@@ -200,7 +202,7 @@ impl Talk {
         let asking = (0..ASKING)
             .map(|task| {
                 let (alice, over, answers) = (pair.alice.clone(), over.clone(), answers.clone());
-                tokio::spawn(async move { ask(&alice, task, &over, &answers).await })
+                tokio::spawn(async move { ask(&alice, task, again, &over, &answers).await })
             })
             .collect();
         let (alice, ended) = (pair.alice.clone(), over.clone());
@@ -223,6 +225,8 @@ impl Talk {
         let (now, read) = (Instant::now(), self.read.load(Ordering::Relaxed));
         let is_new = |answer: &&Answer| answer.asked > now;
         until("requests are answered, and the stream goes on", || {
+            let failed = self.asking.iter().any(JoinHandle::is_finished);
+            assert!(!failed, "a request failed");
             self.read.load(Ordering::Relaxed) > read
                 && self.answers.lock().unwrap().iter().filter(is_new).count() >= ENOUGH
         })
@@ -248,19 +252,37 @@ impl Talk {
     }
 }
 
-async fn ask(alice: &Node, task: u32, over: &AtomicBool, answers: &Mutex<Vec<Answer>>) {
+async fn ask(
+    alice: &Node,
+    task: u32,
+    again: bool,
+    over: &AtomicBool,
+    answers: &Mutex<Vec<Answer>>,
+) {
+    // So that not all of them pause at once.
+    tokio::time::sleep((HANDLING + PAUSE) * task / ASKING).await;
     for number in 0_u32.. {
         if over.load(Ordering::Relaxed) {
             return;
         }
         let payload = Bytes::from([task.to_be_bytes(), number.to_be_bytes()].concat());
-        let asked = Instant::now();
-        let answer = alice
-            .request(&name("bob"), Request::new("count.1", payload.clone()))
-            .await;
-        assert_eq!(answer, Ok(Response::Success(Some(payload))));
-        let came = Instant::now();
-        answers.lock().unwrap().push(Answer { asked, came });
+        let (asked, mut offline) = (Instant::now(), 0);
+        loop {
+            let request = Request::new("count.1", payload.clone());
+            match alice.request(&name("bob"), request).await {
+                Err(failure) if again && failure.code == Code::Offline => offline += 1,
+                answer => {
+                    assert_eq!(answer, Ok(Response::Success(Some(payload))));
+                    break;
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        answers.lock().unwrap().push(Answer {
+            asked,
+            came: Instant::now(),
+            offline,
+        });
         tokio::time::sleep(PAUSE).await;
     }
 }
