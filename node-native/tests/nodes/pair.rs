@@ -55,8 +55,10 @@ impl Pair {
         let [alice, bob] = ["alice", "bob"].map(|label| {
             network.config(label).with_core(|core| {
                 core.limits.stranger_requests = u32::MAX;
-                // So that a router that is back is found at once, however often it was lost.
-                core.limits.backoff_max = Duration::from_millis(500);
+                // What is lost again within 5 s is not looked for at once. Routers die more often here than in life, so that
+                // pause is a short one.
+                core.limits.backoff_min = Duration::from_millis(10);
+                core.limits.backoff_max = Duration::from_millis(40);
             })
         });
         let mut pair = Self {
