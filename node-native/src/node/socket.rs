@@ -25,6 +25,7 @@ use std::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::{
     Error, Message,
+    error::ProtocolError,
     protocol::{CloseFrame, Role, frame::coding::CloseCode},
 };
 
@@ -303,6 +304,10 @@ impl Driven<'_> {
         match error {
             Error::Capacity(_) => End::Here(Code::RecordTooLarge),
             Error::Utf8(_) => End::Here(Code::FrameUnexpected),
+            // An end without a close frame: its process may have died.
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                End::There(Code::PipeLost)
+            }
             Error::Protocol(_) => End::Here(Code::FrameMalformed),
             _ => End::There(Code::PipeLost),
         }

@@ -65,6 +65,49 @@ async fn bans_survive_a_restart_and_an_operator_adds_lists_and_lifts_them() {
     assert!(text.contains("proxy"), "{text}");
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ban_that_a_peer_has_earned_outlives_the_process_that_is_killed_once_it_is_listed() {
+    use crate::attacks::attacker::{Caller, somewhere};
+    use node_core::wire::frame::Frame;
+
+    let network = Network::default()
+        .direct("bob")
+        .direct("mallory")
+        .direct("alice");
+    let home = Home::new(&network, "bob");
+    let bob = network.address("bob");
+    let run = || home.run(Some(bob), &["--echo"]);
+    let mallory = Caller::named("mallory");
+
+    let node = run();
+    let mut peer = mallory.enter(bob, somewhere(1), "bob").await.unwrap();
+    // More than was ever sent: once is enough.
+    peer.say(&[Frame::Ack(u64::MAX)]).await.unwrap();
+    let said = peer.until(|_| None::<()>).await;
+    assert_eq!(said, Err(Some(Code::FrameUnexpected)));
+    let listed = soon("the ban is listed", async {
+        loop {
+            match home.json(&["ban", "list"]) {
+                list if list == json!([]) => tokio::time::sleep(Duration::from_millis(20)).await,
+                list => return list,
+            }
+        }
+    })
+    .await;
+    assert_eq!(listed[0]["who"], json!("mallory.nectar"));
+    node.end();
+
+    let _node = run();
+    for from in [1, 2] {
+        let again = mallory.enter(bob, somewhere(from), "bob").await.map(drop);
+        assert_eq!(again, Err(Some(Code::Banned)), "from wherever it comes");
+    }
+    assert_eq!(home.json(&["ban", "list"]), listed, "for as long as before");
+    let alice = network.start("alice").await;
+    assert_eq!(echo(&alice, "bob", b"?").await, ok(b"?"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_node_bans_is_on_disk_and_counted() {
     let network = Network::default().direct("bob").direct("mallory");

@@ -21,6 +21,11 @@ pub(crate) use nectar_sim::{REGISTRY, key_of, name};
 /// Longer than anything here takes; shorter than a test run's patience.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Whether this machine does nothing else, so that what is promised can be asserted as it is promised.
+pub(crate) fn strict() -> bool {
+    std::env::var("NECTAR_ATTACKS").is_ok_and(|how| how == "strict")
+}
+
 /// Who exists, and where.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Network(Vec<(Name, Record)>);

@@ -36,7 +36,7 @@ pub(super) const CLOSE: u8 = 8;
 pub(super) const PING: u8 = 9;
 
 /// The `n`-th address that an attacker of many networks has.
-pub(super) fn somewhere(n: u32) -> Ipv4Addr {
+pub(crate) fn somewhere(n: u32) -> Ipv4Addr {
     let [.., high, low] = n.to_be_bytes();
     Ipv4Addr::new(127, 200 + high % 50, low, 1)
 }
@@ -213,7 +213,7 @@ pub(super) fn seed() -> [u8; 32] {
 
 /// Whoever calls: under a name, with the key that all know of it, or as a guest.
 #[derive(Clone)]
-pub(super) struct Caller {
+pub(crate) struct Caller {
     pub(super) name: Option<Name>,
     pub(super) key: ed25519_dalek::SigningKey,
     /// Its clock minus ours, in milliseconds.
@@ -221,7 +221,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    pub(super) fn named(label: &str) -> Self {
+    pub(crate) fn named(label: &str) -> Self {
         Self {
             name: Some(name(label)),
             key: key_of(label),
@@ -273,7 +273,7 @@ impl Caller {
     }
 
     /// Connects to a node and proves who it is; an error is the code with which that ended.
-    pub(super) async fn enter(
+    pub(crate) async fn enter(
         &self,
         to: SocketAddr,
         from: Ipv4Addr,
@@ -304,7 +304,7 @@ impl Caller {
 }
 
 /// Somebody with a session, who says what he likes.
-pub(super) struct Peer {
+pub(crate) struct Peer {
     pub(super) wire: Wire,
     channel: Channel,
 }
@@ -314,7 +314,7 @@ impl Peer {
         seal(&mut self.channel, frames)
     }
 
-    pub(super) async fn say(&mut self, frames: &[Frame]) -> io::Result<()> {
+    pub(crate) async fn say(&mut self, frames: &[Frame]) -> io::Result<()> {
         let record = self.seal(frames);
         self.wire.send(&record).await
     }
@@ -329,7 +329,7 @@ impl Peer {
     }
 
     /// Hears until something comes that is looked for.
-    pub(super) async fn until<R>(
+    pub(crate) async fn until<R>(
         &mut self,
         mut wanted: impl FnMut(&Frame) -> Option<R>,
     ) -> Result<R, Option<Code>> {

@@ -9,7 +9,7 @@
 //! runs the same tests one by one, optimised, and asserts what is promised: p99 at most ten times that of a quiet time, and
 //! at most 25 ms.
 
-mod attacker;
+pub(crate) mod attacker;
 mod dialling;
 mod floods;
 mod frames;

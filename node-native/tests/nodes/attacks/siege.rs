@@ -2,7 +2,7 @@
 
 use crate::{
     home::{Home, Running},
-    support::{Network, PATIENCE, name, soon},
+    support::{Network, PATIENCE, name, soon, strict},
 };
 use node_native::node::{Node, Request, Response};
 use std::{
@@ -215,8 +215,7 @@ impl Siege {
             self.worst
         );
         // Of a few requests the slowest is no p99.
-        let strict = std::env::var("NECTAR_ATTACKS").is_ok_and(|how| how == "strict");
-        if strict && requests >= ENOUGH {
+        if strict() && requests >= ENOUGH {
             let most = STRICT.min(self.quiet * FACTOR);
             assert!(honest <= most, "p99 {honest:?}, promised {most:?}");
         } else {

@@ -1,0 +1,306 @@
+//! Two nodes behind routers that are processes of their own, and what the two say to each other without a pause.
+
+use crate::{
+    home::{Home, Running},
+    support::{Network, name, soon, until},
+};
+use bytes::Bytes;
+use node_native::node::{Code, Node, PeerState, Request, Response, Route};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::HashMap,
+    fs::File,
+    process::ExitStatus,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+/// Requests under way at once.
+const ASKING: u32 = 8;
+/// How long each takes to be handled: longer than the way there and back.
+const HANDLING: Duration = Duration::from_millis(20);
+/// Between two of one task.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Answers after which things count as going on.
+const ENOUGH: usize = 20;
+/// Of the stream, and between two of them.
+const CHUNK: usize = 16 << 10;
+const CHUNK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Alice and Bob in this process, and the routers that both list.
+pub(crate) struct Pair {
+    network: Network,
+    homes: HashMap<&'static str, Home>,
+    running: HashMap<&'static str, Running>,
+    pub(crate) alice: Node,
+    pub(crate) bob: Node,
+}
+
+impl Pair {
+    /// Everybody has a connection with every router, and Alice one with Bob.
+    pub(crate) async fn behind(routers: &[&'static str]) -> Self {
+        let mut network = Network::default();
+        for router in routers {
+            network = network.direct(router);
+        }
+        let network = network.indirect("alice", routers).indirect("bob", routers);
+        let homes = routers
+            .iter()
+            .map(|router| (*router, Home::new(&network, router)))
+            .collect();
+        let [alice, bob] = ["alice", "bob"].map(|label| {
+            network.config(label).with_core(|core| {
+                core.limits.stranger_requests = u32::MAX;
+                // What is lost again within 5 s is not looked for at once. Routers die more often here than in life, so that
+                // pause is a short one.
+                core.limits.backoff_min = Duration::from_millis(10);
+                core.limits.backoff_max = Duration::from_millis(40);
+            })
+        });
+        let mut pair = Self {
+            homes,
+            running: HashMap::new(),
+            alice: Node::start(alice).await.unwrap(),
+            bob: Node::start(bob).await.unwrap(),
+            network,
+        };
+        for router in routers {
+            pair.start(router).await;
+        }
+        pair.settle().await;
+        soon("a session", pair.alice.connect(&name("bob")))
+            .await
+            .unwrap();
+        pair
+    }
+
+    /// Starts a router, where it was before. Nobody is connected yet.
+    pub(crate) async fn start(&mut self, router: &'static str) {
+        let home = &self.homes[router];
+        let mut command = home.run_command(Some(self.network.address(router)), &[]);
+        command.stderr(File::create(home.path().join("log")).unwrap());
+        let begun = tokio::task::spawn_blocking(|| Running::begin(command));
+        self.running.insert(router, begun.await.unwrap());
+    }
+
+    /// Waits until both have all routers.
+    pub(crate) async fn settle(&self) {
+        until("both have all routers", || {
+            [&self.alice, &self.bob].iter().all(|node| {
+                let peers = node.peers();
+                let online = |label: &&&str| {
+                    peers.iter().any(|peer| {
+                        peer.name == name(label) && matches!(peer.state, PeerState::Online { .. })
+                    })
+                };
+                self.running.keys().filter(online).count() == self.running.len()
+            })
+        })
+        .await;
+    }
+
+    /// The router that carries what Alice says to Bob.
+    pub(crate) fn in_use(&self) -> &'static str {
+        let peers = self.alice.peers();
+        let bob = peers.into_iter().find(|peer| peer.name == name("bob"));
+        let state = bob.map(|bob| bob.state);
+        let Some(PeerState::Online {
+            route: Route::Via(router),
+            ..
+        }) = state
+        else {
+            panic!("bob is {state:?}")
+        };
+        let found = self.running.keys().find(|label| name(label) == router);
+        found.unwrap()
+    }
+
+    /// Ends a router without a word: SIGKILL. From when on it was dead.
+    pub(crate) fn kill(&mut self, router: &str) -> Instant {
+        let running = self.running.remove(router).unwrap();
+        let killed = Instant::now();
+        running.end();
+        killed
+    }
+
+    /// Tells a router to end, SIGTERM, and waits until it has.
+    pub(crate) async fn terminate(&mut self, router: &str) -> ExitStatus {
+        let running = self.running.remove(router).unwrap();
+        tokio::task::spawn_blocking(|| running.terminate())
+            .await
+            .unwrap()
+    }
+}
+
+/// When a request was made and when it was answered, and how often it was told before that Bob is offline.
+#[derive(Clone, Copy)]
+pub(crate) struct Answer {
+    pub(crate) asked: Instant,
+    pub(crate) came: Instant,
+    pub(crate) offline: u32,
+}
+
+/// Requests from Alice to Bob, some at any time, and a stream that does not end.
+pub(crate) struct Talk {
+    over: Arc<AtomicBool>,
+    answers: Arc<Mutex<Vec<Answer>>>,
+    /// How often each request was handled.
+    handled: Arc<Mutex<HashMap<Bytes, usize>>>,
+    /// Bytes of the stream that Bob has read.
+    read: Arc<AtomicUsize>,
+    asking: Vec<JoinHandle<()>>,
+    /// What was written, and what was read.
+    writing: JoinHandle<[u8; 32]>,
+    reading: oneshot::Receiver<[u8; 32]>,
+}
+
+impl Talk {
+    /// No request may fail: there is always some router.
+    pub(crate) async fn begin(pair: &Pair) -> Self {
+        Self::with(pair, false).await
+    }
+
+    /// A request that is told that Bob is offline is made again.
+    pub(crate) async fn patient(pair: &Pair) -> Self {
+        Self::with(pair, true).await
+    }
+
+    async fn with(pair: &Pair, again: bool) -> Self {
+        let handled = Arc::new(Mutex::new(HashMap::<Bytes, usize>::new()));
+        let count = handled.clone();
+        pair.bob.serve("count.1", move |request| {
+            *count
+                .lock()
+                .unwrap()
+                .entry(request.payload.clone())
+                .or_default() += 1;
+            async move {
+                tokio::time::sleep(HANDLING).await;
+                Response::Success(Some(request.payload))
+            }
+        });
+        let (said, reading) = oneshot::channel();
+        let said = Mutex::new(Some(said));
+        let read = Arc::<AtomicUsize>::default();
+        let count = read.clone();
+        pair.bob.serve_stream("file.1", move |incoming| {
+            let said = said.lock().unwrap().take().expect("one stream");
+            let count = count.clone();
+            async move {
+                let (mut stream, mut hash) = (incoming.accept(), Sha256::new());
+                while let Some(chunk) = stream.read_chunk().await.unwrap() {
+                    hash.update(&chunk);
+                    count.fetch_add(chunk.len(), Ordering::Relaxed);
+                }
+                said.send(hash.finalize().into()).unwrap();
+            }
+        });
+        let over = Arc::<AtomicBool>::default();
+        let answers = Arc::<Mutex<Vec<Answer>>>::default();
+        let asking = (0..ASKING)
+            .map(|task| {
+                let (alice, over, answers) = (pair.alice.clone(), over.clone(), answers.clone());
+                tokio::spawn(async move { ask(&alice, task, again, &over, &answers).await })
+            })
+            .collect();
+        let (alice, ended) = (pair.alice.clone(), over.clone());
+        let writing = tokio::spawn(async move { write(&alice, &ended).await });
+        let talk = Self {
+            over,
+            answers,
+            handled,
+            read,
+            asking,
+            writing,
+            reading,
+        };
+        talk.goes_on().await;
+        talk
+    }
+
+    /// Waits until requests made from now on were answered, and more of the stream has come.
+    pub(crate) async fn goes_on(&self) {
+        let (now, read) = (Instant::now(), self.read.load(Ordering::Relaxed));
+        let is_new = |answer: &&Answer| answer.asked > now;
+        until("requests are answered, and the stream goes on", || {
+            let failed = self.asking.iter().any(JoinHandle::is_finished);
+            assert!(!failed, "a request failed");
+            self.read.load(Ordering::Relaxed) > read
+                && self.answers.lock().unwrap().iter().filter(is_new).count() >= ENOUGH
+        })
+        .await;
+    }
+
+    /// Ends it: every request has been answered, and was handled once, and the stream is whole. All answers, in the order
+    /// in which they came.
+    pub(crate) async fn end(self) -> Vec<Answer> {
+        self.over.store(true, Ordering::Relaxed);
+        for task in self.asking {
+            soon("the last answers", task).await.unwrap();
+        }
+        let written = soon("the end of the stream", self.writing).await.unwrap();
+        let read = soon("the end of the stream", self.reading).await.unwrap();
+        assert_eq!(written, read, "the stream is not what was written");
+        let mut answers = self.answers.lock().unwrap().clone();
+        let handled = self.handled.lock().unwrap();
+        assert_eq!(handled.len(), answers.len());
+        assert!(handled.values().all(|times| *times == 1), "{handled:?}");
+        answers.sort_unstable_by_key(|answer| answer.came);
+        answers
+    }
+}
+
+async fn ask(
+    alice: &Node,
+    task: u32,
+    again: bool,
+    over: &AtomicBool,
+    answers: &Mutex<Vec<Answer>>,
+) {
+    // So that not all of them pause at once.
+    tokio::time::sleep((HANDLING + PAUSE) * task / ASKING).await;
+    for number in 0_u32.. {
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        let payload = Bytes::from([task.to_be_bytes(), number.to_be_bytes()].concat());
+        let (asked, mut offline) = (Instant::now(), 0);
+        loop {
+            let request = Request::new("count.1", payload.clone());
+            match alice.request(&name("bob"), request).await {
+                Err(failure) if again && failure.code == Code::Offline => offline += 1,
+                answer => {
+                    assert_eq!(answer, Ok(Response::Success(Some(payload))));
+                    break;
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        answers.lock().unwrap().push(Answer {
+            asked,
+            came: Instant::now(),
+            offline,
+        });
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn write(alice: &Node, over: &AtomicBool) -> [u8; 32] {
+    let mut stream = alice.open_stream(&name("bob"), "file.1", "").await.unwrap();
+    let mut hash = Sha256::new();
+    for number in 0_u64.. {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        let chunk = number.to_be_bytes().repeat(CHUNK / size_of::<u64>());
+        hash.update(&chunk);
+        stream.write_chunk(chunk.into()).await.unwrap();
+        tokio::time::sleep(CHUNK_PAUSE).await;
+    }
+    stream.finish();
+    hash.finalize().into()
+}
