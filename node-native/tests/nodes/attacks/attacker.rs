@@ -357,8 +357,13 @@ pub(super) struct Inner {
 }
 
 impl Peer {
-    /// Opens a circuit to `target` and proves there who we are.
-    pub(super) async fn through(&mut self, caller: &Caller, cid: u32, target: &str) -> Inner {
+    /// Opens a circuit to `target` and proves there who we are; an error is the code with which that ended.
+    pub(super) async fn through(
+        &mut self,
+        caller: &Caller,
+        cid: u32,
+        target: &str,
+    ) -> Result<Inner, Option<Code>> {
         let (dialling, first) = caller.dial(target);
         let open = Frame::Open {
             cid,
@@ -367,22 +372,21 @@ impl Peer {
             to: name(target),
             first: first.into(),
         };
-        self.say(&[open]).await.unwrap();
-        let message2 = self.circuit_data().await;
+        self.say(&[open]).await.map_err(|_| None)?;
+        let message2 = self.circuit_data().await?;
         let (message3, channel) = caller.conclude(dialling, &message2);
-        self.say(&[Frame::CircuitData {
-            cid,
-            data: message3.into(),
-        }])
-        .await
-        .unwrap();
+        let data = message3.into();
+        let said = self.say(&[Frame::CircuitData { cid, data }]).await;
+        said.map_err(|_| None)?;
         let mut inner = Inner { cid, channel };
         let attach = attach(&inner.channel);
         self.inside(&mut inner, &[attach]).await;
-        let record = self.circuit_data().await;
-        let said = opened(&mut inner.channel, &record);
-        assert!(matches!(said[..], [Frame::Attach(_), ..]), "{said:?}");
-        inner
+        let record = self.circuit_data().await?;
+        match &opened(&mut inner.channel, &record)[..] {
+            [Frame::Attach(_), ..] => Ok(inner),
+            [Frame::Close(code, _), ..] => Err(Some(*code)),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Says something over the inner channel.
@@ -392,12 +396,17 @@ impl Peer {
         self.say(&[Frame::CircuitData { cid, data }]).await.unwrap();
     }
 
-    async fn circuit_data(&mut self) -> Bytes {
+    /// What comes over the only circuit that there is, unless it is a refusal, or the end of it.
+    async fn circuit_data(&mut self) -> Result<Bytes, Option<Code>> {
         let data = self.until(|frame| match frame {
-            Frame::CircuitData { data, .. } => Some(data.clone()),
+            Frame::CircuitData { data, .. } => Some(match data[..] {
+                [4, high, low, ..] => Err(Code::from_u16(u16::from_be_bytes([high, low]))),
+                _ => Ok(data.clone()),
+            }),
+            Frame::CircuitClose { code, .. } => Some(Err(Code::from_u16(*code))),
             _ => None,
         });
-        data.await.unwrap()
+        data.await?
     }
 }
 

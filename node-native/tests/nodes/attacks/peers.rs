@@ -319,7 +319,7 @@ fn circuits_lead_to_hosted_names_only_and_never_in_circles() {
 
 #[test]
 fn a_circuit_inside_a_circuit_is_refused() {
-    // Each is banned for it.
+    // Bob bans each of them for it.
     let labels: Vec<String> = (0..12).map(|n| format!("mallory-{n}")).collect();
     let callers: Vec<&str> = labels.iter().map(String::as_str).collect();
     let siege = Siege::lay(&[], &callers);
@@ -327,20 +327,19 @@ fn a_circuit_inside_a_circuit_is_refused() {
         let mut codes = Vec::new();
         for label in &labels {
             let mallory = Caller::named(label);
-            let mut outer = match mallory.enter(router, somewhere(1), "rho").await {
-                Ok(peer) => peer,
-                Err(code) => {
-                    codes.push(code);
-                    continue;
+            let mut outer = mallory.enter(router, somewhere(1), "rho").await.unwrap();
+            let code = match outer.through(&mallory, 0, "bob").await {
+                Err(code) => code,
+                Ok(mut inner) => {
+                    outer.inside(&mut inner, &[open(0, "alice")]).await;
+                    let closed = outer.until(|frame| match frame {
+                        Frame::CircuitClose { code, .. } => Some(*code),
+                        _ => None,
+                    });
+                    Code::from_u16(closed.await.unwrap())
                 }
             };
-            let mut inner = outer.through(&mallory, 0, "bob").await;
-            outer.inside(&mut inner, &[open(0, "alice")]).await;
-            let closed = outer.until(|frame| match frame {
-                Frame::CircuitClose { code, .. } => Some(*code),
-                _ => None,
-            });
-            codes.push(Code::from_u16(closed.await.unwrap()));
+            codes.push(code);
         }
         codes
     });

@@ -9,7 +9,11 @@ use std::{
     fs::File,
     net::SocketAddr,
     process::Command,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 use tokio::runtime::{Builder, Runtime};
@@ -185,8 +189,9 @@ impl Siege {
         let router = self.router;
         self.forget_peak();
         let computed = self.computed();
-        let again = Arc::new(());
-        let wanted = Arc::downgrade(&again);
+        // Of the honest pair, which is gone if there are no longer two who count.
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = requests.clone();
         let attacker = std::thread::spawn(move || {
             give_way();
             // Its sockets end with it.
@@ -194,25 +199,22 @@ impl Siege {
             let begun = Instant::now();
             let seen = runtime.block_on(attack(router));
             said.send((seen, begun.elapsed())).unwrap();
-            while strict && wanted.upgrade().is_some() {
+            let few = || counted.load(Ordering::Relaxed) < ENOUGH;
+            while strict && few() && Arc::strong_count(&counted) > 1 {
                 runtime.block_on(attack(router));
             }
         });
-        let mut came = None;
-        let (mut descriptors, mut requests) = (0, 0);
+        let mut descriptors = 0;
         let honest = self.talk(|| {
             descriptors = descriptors.max(self.descriptors());
-            requests += 1;
-            came = came.take().or_else(|| seen.try_recv().ok());
-            let enough = !strict || requests >= ENOUGH;
-            (came.is_some() && enough) || attacker.is_finished()
+            requests.fetch_add(1, Ordering::Relaxed);
+            attacker.is_finished()
         });
-        drop(again);
         if let Err(panic) = attacker.join() {
             std::panic::resume_unwind(panic);
         }
-        let honest = p99(honest);
-        let (seen, took) = came.or_else(|| seen.try_recv().ok()).unwrap();
+        let (honest, requests) = (p99(honest.clone()), honest.len());
+        let (seen, took) = seen.try_recv().unwrap();
         let report = Report {
             seen,
             took,
