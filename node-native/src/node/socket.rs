@@ -24,6 +24,7 @@ use std::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::{
     Error, Message,
+    error::ProtocolError,
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
@@ -228,6 +229,10 @@ impl Driven<'_> {
         match error {
             Error::Capacity(_) => End::Here(Code::RecordTooLarge),
             Error::Utf8(_) => End::Here(Code::FrameUnexpected),
+            // It says nothing any more: nothing that it said was wrong.
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                End::There(Code::PipeLost)
+            }
             Error::Protocol(_) => End::Here(Code::FrameMalformed),
             _ => End::There(Code::PipeLost),
         }

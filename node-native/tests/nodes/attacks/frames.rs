@@ -7,6 +7,7 @@ use super::{
 use futures_util::future::join_all;
 use node_core::Code;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 
 #[test]
 fn a_claimed_length_costs_no_memory_and_no_time() {
@@ -109,5 +110,24 @@ fn compression_is_declined_and_what_is_compressed_all_the_same_is_not_inflated()
         "{:?}",
         report.seen
     );
+    siege.lift();
+}
+
+#[test]
+fn who_goes_away_without_a_word_is_said_to_be_gone_and_to_have_broken_nothing() {
+    let siege = Siege::lay(&[], &["mallory"]);
+    let report = siege.attack("somebody who just goes", LITTLE, async |router| {
+        let mallory = Caller::named("mallory");
+        let mut peer = mallory.enter(router, somewhere(1), "rho").await.unwrap();
+        // What is left unread would make a reset of the end.
+        peer.wire.stream.shutdown().await.unwrap();
+        peer.until(|_| None::<()>).await
+    });
+    assert_eq!(report.seen, Err(None));
+    let said = "mallory.nectar is interrupted: ";
+    siege.until("its end is noticed", || siege.log().contains(said));
+    let log = siege.log();
+    let (_, why) = log.split_once(said).unwrap();
+    assert!(why.starts_with("the connection broke"), "{log}");
     siege.lift();
 }
