@@ -50,8 +50,13 @@ pub(super) async fn tcp(to: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream>
 
 /// The whole answer to a request, from this machine.
 pub(super) async fn get(at: SocketAddr, path: &str, headers: &str) -> String {
+    get_from(Ipv4Addr::UNSPECIFIED, at, path, headers).await
+}
+
+/// The same from an address of the attacker's choice.
+pub(super) async fn get_from(from: Ipv4Addr, at: SocketAddr, path: &str, headers: &str) -> String {
     let ask = async {
-        let mut stream = TcpStream::connect(at).await?;
+        let mut stream = tcp(at, from).await?;
         let request = format!("GET {path} HTTP/1.1\r\nconnection: close\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
@@ -452,5 +457,16 @@ pub(super) fn request(id: u64, payload: &[u8]) -> Frame {
         protocol: "echo.1".into(),
         metadata: None,
         data: Bytes::copy_from_slice(payload),
+    }
+}
+
+/// Asks for a circuit to somebody, with something that may be a first message.
+pub(super) fn open(cid: u32, to: &str) -> Frame {
+    Frame::Open {
+        cid,
+        window: 1 << 20,
+        hide: false,
+        to: name(to),
+        first: Bytes::from(vec![1; 1218]),
     }
 }

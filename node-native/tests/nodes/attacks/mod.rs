@@ -10,6 +10,7 @@
 //! at most 25 ms.
 
 mod attacker;
+mod circuits;
 mod dialling;
 mod floods;
 mod frames;

@@ -1,20 +1,13 @@
 //! Peers with names and keys that are good, who ask for what they like and read when they like.
 
 use super::{
-    attacker::{Caller, Peer, request, somewhere},
+    attacker::{Caller, Peer, open, request, somewhere},
     siege::{LITTLE, Siege, strict},
 };
-use crate::support::{Network, direct_at, free_address, name};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use node_core::{Code, wire::frame::Frame};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 const FOUR: [&str; 4] = ["mallory", "mordred", "maleficent", "moriarty"];
 
@@ -43,16 +36,6 @@ fn stream(id: u64, window: u64) -> Frame {
         window,
         protocol: "file.1".into(),
         metadata: Bytes::from_static(b"{\"name\":\"x\",\"size\":1000000,\"type\":\"\"}"),
-    }
-}
-
-fn open(cid: u32, to: &str) -> Frame {
-    Frame::Open {
-        cid,
-        window: 1 << 20,
-        hide: false,
-        to: name(to),
-        first: Bytes::from(vec![1; 1218]),
     }
 }
 
@@ -242,109 +225,6 @@ fn who_asks_for_a_million_streams_or_circuits_is_cut_off_and_soon_banned() {
                 assert!(matches!(end, Err(Some(Code::FrameRate) | None)), "{end:?}");
             }
         }
-    }
-    siege.lift();
-}
-
-#[test]
-fn circuits_lead_to_hosted_names_only_and_never_in_circles() {
-    // Sigma is there, but in this test nobody of ours: whatever reaches it is a dial on somebody's behalf.
-    let sigma = free_address();
-    let listener = std::net::TcpListener::bind(sigma).unwrap();
-    let dialled = Arc::new(AtomicUsize::new(0));
-    let counted = dialled.clone();
-    std::thread::spawn(move || {
-        while listener.accept().is_ok() {
-            counted.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    let network = Network::default()
-        .direct("rho")
-        .known("sigma", direct_at("sigma", sigma))
-        .indirect("alice", &["rho"])
-        .indirect("bob", &["rho"])
-        .indirect("carol", &["sigma"])
-        .direct("mallory")
-        .direct("mordred");
-    let home = crate::home::Home::new(&network, "rho");
-    let siege = Siege::around(network, home, &[]);
-    let report = siege.attack(
-        "circuits to whom it does not concern",
-        LITTLE,
-        async |router| {
-            // Carol is connected here, but does not list this router.
-            let _carol = Caller::named("carol")
-                .enter(router, somewhere(2), "rho")
-                .await
-                .unwrap();
-            let _mordred = Caller::named("mordred")
-                .enter(router, somewhere(3), "rho")
-                .await
-                .unwrap();
-            let mut peer = Caller::named("mallory")
-                .enter(router, somewhere(1), "rho")
-                .await
-                .unwrap();
-            let mut codes = Vec::new();
-            for (cid, to) in (0..).step_by(2).zip([
-                "carol",
-                "mordred",
-                "sigma",
-                "rho",
-                "mallory",
-                "nobody-at-all",
-            ]) {
-                peer.say(&[open(cid, to)]).await.unwrap();
-                let code = peer.until(|frame| match frame {
-                    Frame::CircuitClose { code, .. } => Some(*code),
-                    _ => None,
-                });
-                codes.push((to, Code::from_u16(code.await.unwrap()).unwrap()));
-            }
-            codes
-        },
-    );
-    for (to, code) in report.seen {
-        let refused = matches!(code, Code::NotHosted | Code::TargetOffline | Code::Myself);
-        assert!(refused, "{to}: {code:?}");
-        assert!(to != "carol" || code == Code::NotHosted, "{code:?}");
-    }
-    assert_eq!(
-        dialled.load(Ordering::Relaxed),
-        0,
-        "a router dials for nobody"
-    );
-    siege.lift();
-}
-
-#[test]
-fn a_circuit_inside_a_circuit_is_refused() {
-    // Bob bans each of them for it.
-    let labels: Vec<String> = (0..12).map(|n| format!("mallory-{n}")).collect();
-    let callers: Vec<&str> = labels.iter().map(String::as_str).collect();
-    let siege = Siege::lay(&[], &callers);
-    let report = siege.attack("circuits in circles", LITTLE, async move |router| {
-        let mut codes = Vec::new();
-        for label in &labels {
-            let mallory = Caller::named(label);
-            let mut outer = mallory.enter(router, somewhere(1), "rho").await.unwrap();
-            let code = match outer.through(&mallory, 0, "bob").await {
-                Err(code) => code,
-                Ok(mut inner) => {
-                    outer.inside(&mut inner, &[open(0, "alice")]).await;
-                    let closed = outer.until(|frame| match frame {
-                        Frame::CircuitClose { code, .. } => Some(*code),
-                        _ => None,
-                    });
-                    Code::from_u16(closed.await.unwrap())
-                }
-            };
-            codes.push(code);
-        }
-        codes
-    });
-    for code in report.seen {
-        assert_eq!(code, Some(Code::CircuitNested));
     }
     siege.lift();
 }

@@ -98,6 +98,17 @@ impl Siege {
     /// The same with names and a home of the caller's choice.
     pub(super) fn around(network: Network, home: Home, settings: &[(&str, &str)]) -> Self {
         let router = network.address("rho");
+        Self::open_to(router, network, home, settings)
+    }
+
+    /// The same, listening at an address through which its own is reached, too.
+    pub(super) fn open_to(
+        listens: SocketAddr,
+        network: Network,
+        home: Home,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let router = network.address("rho");
         let settings: Vec<String> = SMALL
             .iter()
             .filter(|(key, _)| settings.iter().all(|(other, _)| other != key))
@@ -107,11 +118,11 @@ impl Siege {
             .collect();
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
         let port = router.port().to_string();
-        let address = router.ip().to_string();
+        let address = listens.ip().to_string();
         let at = ["--address", &address, "--port", &port];
         let check = home.json(&[&["run", "--check"][..], &at, &settings].concat());
         let worst = check["worst_case_bytes"]["total"].as_u64().unwrap();
-        let mut command = home.run_command(Some(router), &[&["--echo"][..], &settings].concat());
+        let mut command = home.run_command(Some(listens), &[&["--echo"][..], &settings].concat());
         command.stderr(File::create(home.path().join("log")).unwrap());
         let running = Running::begin(command);
         let runtime = Builder::new_multi_thread()
@@ -258,16 +269,9 @@ impl Siege {
     pub(super) fn lift(self) {
         let quiet = [("nectar_half_open", 0), ("nectar_http_connections", 2)];
         for (metric, most) in quiet {
-            let begun = Instant::now();
             // The asking connection is one, too.
-            while self.metric(metric) > most + u64::from(metric.contains("connections")) {
-                assert!(
-                    begun.elapsed() < PATIENCE,
-                    "{metric} is {}",
-                    self.metric(metric)
-                );
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            let most = most + u64::from(metric.contains("connections"));
+            self.until(metric, || self.metric(metric) <= most);
         }
         self.talk(|| true);
         self.runtime.block_on(async {
@@ -296,13 +300,25 @@ impl Siege {
         std::fs::read_to_string(self.home.path().join("log")).unwrap()
     }
 
+    /// Waits for what the attack leaves behind.
+    pub(super) fn until(&self, what: &str, done: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !done() {
+            assert!(begun.elapsed() < PATIENCE, "{what}; {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// What `/metrics` says.
     pub(super) fn metric(&self, metric: &str) -> u64 {
-        let all = self.runtime.block_on(super::attacker::get(
-            self.router,
-            "/metrics",
-            &format!("host: {}\r\n", self.router),
-        ));
+        self.metric_of(self.router, metric)
+    }
+
+    /// The same of another router.
+    pub(super) fn metric_of(&self, router: SocketAddr, metric: &str) -> u64 {
+        let headers = format!("host: {router}\r\n");
+        let all = super::attacker::get(router, "/metrics", &headers);
+        let all = self.runtime.block_on(all);
         let line = all.lines().find_map(|line| {
             let value = line.strip_prefix(metric)?;
             value.strip_prefix(' ')?.parse().ok()
