@@ -15,7 +15,9 @@ mod dialling;
 mod floods;
 mod frames;
 mod handshakes;
+mod outside;
 mod peers;
+mod rebinding;
 mod siege;
 mod web;
 
