@@ -332,15 +332,19 @@ impl Siege {
         std::fs::write(path, "5").unwrap();
     }
 
-    /// A figure of `/proc/PID/status`, in bytes.
+    /// What peers may make the router hold, in bytes.
+    pub(super) const fn worst(&self) -> u64 {
+        self.worst
+    }
+
+    /// Tells at any time by how much the router's memory has grown.
+    pub(super) fn growth(&self) -> impl Fn() -> u64 + Send + use<> {
+        let (pid, rest) = (self.running.pid(), self.rest);
+        move || memory(pid, "VmRSS").saturating_sub(rest)
+    }
+
     fn memory(&self, field: &str) -> u64 {
-        let path = format!("/proc/{}/status", self.running.pid());
-        let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find_map(|line| {
-            let value = line.strip_prefix(field)?.strip_prefix(':')?;
-            value.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-        });
-        line.unwrap() << 10
+        memory(self.running.pid(), field)
     }
 
     /// How long the router has computed so far, to a hundredth of a second.
@@ -361,6 +365,16 @@ impl Siege {
         let path = format!("/proc/{}/fd", self.running.pid());
         std::fs::read_dir(path).unwrap().count()
     }
+}
+
+/// A figure of `/proc/PID/status`, in bytes.
+fn memory(pid: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| {
+        let value = line.strip_prefix(field)?.strip_prefix(':')?;
+        value.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    });
+    line.unwrap() << 10
 }
 
 /// Whether this machine does nothing else, and what is promised is asserted.
