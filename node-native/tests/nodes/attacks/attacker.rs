@@ -50,8 +50,13 @@ pub(super) async fn tcp(to: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream>
 
 /// The whole answer to a request, from this machine.
 pub(super) async fn get(at: SocketAddr, path: &str, headers: &str) -> String {
+    get_from(Ipv4Addr::UNSPECIFIED, at, path, headers).await
+}
+
+/// The same from an address of the attacker's choice.
+pub(super) async fn get_from(from: Ipv4Addr, at: SocketAddr, path: &str, headers: &str) -> String {
     let ask = async {
-        let mut stream = TcpStream::connect(at).await?;
+        let mut stream = tcp(at, from).await?;
         let request = format!("GET {path} HTTP/1.1\r\nconnection: close\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
@@ -357,8 +362,13 @@ pub(super) struct Inner {
 }
 
 impl Peer {
-    /// Opens a circuit to `target` and proves there who we are.
-    pub(super) async fn through(&mut self, caller: &Caller, cid: u32, target: &str) -> Inner {
+    /// Opens a circuit to `target` and proves there who we are; an error is the code with which that ended.
+    pub(super) async fn through(
+        &mut self,
+        caller: &Caller,
+        cid: u32,
+        target: &str,
+    ) -> Result<Inner, Option<Code>> {
         let (dialling, first) = caller.dial(target);
         let open = Frame::Open {
             cid,
@@ -367,22 +377,21 @@ impl Peer {
             to: name(target),
             first: first.into(),
         };
-        self.say(&[open]).await.unwrap();
-        let message2 = self.circuit_data().await;
+        self.say(&[open]).await.map_err(|_| None)?;
+        let message2 = self.circuit_data().await?;
         let (message3, channel) = caller.conclude(dialling, &message2);
-        self.say(&[Frame::CircuitData {
-            cid,
-            data: message3.into(),
-        }])
-        .await
-        .unwrap();
+        let data = message3.into();
+        let said = self.say(&[Frame::CircuitData { cid, data }]).await;
+        said.map_err(|_| None)?;
         let mut inner = Inner { cid, channel };
         let attach = attach(&inner.channel);
         self.inside(&mut inner, &[attach]).await;
-        let record = self.circuit_data().await;
-        let said = opened(&mut inner.channel, &record);
-        assert!(matches!(said[..], [Frame::Attach(_), ..]), "{said:?}");
-        inner
+        let record = self.circuit_data().await?;
+        match &opened(&mut inner.channel, &record)[..] {
+            [Frame::Attach(_), ..] => Ok(inner),
+            [Frame::Close(code, _), ..] => Err(Some(*code)),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Says something over the inner channel.
@@ -392,12 +401,17 @@ impl Peer {
         self.say(&[Frame::CircuitData { cid, data }]).await.unwrap();
     }
 
-    async fn circuit_data(&mut self) -> Bytes {
+    /// What comes over the only circuit that there is, unless it is a refusal, or the end of it.
+    async fn circuit_data(&mut self) -> Result<Bytes, Option<Code>> {
         let data = self.until(|frame| match frame {
-            Frame::CircuitData { data, .. } => Some(data.clone()),
+            Frame::CircuitData { data, .. } => Some(match data[..] {
+                [4, high, low, ..] => Err(Code::from_u16(u16::from_be_bytes([high, low]))),
+                _ => Ok(data.clone()),
+            }),
+            Frame::CircuitClose { code, .. } => Some(Err(Code::from_u16(*code))),
             _ => None,
         });
-        data.await.unwrap()
+        data.await?
     }
 }
 
@@ -443,5 +457,16 @@ pub(super) fn request(id: u64, payload: &[u8]) -> Frame {
         protocol: "echo.1".into(),
         metadata: None,
         data: Bytes::copy_from_slice(payload),
+    }
+}
+
+/// Asks for a circuit to somebody, with something that may be a first message.
+pub(super) fn open(cid: u32, to: &str) -> Frame {
+    Frame::Open {
+        cid,
+        window: 1 << 20,
+        hide: false,
+        to: name(to),
+        first: Bytes::from(vec![1; 1218]),
     }
 }

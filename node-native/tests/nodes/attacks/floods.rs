@@ -2,76 +2,191 @@
 
 use super::{
     attacker::{self, BINARY, CONTINUED, Caller, Wire, frame, somewhere, tcp},
-    siege::Siege,
+    siege::{DEFAULT, LITTLE, Siege},
 };
-use crate::{home::Home, sockets::Sockets, support::Network};
+use crate::{
+    home::Home,
+    sockets::Sockets,
+    support::{Network, strict},
+};
 use futures_util::{StreamExt, future::join_all, stream};
 use node_core::{Code, Label, Name, wire::frame::Frame};
 use node_native::http::EXCUSES;
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
+    ops::Range,
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
-/// How far an attacker goes before it stops.
-const STAGES: u32 = 4;
-/// How long it stays at most.
-const LINGERING: Duration = Duration::from_secs(5);
+/// Connections that an attacker opens and holds.
+const MANY: usize = 10_000;
+/// Those of them that ask for a WebSocket and do not finish, or do not even begin, their handshake.
+const UPGRADED: usize = 1000;
+/// Attempts to connect under way: fewer than a listening socket keeps.
+const AT_ONCE: usize = 200;
+/// What `listen.connections` is where nothing is configured.
+const PLACES: usize = 4096;
+/// Descriptors that are neither the attacker's nor the router's.
+const BESIDE: usize = 1000;
+/// Whoever waits for the end of a connection has it by then. When more come than the kernel keeps for the router, some only
+/// believe to be connected, and nobody is there to throw them out.
+const END: Duration = Duration::from_secs(25);
 
-/// Connects, says a part, and stays until it is thrown out: whether it was. When more come than the kernel keeps for the
-/// router, some only believe to be connected, and nobody is there to throw them out.
-async fn linger(to: SocketAddr, n: u32) -> bool {
-    let Ok(mut stream) = tcp(to, somewhere(n)).await else {
-        return false;
-    };
-    let said = match n % STAGES {
-        0 => "",
-        1 => &attacker::UPGRADE[..60],
-        _ => &[attacker::UPGRADE, "\r\n"].concat(),
-    };
-    // Whoever finds no place is cut off at once.
-    let _ = stream.write_all(said.as_bytes()).await;
-    if n % STAGES == 3 {
-        let (_, message1) = Caller::guest().dial("rho");
-        let _ = stream.write_all(&frame(0x80 | BINARY, &message1)).await;
+/// How many connections an attacker can hold here: it, and the router that begins after this, may have as many descriptors as
+/// the system allows at all. They are no more than one test needs, which has them until it drops the other value.
+fn many() -> (usize, MutexGuard<'static, ()>) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let open = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let [soft, hard] = [0, 1].map(|at| {
+        let limit = open.unwrap().split_whitespace().nth(at).unwrap();
+        limit.parse().unwrap_or(usize::MAX)
+    });
+    let wanted = hard.min(MANY + 2 * BESIDE);
+    if soft < wanted {
+        let raised = Command::new("prlimit")
+            .args(["--pid", &std::process::id().to_string()])
+            .arg(format!("--nofile={wanted}:"))
+            .status();
+        assert!(raised.is_ok_and(|done| done.success()), "prlimit");
     }
-    let mut answer = Vec::new();
-    let end = stream.read_to_end(&mut answer);
-    tokio::time::timeout(LINGERING, end).await.is_ok()
+    let many = MANY.min(wanted.saturating_sub(BESIDE));
+    if many < MANY {
+        println!("{many} connections instead of {MANY}: only {hard} files and sockets are allowed");
+    }
+    (many, alone)
+}
+
+/// Opens a connection, and says as much as is due at most: a handshake, for those that go so far, or a part of a head.
+async fn half_open(to: SocketAddr, n: usize, from: Ipv4Addr) -> Option<TcpStream> {
+    let mut stream = tcp(to, from).await.ok()?;
+    let mut said = Vec::new();
+    match n {
+        n if n < UPGRADED => {
+            said.extend([attacker::UPGRADE, "\r\n"].concat().as_bytes());
+            if n % 2 == 1 {
+                let (_, message1) = Caller::guest().dial("rho");
+                said.extend(frame(0x80 | BINARY, &message1));
+            }
+        }
+        n if n % 2 == 1 => said.extend(&attacker::UPGRADE.as_bytes()[..60]),
+        _ => {}
+    }
+    // Whoever finds no place is cut off at once.
+    let _ = stream.write_all(&said).await;
+    Some(stream)
+}
+
+/// Opens them, and has all of them open at the end, whatever the other side thinks of that.
+async fn flood(to: SocketAddr, many: Range<usize>, from: fn(u32) -> Ipv4Addr) -> Vec<TcpStream> {
+    let opening = many.map(|n| half_open(to, n, from(n as u32)));
+    let opened = stream::iter(opening).buffer_unordered(AT_ONCE);
+    opened.filter_map(async |opened| opened).collect().await
+}
+
+/// How many are thrown out within a time.
+async fn thrown_out(streams: &mut [TcpStream], within: Duration) -> usize {
+    let ends = streams.iter_mut().map(async |stream| {
+        let mut heard = Vec::new();
+        let end = stream.read_to_end(&mut heard);
+        tokio::time::timeout(within, end).await.is_ok()
+    });
+    let ends = join_all(ends).await;
+    ends.into_iter().filter(|thrown_out| *thrown_out).count()
+}
+
+/// What holds where nothing is configured, but for the time that a handshake has, which is 30 s.
+const AS_USUAL: [(&str, &str); 6] = [
+    ("listen.connections", DEFAULT),
+    ("listen.connections_per_address", DEFAULT),
+    ("limits.half_open", DEFAULT),
+    ("limits.inbound_channels", DEFAULT),
+    ("limits.channels_per_group", DEFAULT),
+    ("limits.handshake_timeout", "20s"),
+];
+
+#[test]
+fn ten_thousand_connections_from_few_addresses_leave_places_for_others() {
+    let (many, _alone) = many();
+    let siege = Siege::lay(&AS_USUAL, &["mallory"]);
+    let before = siege.descriptors();
+    let report = siege.attack("connections from 50 addresses", 160, async move |router| {
+        // Four of them have 32 unfinished handshakes each: half of what there may be in all.
+        let from = |n| {
+            somewhere(if n < UPGRADED as u32 {
+                n % 4
+            } else {
+                4 + n % 46
+            })
+        };
+        let streams = flood(router, 0..many, from).await;
+        let mallory = Caller::named("mallory");
+        let newcomer = mallory.enter(router, somewhere(60), "rho").await;
+        (streams.len(), newcomer.map(drop))
+    });
+    let (held, newcomer) = report.seen;
+    println!(
+        "{held} held; the router had {} descriptors",
+        report.descriptors
+    );
+    assert!(held > many * 99 / 100, "{held}");
+    assert!(report.descriptors <= before + PLACES + EXCUSES);
+    assert_eq!(newcomer, Ok(()), "50 addresses have 64 places each");
+    siege.lift();
 }
 
 #[test]
-fn ten_thousand_connections_that_never_finish_hold_no_more_than_their_places_and_leave_them() {
-    const PLACES: usize = 256;
-    let siege = Siege::lay(
-        &[
-            ("listen.connections", "256"),
-            ("listen.header_timeout", "300ms"),
-            ("limits.handshake_timeout", "300ms"),
-        ],
-        &[],
-    );
+fn ten_thousand_connections_held_together_take_the_places_that_there_are_and_lose_them_in_time() {
+    let (many, _alone) = many();
+    let siege = Siege::lay(&AS_USUAL, &["mallory"]);
     let before = siege.descriptors();
-    let report = siege.attack("10,000 half-open connections", async |router| {
-        // Two batches at a time: a process may have as few as 1,024 descriptors.
-        let batches = (0..25).map(|batch| {
-            let lingering = (0..400).map(move |n| linger(router, batch * 400 + n));
-            async { join_all(lingering).await }
-        });
-        let ends: Vec<_> = stream::iter(batches).buffer_unordered(2).collect().await;
-        ends.concat()
-            .into_iter()
-            .filter(|thrown_out| *thrown_out)
-            .count()
-    });
-    assert!(
-        report.descriptors <= before + PLACES + EXCUSES,
-        "{} descriptors",
+    let report = siege.attack(
+        "connections from as many addresses",
+        160,
+        async move |router| {
+            // Beyond 256 unfinished handshakes they are turned away, and their places are free again.
+            let mut streams = flood(router, 0..UPGRADED.min(many), somewhere).await;
+            let turned_away = thrown_out(&mut streams, Duration::from_secs(3)).await;
+            let begun = Instant::now();
+            streams.extend(flood(router, UPGRADED..many, somewhere).await);
+            let held = streams.len();
+            let mallory = Caller::named("mallory");
+            let newcomer = || mallory.enter(router, somewhere(MANY as u32), "rho");
+            let late = newcomer().await.map(drop);
+            let took = begun.elapsed();
+            let thrown_out = thrown_out(&mut streams, END).await;
+            let again = newcomer().await.map(drop);
+            (held, turned_away, late, took, thrown_out, again)
+        },
+    );
+    let (held, turned_away, late, took, thrown_out, again) = report.seen;
+    println!(
+        "{held} held after {took:.1?}, {turned_away} turned away in their handshake, {thrown_out} thrown out in the end; \
+         the router had {} descriptors",
         report.descriptors
     );
-    println!("{} of 10,000 were thrown out", report.seen);
-    assert!(report.seen > 5_000, "{}", report.seen);
+    assert!(held > many * 99 / 100, "{held}");
+    assert!(report.descriptors <= before + PLACES + EXCUSES);
+    // Unless this took so long that the first have lost theirs.
+    if strict() || took < Duration::from_secs(8) {
+        assert!(report.descriptors > before + PLACES.min(many) * 9 / 10);
+        assert!(turned_away > UPGRADED / 2, "{turned_away}");
+        assert!(
+            many < PLACES || late == Err(None),
+            "without a place: {late:?}"
+        );
+    }
+    assert!(thrown_out > held * 9 / 10, "{thrown_out}");
+    assert_eq!(again, Ok(()));
     assert!(siege.metric("nectar_http_refused_total") > 0);
     siege.lift();
 }
@@ -87,7 +202,7 @@ fn whoever_drips_is_cut_off_when_the_handshakes_time_is_over() {
         ],
         &["mallory"],
     );
-    let report = siege.attack("slow-loris", async |router| {
+    let report = siege.attack("slow-loris", LITTLE, async |router| {
         let drip = async |wire: &mut Wire, bytes: &[u8], unit: usize| {
             let begun = Instant::now();
             for part in bytes.chunks(unit) {
@@ -144,7 +259,7 @@ fn whoever_drips_is_cut_off_when_the_handshakes_time_is_over() {
     ] {
         assert!(took < Duration::from_secs(5), "{what}: {took:?}");
     }
-    let report = siege.attack("a record that drips", async |router| {
+    let report = siege.attack("a record that drips", LITTLE, async |router| {
         let mut peer = Caller::named("mallory")
             .enter(router, somewhere(5), "rho")
             .await
@@ -172,7 +287,7 @@ fn whoever_drips_is_cut_off_when_the_handshakes_time_is_over() {
 
 #[test]
 fn handshakes_with_random_names_cost_bounded_look_ups_and_computing() {
-    const HANDSHAKES: u32 = 600;
+    let handshakes: u32 = if strict() { 10_000 } else { 1_500 };
     let world = Sockets::new();
     let network = Network::default()
         .direct("rho")
@@ -189,23 +304,27 @@ fn handshakes_with_random_names_cost_bounded_look_ups_and_computing() {
         ],
     );
     let before = world.asked();
-    let report = siege.attack("600 handshakes with random names", async |router| {
-        let mut codes = Vec::new();
-        for round in 0..HANDSHAKES / 30 {
-            let calls = (0..30).map(|n| async move {
-                let at = round * 30 + n;
-                let mut caller = Caller::named("mallory");
-                caller.name = Some(Name {
-                    label: Label::new(&format!("random-{at}")).unwrap(),
-                    ..caller.name.unwrap()
+    let report = siege.attack(
+        "handshakes with random names",
+        LITTLE,
+        async move |router| {
+            let mut codes = Vec::new();
+            for round in 0..handshakes.div_ceil(30) {
+                let calls = (0..30).map(|n| async move {
+                    let at = round * 30 + n;
+                    let mut caller = Caller::named("mallory");
+                    caller.name = Some(Name {
+                        label: Label::new(&format!("random-{at}")).unwrap(),
+                        ..caller.name.unwrap()
+                    });
+                    let entered = caller.enter(router, somewhere(at % 1000), "rho").await;
+                    entered.map(drop)
                 });
-                let entered = caller.enter(router, somewhere(at % 200), "rho").await;
-                entered.map(drop)
-            });
-            codes.extend(join_all(calls).await);
-        }
-        codes
-    });
+                codes.extend(join_all(calls).await);
+            }
+            codes
+        },
+    );
     let refused = |code| {
         report
             .seen
@@ -228,8 +347,9 @@ fn handshakes_with_random_names_cost_bounded_look_ups_and_computing() {
         asked <= 20 * (seconds + 1) * 3 + 20,
         "asked {asked} times in {seconds} s"
     );
-    let each = report.computed / HANDSHAKES;
-    assert!(each < Duration::from_millis(30), "{each:?} for a handshake");
-    println!("{asked} questions for {HANDSHAKES} names, {each:?} of computing for each");
+    let each = report.computed / report.seen.len() as u32;
+    let most = Duration::from_millis(if strict() { 2 } else { 30 });
+    assert!(each <= most, "{each:?} for a handshake");
+    println!("{asked} questions for {handshakes} names, {each:?} of computing for each");
     siege.lift();
 }

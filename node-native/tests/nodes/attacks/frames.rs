@@ -2,28 +2,36 @@
 
 use super::{
     attacker::{BINARY, CONTINUED, Caller, PING, Wire, frame, somewhere},
-    siege::Siege,
+    siege::{LITTLE, Siege},
 };
 use futures_util::future::join_all;
 use node_core::Code;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 
 #[test]
 fn a_claimed_length_costs_no_memory_and_no_time() {
-    let siege = Siege::lay(&[("limits.half_open", "48")], &[]);
+    let siege = Siege::lay(
+        &[("limits.half_open", "48"), ("listen.connections", "256")],
+        &[],
+    );
     for claim in [1 << 30, u64::from(u32::MAX) + 1, u64::MAX >> 1, u64::MAX] {
-        let report = siege.attack(&format!("frames of {claim} bytes"), async move |router| {
-            let claims = (0..40).map(|n| async move {
-                let mut wire = Wire::open(router, somewhere(n)).await.unwrap();
-                let mut bytes = vec![0x80 | BINARY, 0x80 | 127];
-                bytes.extend(claim.to_be_bytes());
-                bytes.extend([0; 4]);
-                bytes.extend([7; 1000]);
-                wire.write(&bytes).await.unwrap();
-                wire.closed().await
-            });
-            join_all(claims).await
-        });
+        let report = siege.attack(
+            &format!("frames of {claim} bytes"),
+            LITTLE,
+            async move |router| {
+                let claims = (0..40).map(|n| async move {
+                    let mut wire = Wire::open(router, somewhere(n)).await.unwrap();
+                    let mut bytes = vec![0x80 | BINARY, 0x80 | 127];
+                    bytes.extend(claim.to_be_bytes());
+                    bytes.extend([0; 4]);
+                    bytes.extend([7; 1000]);
+                    wire.write(&bytes).await.unwrap();
+                    wire.closed().await
+                });
+                join_all(claims).await
+            },
+        );
         for code in report.seen {
             let said = matches!(code, Some(Code::RecordTooLarge | Code::FrameMalformed));
             assert!(said, "{code:?}");
@@ -36,7 +44,7 @@ fn a_claimed_length_costs_no_memory_and_no_time() {
 #[test]
 fn a_message_in_frames_of_one_byte_or_none_is_bounded_in_memory_and_time() {
     let siege = Siege::lay(&[("limits.handshake_timeout", "2s")], &["mallory"]);
-    let report = siege.attack("frames of one byte", async |router| {
+    let report = siege.attack("frames of one byte", LITTLE, async |router| {
         let mut wire = Wire::open(router, somewhere(1)).await.unwrap();
         let mut bytes = frame(BINARY, &[1]);
         for _ in 0..80_000 {
@@ -46,7 +54,7 @@ fn a_message_in_frames_of_one_byte_or_none_is_bounded_in_memory_and_time() {
         wire.closed().await
     });
     assert_eq!(report.seen, Some(Code::RecordTooLarge));
-    let report = siege.attack("frames of nothing, for ever", async |router| {
+    let report = siege.attack("frames of nothing, for ever", LITTLE, async |router| {
         let mut wire = Wire::open(router, somewhere(2)).await.unwrap();
         let mut written = wire.write(&frame(BINARY, &[])).await;
         let empty = frame(CONTINUED, &[]).repeat(1000);
@@ -57,6 +65,7 @@ fn a_message_in_frames_of_one_byte_or_none_is_bounded_in_memory_and_time() {
     assert!(report.took < Duration::from_secs(10), "{:?}", report.took);
     let report = siege.attack(
         "pings of WebSocket whose answers nobody reads",
+        LITTLE,
         async |router| {
             let mut peer = Caller::named("mallory")
                 .enter(router, somewhere(3), "rho")
@@ -82,7 +91,7 @@ fn a_message_in_frames_of_one_byte_or_none_is_bounded_in_memory_and_time() {
 fn compression_is_declined_and_what_is_compressed_all_the_same_is_not_inflated() {
     let siege = Siege::lay(&[], &[]);
     let offer = "sec-websocket-extensions: permessage-deflate; client_max_window_bits\r\n";
-    let report = siege.attack("compressed bombs", async move |router| {
+    let report = siege.attack("compressed bombs", LITTLE, async move |router| {
         let bombs = (0..12).map(|n| async move {
             let (mut wire, head) = Wire::upgrade(router, somewhere(n), offer).await.unwrap();
             assert!(!head.to_ascii_lowercase().contains("extensions"), "{head}");
@@ -101,5 +110,24 @@ fn compression_is_declined_and_what_is_compressed_all_the_same_is_not_inflated()
         "{:?}",
         report.seen
     );
+    siege.lift();
+}
+
+#[test]
+fn who_goes_away_without_a_word_is_said_to_be_gone_and_to_have_broken_nothing() {
+    let siege = Siege::lay(&[], &["mallory"]);
+    let report = siege.attack("somebody who just goes", LITTLE, async |router| {
+        let mallory = Caller::named("mallory");
+        let mut peer = mallory.enter(router, somewhere(1), "rho").await.unwrap();
+        // What is left unread would make a reset of the end.
+        peer.wire.stream.shutdown().await.unwrap();
+        peer.until(|_| None::<()>).await
+    });
+    assert_eq!(report.seen, Err(None));
+    let said = "mallory.nectar is interrupted: ";
+    siege.until("its end is noticed", || siege.log().contains(said));
+    let log = siege.log();
+    let (_, why) = log.split_once(said).unwrap();
+    assert!(why.starts_with("the connection broke"), "{log}");
     siege.lift();
 }

@@ -2,7 +2,7 @@
 
 use super::{
     attacker::{Caller, Wire, now, somewhere},
-    siege::Siege,
+    siege::{LITTLE, Siege},
     stranger::{self, Hello, Speech, bytes, uint},
 };
 use crate::support::{key_of, name};
@@ -11,42 +11,46 @@ use node_core::Code;
 #[test]
 fn a_handshake_that_was_recorded_opens_nothing_and_bans_nobody() {
     let siege = Siege::lay(&[], &["mallory"]);
-    let report = siege.attack("replayed and reflected handshakes", async |router| {
-        let caller = Caller::named("mallory");
-        // What somebody on the way hears of an honest handshake.
-        let mut wire = Wire::open(router, somewhere(1)).await.unwrap();
-        let (dialling, message1) = caller.dial("rho");
-        wire.send(&message1).await.unwrap();
-        let message2 = wire.message().await.unwrap();
-        let (message3, _) = caller.conclude(dialling, &message2);
-        let mut codes = Vec::new();
-        for n in 0..20 {
-            // The whole of it again: the answer is another one, and message 3 does not fit it.
-            let mut wire = Wire::open(router, somewhere(n)).await.unwrap();
+    let report = siege.attack(
+        "replayed and reflected handshakes",
+        LITTLE,
+        async |router| {
+            let caller = Caller::named("mallory");
+            // What somebody on the way hears of an honest handshake.
+            let mut wire = Wire::open(router, somewhere(1)).await.unwrap();
+            let (dialling, message1) = caller.dial("rho");
             wire.send(&message1).await.unwrap();
-            let other = wire.message().await.unwrap();
-            assert_ne!(other, message2);
-            wire.send(&message3).await.unwrap();
-            codes.push(("replayed", wire.closed().await));
-            // What the router said, back to it: as a beginning, and as an answer.
-            for reflected in [&other, &message2] {
+            let message2 = wire.message().await.unwrap();
+            let (message3, _) = caller.conclude(dialling, &message2);
+            let mut codes = Vec::new();
+            for n in 0..20 {
+                // The whole of it again: the answer is another one, and message 3 does not fit it.
                 let mut wire = Wire::open(router, somewhere(n)).await.unwrap();
-                wire.send(reflected).await.unwrap();
+                wire.send(&message1).await.unwrap();
+                let other = wire.message().await.unwrap();
+                assert_ne!(other, message2);
+                wire.send(&message3).await.unwrap();
+                codes.push(("replayed", wire.closed().await));
+                // What the router said, back to it: as a beginning, and as an answer.
+                for reflected in [&other, &message2] {
+                    let mut wire = Wire::open(router, somewhere(n)).await.unwrap();
+                    wire.send(reflected).await.unwrap();
+                    codes.push(("reflected", wire.closed().await));
+                }
+                let mut wire = Wire::open(router, somewhere(n)).await.unwrap();
+                wire.send(&message1).await.unwrap();
+                let answer = wire.message().await.unwrap();
+                wire.send(&answer).await.unwrap();
                 codes.push(("reflected", wire.closed().await));
+                let mut wire = Wire::open(router, somewhere(n)).await.unwrap();
+                wire.send(&message3).await.unwrap();
+                codes.push(("message 3 first", wire.closed().await));
             }
-            let mut wire = Wire::open(router, somewhere(n)).await.unwrap();
-            wire.send(&message1).await.unwrap();
-            let answer = wire.message().await.unwrap();
-            wire.send(&answer).await.unwrap();
-            codes.push(("reflected", wire.closed().await));
-            let mut wire = Wire::open(router, somewhere(n)).await.unwrap();
-            wire.send(&message3).await.unwrap();
-            codes.push(("message 3 first", wire.closed().await));
-        }
-        // Whose handshake it was comes in as before.
-        let entered = caller.enter(router, somewhere(1), "rho").await;
-        (codes, entered.map(drop))
-    });
+            // Whose handshake it was comes in as before.
+            let entered = caller.enter(router, somewhere(1), "rho").await;
+            (codes, entered.map(drop))
+        },
+    );
     let (codes, entered) = report.seen;
     for (what, code) in codes {
         let refused = matches!(
@@ -62,9 +66,10 @@ fn a_handshake_that_was_recorded_opens_nothing_and_bans_nobody() {
 #[test]
 fn a_clock_that_is_two_minutes_off_is_told_so_and_not_banned() {
     let siege = Siege::lay(&[], &["mallory"]);
-    let report = siege.attack("stale and future clocks", async |router| {
+    let report = siege.attack("stale and future clocks", LITTLE, async |router| {
         let mut came = Vec::new();
-        for seconds in [
+        // From a network each: a flood from one is refused for that.
+        for (n, seconds) in (0..).zip([
             -1_000_000_000,
             -3600,
             -125,
@@ -73,10 +78,10 @@ fn a_clock_that_is_two_minutes_off_is_told_so_and_not_banned() {
             125,
             3600,
             1_000_000_000_000,
-        ] {
+        ]) {
             let mut caller = Caller::named("mallory");
             caller.skew = seconds * 1000;
-            let entered = caller.enter(router, somewhere(1), "rho").await;
+            let entered = caller.enter(router, somewhere(n), "rho").await;
             came.push((seconds, entered.map(drop)));
         }
         came
@@ -118,9 +123,9 @@ fn a_name_that_looks_like_another_is_no_name_or_somebody_else() {
         "alicee",
         "bobs",
     ];
-    let report = siege.attack("names that differ by look", async move |router| {
+    let report = siege.attack("names that differ by look", LITTLE, async move |router| {
         let mut came = Vec::new();
-        for label in labels {
+        for (n, label) in (0..).zip(labels) {
             // Alice's own key does not help.
             for key in ["alice", "mallory"] {
                 let mut encoded = name("aaa").to_bytes();
@@ -137,7 +142,7 @@ fn a_name_that_looks_like_another_is_no_name_or_somebody_else() {
                 );
                 let (mut dialling, message1) =
                     stranger::Initiator::dial(1, [1; 32], [2; 32], [3; 32]);
-                let mut wire = Wire::open(router, somewhere(1)).await.unwrap();
+                let mut wire = Wire::open(router, somewhere(n)).await.unwrap();
                 wire.send(&message1).await.unwrap();
                 let message2 = wire.message().await.unwrap();
                 dialling.hear(&message2).unwrap();

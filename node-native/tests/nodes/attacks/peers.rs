@@ -1,20 +1,14 @@
 //! Peers with names and keys that are good, who ask for what they like and read when they like.
 
 use super::{
-    attacker::{Caller, Peer, request, somewhere},
-    siege::Siege,
+    attacker::{Caller, Peer, open, request, somewhere},
+    siege::{LITTLE, Siege},
 };
-use crate::support::{Network, direct_at, free_address, name};
+use crate::support::strict;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use node_core::{Code, wire::frame::Frame};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 const FOUR: [&str; 4] = ["mallory", "mordred", "maleficent", "moriarty"];
 
@@ -46,20 +40,10 @@ fn stream(id: u64, window: u64) -> Frame {
     }
 }
 
-fn open(cid: u32, to: &str) -> Frame {
-    Frame::Open {
-        cid,
-        window: 1 << 20,
-        hide: false,
-        to: name(to),
-        first: Bytes::from(vec![1; 1218]),
-    }
-}
-
 #[test]
 fn a_peer_that_never_reads_is_left_and_what_waits_for_it_is_bounded() {
     let siege = Siege::lay(&TIRED, &FOUR);
-    let report = siege.attack("peers that never read", async |router| {
+    let report = siege.attack("peers that never read", LITTLE, async |router| {
         each(router, async |mut peer| {
             let begun = Instant::now();
             // As much as it may ask without having heard of more credit, and then for answers that cost no credit.
@@ -82,7 +66,7 @@ fn a_peer_that_never_reads_is_left_and_what_waits_for_it_is_bounded() {
 #[test]
 fn a_peer_that_never_grants_credit_gets_what_fits_its_bounds_and_no_more() {
     let siege = Siege::lay(&TIRED, &FOUR);
-    let report = siege.attack("peers that never grant credit", async |router| {
+    let report = siege.attack("peers that never grant credit", LITTLE, async |router| {
         each(router, async |mut peer| {
             let mut frames = vec![];
             frames.extend((0..4).map(|n| stream(6 + 4 * n, 0)));
@@ -125,13 +109,19 @@ fn a_peer_that_never_grants_credit_gets_what_fits_its_bounds_and_no_more() {
 
 #[test]
 fn millions_of_requests_are_refused_one_by_one_and_cost_nobody_else_anything() {
+    // Of each of the four; where others load the machine, as many as come in so long a time.
+    let (many, long) = if strict() {
+        (250_000, Duration::from_secs(300))
+    } else {
+        (usize::MAX, Duration::from_secs(3))
+    };
     let siege = Siege::lay(&[], &FOUR);
-    let report = siege.attack("requests without end", async |router| {
+    let report = siege.attack("requests without end", 12, async move |router| {
         each(router, async |mut peer| {
             let begun = Instant::now();
             let (mut next, mut credit, mut spent, mut heard) = (4, 64 << 10, 0, 0);
             let (mut asked, mut answered, mut refused) = (0, 0, 0);
-            while begun.elapsed() < Duration::from_secs(3) {
+            while refused + answered < many && begun.elapsed() < long {
                 let mut frames = vec![Frame::Ack(heard)];
                 while frames.len() < 400 && spent + 200 < credit {
                     let frame = request(next, b"x");
@@ -142,10 +132,12 @@ fn millions_of_requests_are_refused_one_by_one_and_cost_nobody_else_anything() {
                 if peer.say(&frames).await.is_err() {
                     break;
                 }
-                // Everything that has been answered so far.
-                while let Ok(Ok(frames)) =
-                    tokio::time::timeout(Duration::from_millis(5), peer.hear()).await
+                // All that is answered; some of it, if more may be asked by then.
+                let mut patience = Duration::from_secs(10);
+                while (answered + refused < asked || spent + 200 >= credit)
+                    && let Ok(Ok(frames)) = tokio::time::timeout(patience, peer.hear()).await
                 {
+                    patience = Duration::from_millis(5);
                     for frame in frames {
                         let encoded = frame.encode();
                         if node_core::wire::frame::is_session(encoded[0]) {
@@ -166,160 +158,82 @@ fn millions_of_requests_are_refused_one_by_one_and_cost_nobody_else_anything() {
                     }
                 }
             }
-            (asked, answered, refused)
+            (asked, answered, refused, begun.elapsed())
         })
         .await
     });
-    for (asked, answered, refused) in report.seen {
-        println!("{asked} asked, {answered} answered, {refused} refused");
+    for (asked, answered, refused, took) in report.seen {
+        println!("{asked} asked, {answered} answered, {refused} refused in {took:.1?}");
         // 100 at once, and 10 more a second.
-        assert!((100..=150).contains(&answered), "{answered}");
+        let seconds = took.as_secs() as usize;
+        assert!((100..=120 + 10 * seconds).contains(&answered), "{answered}");
         assert!(refused > 1000 && asked > 1000, "{refused} of {asked}");
+        assert!(
+            !strict() || refused + answered >= many,
+            "too slow: {took:?}"
+        );
     }
     siege.lift();
 }
 
 #[test]
 fn who_asks_for_a_million_streams_or_circuits_is_cut_off_and_soon_banned() {
-    let siege = Siege::lay(&[], &FOUR);
-    for (what, label, kind) in [
-        ("streams", "mallory", 0),
-        ("circuits", "mordred", 1),
-        ("pings", "moriarty", 2),
-    ] {
-        let report = siege.attack(what, async move |router| {
-            let caller = Caller::named(label);
-            let (mut asked, mut ends) = (0_u32, Vec::new());
-            loop {
-                let mut peer = match caller.enter(router, somewhere(1), "rho").await {
-                    Ok(peer) => peer,
-                    Err(code) => return (asked, ends, code),
-                };
-                let end = asked + 1_000_000;
-                let mut number = 0;
-                while asked < end {
-                    let frames: Vec<_> = (number..number + 40)
-                        .map(|n| match kind {
-                            0 => stream(6 + 4 * u64::from(n), 1 << 20),
-                            1 => open(2 * n, "bob"),
-                            _ => Frame::Ping(n.into()),
-                        })
-                        .collect();
-                    (asked, number) = (asked + 40, number + 40);
-                    if peer.say(&frames).await.is_err() {
-                        break;
+    // One after the other, until there are none left that are not banned.
+    const EACH: usize = 4;
+    let labels: Vec<String> = (0..3 * EACH).map(|n| format!("mallory-{n}")).collect();
+    let callers: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let siege = Siege::lay(&[], &callers);
+    for (kind, what) in ["streams", "circuits", "pings"].into_iter().enumerate() {
+        let labels = labels[kind * EACH..][..EACH].to_vec();
+        let report = siege.attack(what, LITTLE, async move |router| {
+            let (mut asked, mut came) = (0_u32, Vec::new());
+            for label in &labels {
+                let caller = Caller::named(label);
+                let mut ends = Vec::new();
+                let last = loop {
+                    let mut peer = match caller.enter(router, somewhere(1), "rho").await {
+                        Ok(peer) => peer,
+                        Err(code) => break code,
+                    };
+                    let end = asked + 1_000_000;
+                    let mut number = 0;
+                    while asked < end {
+                        let frames: Vec<_> = (number..number + 40)
+                            .map(|n| match kind {
+                                0 => stream(6 + 4 * u64::from(n), 1 << 20),
+                                1 => open(2 * n, "bob"),
+                                _ => Frame::Ping(n.into()),
+                            })
+                            .collect();
+                        (asked, number) = (asked + 40, number + 40);
+                        if peer.say(&frames).await.is_err() {
+                            break;
+                        }
                     }
-                }
-                ends.push(peer.until(|_| None::<()>).await);
+                    ends.push(peer.until(|_| None::<()>).await);
+                };
+                came.push((ends, last));
             }
+            (asked, came)
         });
-        let (asked, ends, last) = report.seen;
+        let (asked, came) = report.seen;
         println!("{asked} {what} asked for");
-        // Each time is worth 40 of 100.
-        assert_eq!((ends.len(), last), (3, Some(Code::Banned)), "{what}");
-        for end in ends {
-            // The word may be lost with the socket.
-            assert!(matches!(end, Err(Some(Code::FrameRate) | None)), "{end:?}");
+        for (ends, last) in came {
+            // Each time is worth 40 of 100.
+            assert_eq!((ends.len(), last), (3, Some(Code::Banned)), "{what}");
+            for end in ends {
+                // The word may be lost with the socket.
+                assert!(matches!(end, Err(Some(Code::FrameRate) | None)), "{end:?}");
+            }
         }
     }
-    siege.lift();
-}
-
-#[test]
-fn circuits_lead_to_hosted_names_only_and_never_in_circles() {
-    // Sigma is there, but in this test nobody of ours: whatever reaches it is a dial on somebody's behalf.
-    let sigma = free_address();
-    let listener = std::net::TcpListener::bind(sigma).unwrap();
-    let dialled = Arc::new(AtomicUsize::new(0));
-    let counted = dialled.clone();
-    std::thread::spawn(move || {
-        while listener.accept().is_ok() {
-            counted.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    let network = Network::default()
-        .direct("rho")
-        .known("sigma", direct_at("sigma", sigma))
-        .indirect("alice", &["rho"])
-        .indirect("bob", &["rho"])
-        .indirect("carol", &["sigma"])
-        .direct("mallory")
-        .direct("mordred");
-    let home = crate::home::Home::new(&network, "rho");
-    let siege = Siege::around(network, home, &[]);
-    let report = siege.attack("circuits to whom it does not concern", async |router| {
-        // Carol is connected here, but does not list this router.
-        let _carol = Caller::named("carol")
-            .enter(router, somewhere(2), "rho")
-            .await
-            .unwrap();
-        let _mordred = Caller::named("mordred")
-            .enter(router, somewhere(3), "rho")
-            .await
-            .unwrap();
-        let mut peer = Caller::named("mallory")
-            .enter(router, somewhere(1), "rho")
-            .await
-            .unwrap();
-        let mut codes = Vec::new();
-        for (cid, to) in (0..).step_by(2).zip([
-            "carol",
-            "mordred",
-            "sigma",
-            "rho",
-            "mallory",
-            "nobody-at-all",
-        ]) {
-            peer.say(&[open(cid, to)]).await.unwrap();
-            let code = peer.until(|frame| match frame {
-                Frame::CircuitClose { code, .. } => Some(*code),
-                _ => None,
-            });
-            codes.push((to, Code::from_u16(code.await.unwrap()).unwrap()));
-        }
-        codes
-    });
-    for (to, code) in report.seen {
-        let refused = matches!(code, Code::NotHosted | Code::TargetOffline | Code::Myself);
-        assert!(refused, "{to}: {code:?}");
-        assert!(to != "carol" || code == Code::NotHosted, "{code:?}");
-    }
-    assert_eq!(
-        dialled.load(Ordering::Relaxed),
-        0,
-        "a router dials for nobody"
-    );
-    siege.lift();
-}
-
-#[test]
-fn a_circuit_inside_a_circuit_is_refused() {
-    let network = Network::default()
-        .direct("rho")
-        .indirect("alice", &["rho"])
-        .indirect("bob", &["rho"])
-        .direct("mallory");
-    let home = crate::home::Home::new(&network, "rho");
-    let siege = Siege::around(network, home, &[]);
-    let report = siege.attack("circuits in circles", async |router| {
-        let mallory = Caller::named("mallory");
-        let mut outer = mallory.enter(router, somewhere(1), "rho").await.unwrap();
-        let mut inner = outer.through(&mallory, 0, "bob").await;
-        outer.inside(&mut inner, &[open(0, "alice")]).await;
-        let closed = outer.until(|frame| match frame {
-            Frame::CircuitClose { code, .. } => Some(*code),
-            _ => None,
-        });
-        Code::from_u16(closed.await.unwrap())
-    });
-    assert_eq!(report.seen, Some(Code::CircuitNested));
     siege.lift();
 }
 
 #[test]
 fn a_guest_gets_a_circuit_where_guests_may_call_and_nothing_else() {
     let siege = Siege::lay(&[("router.guests", "true")], &[]);
-    let report = siege.attack("a guest", async |router| {
+    let report = siege.attack("a guest", LITTLE, async |router| {
         let mut guest = Caller::guest()
             .enter(router, somewhere(1), "rho")
             .await
@@ -368,7 +282,7 @@ fn a_guest_gets_a_circuit_where_guests_may_call_and_nothing_else() {
     siege.lift();
 
     let siege = Siege::lay(&[], &[]);
-    let report = siege.attack("a guest where none are served", async |router| {
+    let report = siege.attack("a guest where none are served", LITTLE, async |router| {
         let entered = Caller::guest().enter(router, somewhere(1), "rho").await;
         entered.map(drop)
     });

@@ -2,7 +2,7 @@
 
 use super::{
     attacker::{UPGRADE, get, somewhere, tcp},
-    siege::Siege,
+    siege::{LITTLE, Siege},
 };
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +21,7 @@ async fn upgraded(router: SocketAddr, host: &str, origin: &str) -> String {
 #[test]
 fn a_page_of_another_origin_does_not_get_in_even_under_a_name_of_its_own() {
     let siege = Siege::lay(&[("listen.origins", "[\"https://app.example\"]")], &[]);
-    let report = siege.attack("pages of other origins", async |router| {
+    let report = siege.attack("pages of other origins", LITTLE, async |router| {
         let own = router.to_string();
         let cases = [
             ("https://app.example", own.as_str(), "101"),
@@ -57,6 +57,7 @@ fn metrics_and_status_of_a_running_node_are_for_this_machine_and_health_tells_no
     let siege = Siege::lay(&[], &[]);
     let report = siege.attack(
         "strangers at /metrics, /status and /healthz",
+        LITTLE,
         async |router| {
             let mut came = Vec::new();
             for path in ["/metrics", "/status"] {

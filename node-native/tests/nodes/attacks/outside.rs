@@ -1,0 +1,200 @@
+//! Attackers at public addresses, in a network that a test has to itself.
+
+use super::{
+    attacker::{Caller, Wire, get_from, somewhere},
+    siege::{LITTLE, Siege},
+};
+use crate::{home::Home, support::Network};
+use node_core::Code;
+use std::{
+    fs,
+    io::{self, Write},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    process::Command,
+};
+
+/// Two addresses of one network, and one of another.
+const EVIL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+const EVILS_NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+const HONEST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+
+/// Whether this process is the one inside.
+const INSIDE: &str = "NECTAR_ATTACKS_INSIDE";
+
+/// Whether the test goes on here, in a network and with files of its own, where these addresses are this machine's. Otherwise
+/// it has run there, in another process, or cannot.
+pub(super) fn inside(test: &str, addresses: &[Ipv4Addr]) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        done(Command::new("ip").args(["link", "set", "lo", "up"]));
+        for address in addresses {
+            done(Command::new("ip").args(["address", "add", &address.to_string(), "dev", "lo"]));
+        }
+        return true;
+    }
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--net", "--mount", "--"]);
+        command
+    };
+    let tried = unshare().args(["ip", "link", "set", "lo", "up"]).output();
+    if !tried.as_ref().is_ok_and(|tried| tried.status.success()) {
+        let why = match tried {
+            Ok(tried) => String::from_utf8_lossy(&tried.stderr).into_owned(),
+            Err(error) => format!("unshare: {error}"),
+        };
+        let why = format!("SKIPPED {test}: no network namespace to be had here: {why}\n");
+        // Past what keeps to itself what a test says that succeeds.
+        let _ = io::stderr().write_all(why.as_bytes());
+        return false;
+    }
+    let module = module_path!().split_once("::").unwrap().1;
+    let module = module.rsplit_once("::").unwrap().0;
+    let test = format!("{module}::{test}");
+    let mut command = unshare();
+    command.arg(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", &test, "--nocapture"])
+        .env(INSIDE, "1");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{test} fails inside");
+    assert!(
+        said.contains("1 passed"),
+        "{test} is not the name of a test"
+    );
+    false
+}
+
+/// Puts a file in the place of another, for this process and those that it starts.
+pub(super) fn replace(path: &str, with: &Path, text: &str) {
+    fs::write(with, text).unwrap();
+    done(Command::new("mount").arg("--bind").arg(with).arg(path));
+}
+
+fn done(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
+/// A siege of a router that all of these reach.
+fn lay() -> Siege {
+    let network = Network::default()
+        .direct("rho")
+        .indirect("alice", &["rho"])
+        .indirect("bob", &["rho"])
+        .direct("mallory")
+        .direct("mordred");
+    let home = Home::new(&network, "rho");
+    let all = (Ipv6Addr::UNSPECIFIED, network.address("rho").port());
+    Siege::open_to(all.into(), network, home, &[])
+}
+
+#[test]
+fn whoever_is_not_on_this_machine_sees_no_metrics_and_no_status_whatever_he_claims() {
+    let test =
+        "outside::whoever_is_not_on_this_machine_sees_no_metrics_and_no_status_whatever_he_claims";
+    if !inside(test, &[EVIL, EVILS_NEIGHBOUR, HONEST]) {
+        return;
+    }
+    let siege = lay();
+    let report = siege.attack("strangers from outside", LITTLE, async |router| {
+        let mut came = Vec::new();
+        for at in [SocketAddr::from((HONEST, router.port())), router] {
+            for host in [
+                at.to_string(),
+                router.to_string(),
+                "localhost".into(),
+                "[::1]".into(),
+            ] {
+                for path in ["/metrics", "/status", "/healthz"] {
+                    let headers = format!("host: {host}\r\n");
+                    let answer = get_from(EVIL, at, path, &headers).await;
+                    came.push((path, host.clone(), answer));
+                }
+            }
+        }
+        came
+    });
+    for (path, host, answer) in report.seen {
+        if path == "/healthz" {
+            assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
+            continue;
+        }
+        assert!(
+            answer.starts_with("HTTP/1.1 403"),
+            "{path} of {host}: {answer}"
+        );
+        assert!(
+            !answer.contains("nectar_") && !answer.contains("alice"),
+            "{answer}"
+        );
+    }
+    // From here it is as it should be.
+    assert_eq!(siege.metric("nectar_banned"), 0);
+    siege.lift();
+}
+
+#[test]
+fn a_network_that_sends_rubbish_is_banned_from_a_running_node_and_no_other() {
+    let test = "outside::a_network_that_sends_rubbish_is_banned_from_a_running_node_and_no_other";
+    if !inside(test, &[EVIL, EVILS_NEIGHBOUR, HONEST]) {
+        return;
+    }
+    let siege = lay();
+    let report = siege.attack("rubbish from one network", LITTLE, async |router| {
+        let rubbish = async |from| {
+            let mut wire = Wire::open(router, from).await.unwrap();
+            // Who is banned may be cut off before this.
+            let _ = wire.send(&[1; 1000]).await;
+            wire.closed().await
+        };
+        let mut codes = Vec::new();
+        for _ in 0..20 {
+            codes.push(rubbish(EVIL).await);
+            // Behind an address of this machine there may be a proxy, and behind that everybody.
+            codes.push(rubbish(somewhere(1)).await);
+        }
+        let mut entered = Vec::new();
+        for (label, from) in [
+            ("mallory", EVIL),
+            ("mallory", EVILS_NEIGHBOUR),
+            ("mallory", HONEST),
+            ("mordred", somewhere(1)),
+        ] {
+            let entry = Caller::named(label).enter(router, from, "rho").await;
+            entered.push(entry.map(drop));
+        }
+        (codes, entered)
+    });
+    let (codes, entered) = report.seen;
+    let malformed = |code: &Option<Code>| *code == Some(Code::Malformed);
+    let (evil, shared): (Vec<_>, Vec<_>) = codes.chunks(2).map(|both| (both[0], both[1])).unzip();
+    assert!(evil[..10].iter().all(malformed), "{evil:?}");
+    assert!(
+        evil[10..].iter().all(|code| *code == Some(Code::Banned)),
+        "{evil:?}"
+    );
+    assert!(shared.iter().all(malformed), "{shared:?}");
+    let banned = Err(Some(Code::Banned));
+    assert_eq!(entered, [banned, banned, Ok(()), Ok(())]);
+    assert_eq!(siege.metric("nectar_banned"), 1);
+    // The operator sees which network it is, and lets it in again.
+    let list = || siege.home.json(&["ban", "list"]);
+    siege.until("the ban is on disk", || {
+        list()[0]["who"] == "203.0.113.0/24"
+    });
+    siege.home.json(&["ban", "lift", "203.0.113.0/24"]);
+    siege.until("the ban is lifted", || siege.metric("nectar_banned") == 0);
+    let report = siege.attack(
+        "somebody of a network that was banned",
+        LITTLE,
+        async |router| {
+            let entered = Caller::named("mallory").enter(router, EVIL, "rho").await;
+            entered.map(drop)
+        },
+    );
+    assert_eq!(report.seen, Ok(()));
+    siege.lift();
+}
