@@ -1,7 +1,7 @@
 //! The workloads that nectar is measured by, each role in a process of its own over loopback:
 //!
 //! ```text
-//! cargo run --release --example workload [-- [--quick] [--only handshake|serial|pipelined|stream_each|bulk|idle]]
+//! cargo run --release --example workload [-- [--quick] [--only handshake|serial|pipelined|stream_pipelined|stream_each|bulk|idle]]
 //! ```
 //!
 //! One JSON line per figure: `peer` is `nectar` (direct) or `nectar-routed` (caller, router, target), `workload` and
@@ -276,6 +276,9 @@ async fn measure(extent: &str, only: &str, port: &str, pid: &str, routed: bool) 
     if wanted("pipelined") {
         pipelined(&node, extent, report).await;
     }
+    if wanted("stream_pipelined") {
+        stream_pipelined(&node, extent, report).await;
+    }
     if wanted("stream_each") {
         stream_each(&node, extent, report).await;
     }
@@ -324,6 +327,26 @@ async fn pipelined(node: &Node, extent: Extent, report: Report) {
         .await;
     assert_eq!(answered, extent.requests);
     report.rate("request.pipelined", extent.requests, begun);
+}
+
+/// The same bytes over one stream, which is what others call pipelined.
+async fn stream_pipelined(node: &Node, extent: Extent, report: Report) {
+    let mut stream = node
+        .open_stream(&name("server"), "echo.1", "")
+        .await
+        .unwrap();
+    let payload = Bytes::from_static(&[7; SMALL]);
+    let begun = Instant::now();
+    let (mut asked, mut answered) = (0, 0);
+    while answered < extent.requests * SMALL {
+        while asked < extent.requests && asked < answered / SMALL + IN_FLIGHT {
+            stream.write_chunk(payload.clone()).await.unwrap();
+            asked += 1;
+        }
+        answered += stream.read_chunk().await.unwrap().unwrap().len();
+    }
+    report.rate("stream.pipelined", extent.requests, begun);
+    stream.finish();
 }
 
 async fn stream_each(node: &Node, extent: Extent, report: Report) {

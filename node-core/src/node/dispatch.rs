@@ -9,11 +9,11 @@ use super::{
 };
 use crate::{
     Code, Name, Now,
-    session::{self, Operation, Session, SessionConfig},
+    session::{self, Operation, SessionConfig},
     time::Duration,
     wire::frame::Response,
 };
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 use bytes::Bytes;
 use std::sync::MutexGuard;
 
@@ -47,13 +47,19 @@ impl<T> Node<T> {
 
     /// Lets go of the control plane, then does what it asks for.
     fn follow(&self, mut control: MutexGuard<'_, Control<T>>, now: Now, out: &mut Vec<Output<T>>) {
-        let actions = core::mem::take(&mut control.actions);
+        // Mostly it is one, or none: then the queue keeps its memory.
+        let first = control.actions.pop_front();
+        let rest = if control.actions.is_empty() {
+            VecDeque::new()
+        } else {
+            core::mem::take(&mut control.actions)
+        };
         let deadline = control.deadline();
         drop(control);
-        if let Some(deadline) = deadline {
-            self.inner.timers.arm(deadline, Due::Control);
-        }
-        for action in actions {
+        self.inner
+            .armed
+            .arm(&self.inner.timers, Due::Control, deadline);
+        for action in first.into_iter().chain(rest) {
             self.act(action, now, out);
         }
     }
@@ -119,46 +125,44 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        let over = |session: &mut Session<T>| {
-            session.is_closing() || session.is_parked() || session.is_overdue(now.mono)
-        };
-        if cell.with_pipe(over) {
+        // One look at the session, for it is the busiest lock: what it does not take comes back.
+        let (again, refused) = cell.with(|session| {
+            if session.is_closing() || session.is_parked() || session.is_overdue(now.mono) {
+                return (Some(operation), None);
+            }
+            let refused = match operation {
+                Operation::Request {
+                    token,
+                    request,
+                    deadline,
+                } => session.request(token, request, deadline, now.mono).err(),
+                Operation::Message {
+                    token,
+                    protocol,
+                    payload,
+                    deadline,
+                } => session.message(token, protocol, payload, deadline).err(),
+                Operation::Stream {
+                    token,
+                    protocol,
+                    metadata,
+                    ..
+                } => {
+                    let id = session.open_stream(protocol, metadata);
+                    let stream = Stream::new(cell.clone(), id);
+                    out.push(Output::Opened { token, stream });
+                    None
+                }
+                Operation::Connect { token, .. } => {
+                    out.push(Output::Connected { token });
+                    None
+                }
+            };
+            (None, refused)
+        });
+        if let Some(operation) = again {
             return self.control(now, out, |control| control.resubmit(cell, operation, now));
         }
-        let refused = match operation {
-            Operation::Request {
-                token,
-                request,
-                deadline,
-            } => cell
-                .with(|session| session.request(token, request, deadline, now.mono))
-                .err(),
-            Operation::Message {
-                token,
-                protocol,
-                payload,
-                deadline,
-            } => cell
-                .with(|session| session.message(token, protocol, payload, deadline))
-                .err(),
-            Operation::Stream {
-                token,
-                protocol,
-                metadata,
-                ..
-            } => {
-                let id = cell.with(|session| session.open_stream(protocol, metadata));
-                out.push(Output::Opened {
-                    token,
-                    stream: Stream::new(cell.clone(), id),
-                });
-                None
-            }
-            Operation::Connect { token, .. } => {
-                out.push(Output::Connected { token });
-                None
-            }
-        };
         if let Some((token, code)) = refused {
             out.push(Output::Failed {
                 token,

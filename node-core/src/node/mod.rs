@@ -45,7 +45,7 @@ use control::Control;
 use core::{sync::atomic::AtomicU64, task::Waker};
 use seeds::Seeds;
 use std::sync::Mutex;
-use timers::{Due, Timers, lock};
+use timers::{Armed, Due, Timers, lock};
 
 /// What a peer looks like from here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +108,8 @@ struct Inner<T> {
     pipes: Mutex<Map<u64, Arc<PipeCell<T>>>>,
     tickets: Mutex<Map<u64, budget::Ticket>>,
     timers: Arc<Timers>,
+    /// The control plane's deadline.
+    armed: Armed,
     next_session: AtomicU64,
     refused: refused::Refused,
 }
@@ -151,6 +153,7 @@ impl<T> Node<T> {
                 pipes: Mutex::new(Map::default()),
                 tickets: Mutex::new(Map::default()),
                 timers: Arc::new(Timers::default()),
+                armed: Armed::new(),
                 next_session: AtomicU64::new(1),
                 refused: refused::Refused::default(),
             }),
@@ -359,7 +362,7 @@ impl<T> Node<T> {
     pub fn handle_timeout(&self, now: Now, out: &mut Vec<Output<T>>) {
         for due in self.inner.timers.take_due(now.mono) {
             match due {
-                Due::Control => {}
+                Due::Control => self.inner.armed.fired(now.mono),
                 Due::Session(id) => {
                     if let Some(cell) = self.session(id) {
                         cell.fired(now.mono);

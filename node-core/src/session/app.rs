@@ -507,7 +507,7 @@ impl<T> Session<T> {
 }
 
 /// Splits a payload into what rides in the first frame and what follows.
-fn cut(payload: Bytes) -> (u32, Bytes, Option<LongBody>) {
+fn cut(payload: Bytes) -> (u32, Bytes, Option<Box<LongBody>>) {
     #[allow(
         clippy::cast_possible_truncation,
         reason = "bounded by the limit on messages"
@@ -516,6 +516,6 @@ fn cut(payload: Bytes) -> (u32, Bytes, Option<LongBody>) {
     if payload.len() <= INLINE {
         (total, payload, None)
     } else {
-        (total, Bytes::new(), Some(LongBody::new(payload)))
+        (total, Bytes::new(), Some(Box::new(LongBody::new(payload))))
     }
 }

@@ -46,7 +46,7 @@ impl<T> Session<T> {
         if data.len() == total {
             self.hand_over(id, served, compact(&data), out);
         } else {
-            served.assembly = Some(Assembly::new(total));
+            served.assembly = Some(Box::new(Assembly::new(total)));
             self.items.served.insert(id, served);
             self.items.theirs.waiting.push_back(id);
             self.promise();
@@ -135,7 +135,7 @@ impl<T> Session<T> {
                 }
             }));
         } else {
-            asked.answer = Some((Assembly::new(total), kind, code));
+            asked.answer = Some(Box::new((Assembly::new(total), kind, code)));
             self.items.answers.waiting.push_back(id);
             self.promise();
         }
@@ -159,7 +159,7 @@ impl<T> Session<T> {
             .items
             .asked
             .get(&id)
-            .and_then(|asked| asked.answer.as_ref())
+            .and_then(|asked| asked.answer.as_deref())
         {
             let response = response(*kind, *code, payload)?;
             out.extend(self.items.forget_asked(id).map(|a| Event::Answered {

@@ -14,10 +14,10 @@ pub(super) struct Asked<T> {
     pub(super) token: T,
     pub(super) deadline: Option<Instant>,
     pub(super) is_request: bool,
-    /// What is left of a long payload.
-    pub(super) body: Option<LongBody>,
+    /// What is left of a long payload. Boxed, like the next: few items are long, and small ones move faster among others.
+    pub(super) body: Option<Box<LongBody>>,
     /// The long response that is being put together.
-    pub(super) answer: Option<(Assembly, crate::wire::frame::ResponseKind, u16)>,
+    pub(super) answer: Option<Box<(Assembly, crate::wire::frame::ResponseKind, u16)>>,
 }
 
 /// A request or message of the peer's.
@@ -29,9 +29,9 @@ pub(super) struct Served {
     pub(super) promised: usize,
     pub(super) is_request: bool,
     pub(super) head: Option<ItemHead>,
-    pub(super) assembly: Option<Assembly>,
+    pub(super) assembly: Option<Box<Assembly>>,
     /// What is left of our long response.
-    pub(super) body: Option<LongBody>,
+    pub(super) body: Option<Box<LongBody>>,
     pub(super) answered: bool,
     /// The peer no longer waits for the answer.
     pub(super) cancelled: bool,
@@ -153,7 +153,7 @@ impl<T> Items<T> {
             self.deadlines.remove(&(deadline, id));
         }
         self.long_bytes -= asked.body.as_ref().map_or(0, |body| body.rest.len());
-        match &asked.answer {
+        match asked.answer.as_deref() {
             Some((assembly, ..)) if assembly.granted => self.answers.promised -= assembly.total,
             Some(_) => self.answers.waiting.retain(|waiting| *waiting != id),
             None => {}
@@ -164,16 +164,16 @@ impl<T> Items<T> {
     /// The assembly of item `id`, whichever side asked.
     pub(super) fn assembly(&mut self, id: u64) -> Option<&mut Assembly> {
         match self.asked.get_mut(&id) {
-            Some(asked) => asked.answer.as_mut().map(|(assembly, ..)| assembly),
-            None => self.served.get_mut(&id)?.assembly.as_mut(),
+            Some(asked) => asked.answer.as_deref_mut().map(|(assembly, ..)| assembly),
+            None => self.served.get_mut(&id)?.assembly.as_deref_mut(),
         }
     }
 
     /// The unsent rest of item `id`, whichever side asked.
     pub(super) fn body(&mut self, id: u64) -> Option<&mut LongBody> {
         match self.asked.get_mut(&id) {
-            Some(asked) => asked.body.as_mut(),
-            None => self.served.get_mut(&id)?.body.as_mut(),
+            Some(asked) => asked.body.as_deref_mut(),
+            None => self.served.get_mut(&id)?.body.as_deref_mut(),
         }
     }
 }
