@@ -226,6 +226,22 @@ impl<T> Chunks<T> {
     /// Where an entry is that compares as equal, or else belongs.
     #[inline(never)]
     fn find(&self, compare: &dyn Fn(&T) -> Ordering) -> Result<Place, Place> {
+        // What comes is mostly put behind all others, and what goes is mostly the first.
+        if let Some(newest) = self.chunks.last()
+            && let (chunk, Some((last, before))) = (self.chunks.len() - 1, newest.split_last())
+        {
+            match compare(last) {
+                Ordering::Less => return Err((chunk, newest.len())),
+                Ordering::Equal => return Ok((chunk, before.len())),
+                Ordering::Greater => {}
+            }
+        }
+        let oldest = self.chunks.first().and_then(|chunk| chunk.first());
+        match oldest.map(compare) {
+            Some(Ordering::Equal) => return Ok((0, 0)),
+            Some(Ordering::Greater) => return Err((0, 0)),
+            _ => {}
+        }
         // The first chunk that does not end before the key, or the last.
         let chunk = search(self.chunks.len().saturating_sub(1), |chunk| {
             let last = self.chunks.get(chunk).and_then(|chunk| chunk.last());
