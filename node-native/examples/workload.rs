@@ -5,42 +5,31 @@
 //! ```
 //!
 //! One JSON line per figure: `peer` is `nectar` (direct) or `nectar-routed` (caller, router, target), `workload` and
-//! `unit` say what was measured. Every connection is a full mutual handshake between two names with keys of their own;
-//! records are pinned, so that no chain is measured. Memory is the server's, or the router's where there is one.
+//! `unit` say what was measured. Memory is the server's, or the router's where there is one.
 #![allow(
     clippy::unwrap_used,
     reason = "a measurement that fails has nothing to report"
 )]
 
+mod common;
+
 use bytes::Bytes;
-use ed25519_dalek::SigningKey;
+use common::{
+    CHUNK, DIRECT, ROUTED, Report, Role, SMALL, behind_router, calling, known, listen, name,
+    percentile, ready, resident_kib, route, run, serving,
+};
 use futures_util::{StreamExt, stream};
-use node_core::{
-    Label, RegistryId,
-    registry::{Host, Record, RegistryConfig, Routing},
-};
-use node_native::{
-    config::Listen,
-    node::{Access, IncomingStream, Name, Node, NodeConfig, Request, Response, RouterPolicy},
-};
+use node_native::node::{Node, Request, Response};
 use std::{
-    io::{BufRead, BufReader},
-    net::{Ipv4Addr, SocketAddr},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
-const REGISTRY: RegistryId = RegistryId {
-    chain_id: 31_337,
-    contract: [0xbe; 20],
-};
 const CONCURRENT: usize = 16;
 const IN_FLIGHT: usize = 64;
-const CHUNK: usize = 64 << 10;
-/// Bytes of a request, of its answer, and of what a stream carries each way.
-const SMALL: usize = 32;
 /// Callers that the server and the router know.
 const CALLERS: usize = 5000;
+const TARGET: &str = "server";
 
 /// How much of everything is done.
 #[derive(Clone, Copy)]
@@ -78,7 +67,7 @@ fn main() {
         ["--quick", "--only", only] => coordinate("quick", only),
         ["server"] => run(serve(None)),
         ["server", "--router", port] => run(serve(Some(port.parse().unwrap()))),
-        ["router"] => run(route()),
+        ["router"] => run(route(&[TARGET], CALLERS)),
         ["client", extent, only, port, pid] => run(measure(extent, only, port, pid, false)),
         ["client", extent, only, port, pid, "--routed"] => {
             run(measure(extent, only, port, pid, true));
@@ -90,140 +79,36 @@ fn main() {
     }
 }
 
-fn run(role: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(role);
-}
-
 /// Starts the roles and lets the client print its figures.
 fn coordinate(extent: &str, only: &str) {
     {
-        let server = Role::start(&["server"]);
-        Role::client(&["client", extent, only, &server.port, &server.pid()]);
+        let mut server = Role::start(&["server"]);
+        client(&["client", extent, only, &server.hear(), &server.pid()]);
     }
-    let router = Role::start(&["router"]);
-    let _server = Role::start(&["server", "--router", &router.port]);
-    Role::client(&[
-        "client",
-        extent,
-        only,
-        &router.port,
-        &router.pid(),
-        "--routed",
-    ]);
+    let mut router = Role::start(&["router"]);
+    let port = router.hear();
+    let mut server = Role::start(&["server", "--router", &port]);
+    // Ready, and known to the router.
+    server.hear();
+    client(&["client", extent, only, &port, &router.pid(), "--routed"]);
 }
 
-/// A process that ends with this one.
-struct Role {
-    child: Child,
-    port: String,
+fn client(arguments: &[&str]) {
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(arguments)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{arguments:?} failed");
 }
-
-impl Role {
-    /// Starts one that says on which port it is ready.
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut port = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut port)
-            .unwrap();
-        let port = port.trim().to_owned();
-        assert!(!port.is_empty(), "{arguments:?} did not start");
-        Self { child, port }
-    }
-
-    fn client(arguments: &[&str]) {
-        let status = Command::new(std::env::current_exe().unwrap())
-            .args(arguments)
-            .status()
-            .unwrap();
-        assert!(status.success(), "{arguments:?} failed");
-    }
-
-    fn pid(&self) -> String {
-        self.child.id().to_string()
-    }
-}
-
-impl Drop for Role {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-// The roles.
 
 async fn serve(router: Option<u16>) {
-    let config = config("server")
-        .serve("echo.1", |request| async move {
-            Response::Success(Some(request.payload))
-        })
-        .serve_stream("echo.1", echo)
-        .serve_stream("sink.1", sink);
-    let config = know_callers(config);
-    let node = match router {
-        None => Node::start(config.listen_with(listen())).await.unwrap(),
-        Some(port) => {
-            let config = config
-                .pin(name("router"), direct("router", port))
-                .pin(name("server"), behind_router());
-            Node::start(config).await.unwrap()
-        }
-    };
-    if router.is_some() {
-        let mut events = node.events();
-        while !node.is_reachable() {
-            assert!(events.next().await.is_some());
-        }
+    if let Some(port) = router {
+        let _nodes = behind_router(port, &[TARGET], CALLERS).await;
+        return ready(None).await;
     }
+    let config = serving(TARGET, CALLERS).listen_with(listen());
+    let node = Node::start(config).await.unwrap();
     ready(node.local_addr()).await;
-}
-
-async fn route() {
-    let config = know_callers(config("router"))
-        .pin(name("server"), behind_router())
-        .router(RouterPolicy {
-            host: Access::Anyone,
-            call: Access::Anyone,
-            guests: false,
-        });
-    let node = Node::start(config.listen_with(listen())).await.unwrap();
-    ready(node.local_addr()).await;
-}
-
-/// Says the port, then waits until the coordinator is gone.
-async fn ready(address: Option<SocketAddr>) {
-    println!("{}", address.map_or(0, |address| address.port()));
-    let gone = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
-    let _ = gone.await;
-}
-
-async fn echo(incoming: IncomingStream) {
-    let mut stream = incoming.accept();
-    while let Ok(Some(chunk)) = stream.read_chunk().await {
-        if stream.write_chunk(chunk).await.is_err() {
-            return;
-        }
-    }
-    stream.finish();
-}
-
-/// Takes everything, then says so with one byte.
-async fn sink(incoming: IncomingStream) {
-    let mut stream = incoming.accept();
-    while let Ok(Some(_)) = stream.read_chunk().await {}
-    if stream.write_chunk(Bytes::from_static(&[1])).await.is_ok() {
-        stream.finish();
-    }
 }
 
 async fn measure(extent: &str, only: &str, port: &str, pid: &str, routed: bool) {
@@ -234,27 +119,13 @@ async fn measure(extent: &str, only: &str, port: &str, pid: &str, routed: bool) 
         extent.handshakes /= ROUTED_SHARE;
         extent.idle /= ROUTED_SHARE;
     }
-    let report = Report(if routed { "nectar-routed" } else { "nectar" });
+    let report = Report(if routed { ROUTED } else { DIRECT });
     let tls = node_native::tls::client_config().unwrap();
-    // Whom callers know, like a record from the chain: made once.
-    let known = if routed {
-        vec![
-            (name("router"), direct("router", port)),
-            (name("server"), behind_router()),
-        ]
-    } else {
-        vec![(name("server"), direct("server", port))]
-    };
+    let known = known(port, &[TARGET], routed);
     let caller = async |index: usize| {
-        let config = config(&format!("caller-{index}"))
-            .tls(tls.clone())
-            .calls_only();
-        let config = known
-            .iter()
-            .cloned()
-            .fold(config, |config, (name, record)| config.pin(name, record));
+        let config = calling(index, &known).tls(tls.clone());
         let node = Node::start(config).await.unwrap();
-        node.connect(&name("server")).await.unwrap();
+        node.connect(&name(TARGET)).await.unwrap();
         node
     };
 
@@ -266,7 +137,7 @@ async fn measure(extent: &str, only: &str, port: &str, pid: &str, routed: bool) 
                 async move { drop(caller(index).await) }
             })
             .await;
-        report.rate("handshake", extent.handshakes, begun);
+        rate(report, "handshake", extent.handshakes, begun);
     }
 
     let node = caller(extent.handshakes).await;
@@ -298,7 +169,7 @@ async fn measure(extent: &str, only: &str, port: &str, pid: &str, routed: bool) 
 }
 
 async fn serial(node: &Node, extent: Extent, report: Report) {
-    let to = name("server");
+    let to = name(TARGET);
     let payload = Bytes::from_static(&[7; SMALL]);
     let mut times = Vec::with_capacity(extent.requests / 4);
     for _ in 0..extent.requests / 4 {
@@ -309,13 +180,12 @@ async fn serial(node: &Node, extent: Extent, report: Report) {
         assert_eq!(answer, Response::Success(Some(payload.clone())));
     }
     times.sort();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
-    report.figure("request.serial.p50", at(0.5), "us");
-    report.figure("request.serial.p99", at(0.99), "us");
+    report.figure("request.serial.p50", percentile(&times, 0.5), "us");
+    report.figure("request.serial.p99", percentile(&times, 0.99), "us");
 }
 
 async fn pipelined(node: &Node, extent: Extent, report: Report) {
-    let to = name("server");
+    let to = name(TARGET);
     let payload = Bytes::from_static(&[7; SMALL]);
     let begun = Instant::now();
     let requests = stream::iter(0..extent.requests)
@@ -326,7 +196,7 @@ async fn pipelined(node: &Node, extent: Extent, report: Report) {
         .count()
         .await;
     assert_eq!(answered, extent.requests);
-    report.rate("request.pipelined", extent.requests, begun);
+    rate(report, "request.pipelined", extent.requests, begun);
 }
 
 /// The same bytes over one stream, which is what others call pipelined.
@@ -350,7 +220,7 @@ async fn stream_pipelined(node: &Node, extent: Extent, report: Report) {
 }
 
 async fn stream_each(node: &Node, extent: Extent, report: Report) {
-    let to = name("server");
+    let to = name(TARGET);
     let payload = Bytes::from_static(&[7; SMALL]);
     let count = extent.requests / 10;
     let begun = Instant::now();
@@ -363,15 +233,12 @@ async fn stream_each(node: &Node, extent: Extent, report: Report) {
         }
         stream.finish();
     }
-    report.rate("request.stream_each", count, begun);
+    rate(report, "request.stream_each", count, begun);
 }
 
 async fn bulk(node: &Node, extent: Extent, report: Report) {
     let chunk = Bytes::from(vec![9; CHUNK]);
-    let mut stream = node
-        .open_stream(&name("server"), "sink.1", "")
-        .await
-        .unwrap();
+    let mut stream = node.open_stream(&name(TARGET), "sink.1", "").await.unwrap();
     let begun = Instant::now();
     for _ in 0..extent.bulk / CHUNK as u64 {
         stream.write_chunk(chunk.clone()).await.unwrap();
@@ -385,111 +252,7 @@ async fn bulk(node: &Node, extent: Extent, report: Report) {
     report.figure("bulk", mib / begun.elapsed().as_secs_f64(), "MiB/s");
 }
 
-// Figures.
-
-#[derive(Clone, Copy)]
-struct Report(&'static str);
-
-impl Report {
-    fn figure(self, workload: &str, value: f64, unit: &str) {
-        let value = (value * 100.0).round() / 100.0;
-        println!(
-            "{}",
-            serde_json::json!({ "peer": self.0, "workload": workload, "value": value, "unit": unit })
-        );
-    }
-
-    fn rate(self, workload: &str, count: usize, begun: Instant) {
-        self.figure(
-            workload,
-            count as f64 / begun.elapsed().as_secs_f64(),
-            "1/s",
-        );
-    }
-}
-
-/// Resident memory of a process.
-fn resident_kib(pid: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.unwrap().trim().trim_end_matches(" kB");
-    number.trim().parse().unwrap()
-}
-
-// Names, keys and records.
-
-fn config(label: &str) -> NodeConfig {
-    NodeConfig::named(name(label), key(label))
-        .registry(RegistryConfig {
-            id: REGISTRY,
-            tld: "bench".into(),
-            rpcs: Vec::new(),
-            quorum: None,
-        })
-        .allow_private(true)
-        .with_core(|core| {
-            // Everybody calls from one address here.
-            core.limits.inbound_channels = 2 * CALLERS;
-            core.limits.channels_per_group = 2 * CALLERS;
-            core.limits.half_open = 2 * CALLERS;
-            core.limits.handshake_rate = u32::MAX;
-            core.limits.stranger_requests = u32::MAX;
-            core.limits.outbound_peers = 2 * CALLERS;
-            core.limits.circuits = 2 * CALLERS;
-            core.resolver.cache_entries = 2 * CALLERS;
-        })
-}
-
-fn know_callers(config: NodeConfig) -> NodeConfig {
-    (0..CALLERS).fold(config, |config, index| {
-        let label = format!("caller-{index}");
-        config.pin(name(&label), record(&label, None, &[]))
-    })
-}
-
-fn listen() -> Listen {
-    Listen {
-        connections: 2 * CALLERS,
-        connections_per_address: 2 * CALLERS,
-        ..Listen::at((Ipv4Addr::LOCALHOST, 0).into())
-    }
-}
-
-fn name(label: &str) -> Name {
-    Name {
-        registry: REGISTRY,
-        label: Label::new(label).unwrap(),
-    }
-}
-
-fn key(label: &str) -> SigningKey {
-    let mut seed = [0; 32];
-    seed[..label.len()].copy_from_slice(label.as_bytes());
-    SigningKey::from_bytes(&seed)
-}
-
-fn direct(label: &str, port: u16) -> Record {
-    let routing = Routing {
-        host: Host::V4(Ipv4Addr::LOCALHOST),
-        port,
-        ws: true,
-        wss: false,
-    };
-    record(label, Some(routing), &[])
-}
-
-fn behind_router() -> Record {
-    record("server", None, &["router"])
-}
-
-fn record(label: &str, routing: Option<Routing>, routers: &[&str]) -> Record {
-    Record {
-        owner: [1; 20],
-        manager: [0; 20],
-        key: key(label).verifying_key().to_bytes(),
-        routing,
-        routers: routers.iter().map(|router| name(router).label).collect(),
-        version: 1,
-        epoch: 1,
-    }
+fn rate(report: Report, workload: &str, count: usize, begun: Instant) {
+    let rate = count as f64 / begun.elapsed().as_secs_f64();
+    report.figure(workload, rate, "1/s");
 }

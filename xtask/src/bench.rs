@@ -99,10 +99,58 @@ const GOALS: [Goal; 19] = [
     at_most([IDLE, ROUTED], [IDLE, LIBP2P_RELAYED], 0.5),
 ];
 
+/// What one of our figures is to be by itself.
+struct Bound {
+    workload: &'static str,
+    peer: &'static str,
+    value: f64,
+    unit: &'static str,
+    /// Whether less is better.
+    most: bool,
+}
+
+const fn within([workload, peer]: [&'static str; 2], value: f64, unit: &'static str) -> Bound {
+    Bound {
+        workload,
+        peer,
+        value,
+        unit,
+        most: true,
+    }
+}
+
+const fn beyond([workload, peer]: [&'static str; 2], value: f64, unit: &'static str) -> Bound {
+    Bound {
+        workload,
+        peer,
+        value,
+        unit,
+        most: false,
+    }
+}
+
+/// What is wanted where many are there at once: what the example `crowd` measures.
+const BOUNDS: [Bound; 13] = [
+    within(["held.rss", DIRECT], 9.0, "KiB/conn"),
+    within(["held.rss.after", DIRECT], 9.0, "KiB/conn"),
+    within(["scale.rss.spread", DIRECT], 15.0, "%"),
+    within(["scale.cpu.spread", DIRECT], 15.0, "%"),
+    within(["scale.p50.spread", DIRECT], 15.0, "%"),
+    beyond(["resolve.pinned", DIRECT], 2e6, "1/s"),
+    beyond(["resolve.cached", DIRECT], 2e6, "1/s"),
+    within(["fanout.2000.p99", ROUTED], 10_000.0, "us"),
+    within(["fanout.cpu.growth", ROUTED], 1.0, "x"),
+    within(["fairness.same.paced.ratio", ROUTED], 3.0, "x"),
+    within(["fairness.same.full.p99", ROUTED], 5000.0, "us"),
+    within(["fairness.apart.paced.ratio", ROUTED], 3.0, "x"),
+    within(["fairness.apart.full.p99", ROUTED], 5000.0, "us"),
+];
+
 /// What is wanted.
 struct Plan {
     quick: bool,
     rounds: usize,
+    crowd: bool,
     peers: bool,
 }
 
@@ -111,12 +159,14 @@ impl Plan {
         let mut plan = Self {
             quick: false,
             rounds: 1,
+            crowd: false,
             peers: false,
         };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match *arg {
                 "--quick" => plan.quick = true,
+                "--crowd" => plan.crowd = true,
                 "--peers" => plan.peers = true,
                 "--rounds" => {
                     let rounds = args.next().and_then(|rounds| rounds.parse().ok());
@@ -124,7 +174,9 @@ impl Plan {
                         .filter(|rounds| (1..=100).contains(rounds))
                         .context("--rounds takes a number from 1 to 100")?;
                 }
-                other => bail!("bench knows no {other}: give --quick, --rounds N or --peers"),
+                other => {
+                    bail!("bench knows no {other}: give --quick, --rounds N, --crowd or --peers")
+                }
             }
         }
         Ok(plan)
@@ -137,10 +189,17 @@ type Figures = BTreeMap<(String, String), Vec<f64>>;
 /// Prints a JSON line for every figure as it comes, and with peers a table of ratios at the end.
 pub(crate) fn run(repo: &Repo, args: &[&str]) -> Result<ExitCode> {
     let plan = Plan::read(args)?;
-    process::run(
-        repo.cargo()
-            .args(["build", "--locked", "--release", "--example", "workload"]),
-    )?;
+    let programs = if plan.crowd {
+        &["workload", "crowd"][..]
+    } else {
+        &["workload"]
+    };
+    let mut build = repo.cargo();
+    build.args(["build", "--locked", "--release"]);
+    for program in programs {
+        build.args(["--example", program]);
+    }
+    process::run(&mut build)?;
     if plan.peers {
         for peers in ["sockets", "iroh"] {
             eprintln!("building {PEERS}/{peers}; several minutes the first time");
@@ -154,16 +213,21 @@ pub(crate) fn run(repo: &Repo, args: &[&str]) -> Result<ExitCode> {
     }
     let mut figures = Figures::new();
     for _ in 0..plan.rounds {
-        let mut workload = repo.command(repo.target("release/examples/workload"));
-        if plan.quick {
-            workload.arg("--quick");
+        for program in programs {
+            let mut program = repo.command(repo.target("release/examples").join(program));
+            if plan.quick {
+                program.arg("--quick");
+            }
+            note(&process::output(&mut program)?, &mut figures)?;
         }
-        note(&process::output(&mut workload)?, &mut figures)?;
         if plan.peers {
             for peer in ALL {
                 note(&peer.measure(repo)?, &mut figures)?;
             }
         }
+    }
+    if plan.crowd {
+        print!("{}", bounds(&figures));
     }
     if plan.peers {
         print!("{}", table(&figures));
@@ -293,6 +357,32 @@ fn after<'a>(line: &'a str, what: &str) -> Result<&'a str> {
     Ok(rest)
 }
 
+/// What our figures are to be, what they are, and whether that is met.
+fn bounds(figures: &Figures) -> String {
+    let mut table = String::from("\n| workload | | | goal | met |\n|---|---|---|---|---|\n");
+    for bound in &BOUNDS {
+        let key = (bound.peer.to_owned(), bound.workload.to_owned());
+        let Some(values) = figures.get(&key) else {
+            continue;
+        };
+        let value = summary(values, false);
+        let (sign, met) = match bound.most {
+            true => ("≤", value <= bound.value),
+            false => ("≥", value >= bound.value),
+        };
+        table += &format!(
+            "| {} | {} | {} {} | {sign} {} | {} |\n",
+            bound.workload,
+            bound.peer,
+            shown(value),
+            bound.unit,
+            bound.value,
+            if met { "yes" } else { "no" },
+        );
+    }
+    table
+}
+
 /// The goals, what was measured, and whether they are met.
 fn table(figures: &Figures) -> String {
     let mut table = String::from(
@@ -385,6 +475,29 @@ mod tests {
     }
 
     #[test]
+    fn bounds_hold_the_median_of_rounds_to_what_it_is_to_be() {
+        let mut figures = Figures::new();
+        for (memory, rate) in [(8.0, 1e6), (9.5, 3e6), (8.5, 2e6)] {
+            let lines = format!(
+                "{{\"peer\":\"nectar\",\"unit\":\"KiB/conn\",\"value\":{memory},\"workload\":\"held.rss\"}}\n\
+                 {{\"peer\":\"nectar\",\"unit\":\"1/s\",\"value\":{rate},\"workload\":\"resolve.pinned\"}}\n\
+                 {{\"peer\":\"nectar-routed\",\"unit\":\"us\",\"value\":10001,\"workload\":\"fanout.2000.p99\"}}\n"
+            );
+            note(&lines, &mut figures).unwrap();
+        }
+        let table = bounds(&figures);
+        let rows: Vec<&str> = table.lines().skip(3).collect();
+        assert_eq!(
+            rows,
+            [
+                "| held.rss | nectar | 8.5 KiB/conn | ≤ 9 | yes |",
+                "| resolve.pinned | nectar | 2000000 1/s | ≥ 2000000 | yes |",
+                "| fanout.2000.p99 | nectar-routed | 10001 us | ≤ 10000 | no |",
+            ]
+        );
+    }
+
+    #[test]
     fn wrong_arguments_are_refused_before_anything_is_built() {
         for (args, says) in [
             (&["--fast"][..], "bench knows no --fast"),
@@ -394,6 +507,6 @@ mod tests {
             let error = Plan::read(args).err().unwrap().to_string();
             assert!(error.contains(says), "{error}");
         }
-        assert!(Plan::read(&["--quick", "--rounds", "5", "--peers"]).is_ok());
+        assert!(Plan::read(&["--quick", "--rounds", "5", "--crowd", "--peers"]).is_ok());
     }
 }
