@@ -215,7 +215,7 @@ async fn stream_pipelined(node: &Node, extent: Extent, report: Report) {
         }
         answered += stream.read_chunk().await.unwrap().unwrap().len();
     }
-    report.rate("stream.pipelined", extent.requests, begun);
+    rate(report, "stream.pipelined", extent.requests, begun);
     stream.finish();
 }
 
