@@ -54,6 +54,9 @@ struct Extent {
     most: usize,
 }
 
+/// What `--only` selects, and how it is measured.
+type Measurement = (&'static str, fn(Extent));
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -78,7 +81,7 @@ fn usage() -> ! {
 }
 
 fn coordinate(quick: bool, only: Option<&str>) {
-    let all: [(&str, fn(Extent)); 5] = [
+    let all: [Measurement; 5] = [
         ("held", held::measure),
         ("scale", scale::measure),
         ("resolve", resolve::measure),

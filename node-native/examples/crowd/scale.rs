@@ -34,7 +34,7 @@ pub(crate) fn measure(extent: Extent) {
 
     let [mut computing, mut medians, mut memory] = [(); 3].map(|()| Vec::new());
     for level in levels {
-        let others = (*level).min(extent.most - BEFORE);
+        let others = (*level).min(extent.most);
         ask(&mut idling, &format!("connect {}", BEFORE + others));
         // Until what a handshake leaves behind is gone.
         thread::sleep(ROUND);
