@@ -21,6 +21,10 @@ use std::{
     time::Duration,
 };
 
+/// As the `nectar` command's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A direct node.
 pub(crate) const DIRECT: &str = "nectar";
 /// Caller, router and target.

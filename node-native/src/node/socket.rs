@@ -38,6 +38,8 @@ const TURNS: usize = 16;
 const UNSENT: u32 = 128 << 10;
 /// From this length on a message may have made the WebSocket's buffers grow.
 const LARGE: usize = 1 << 10;
+/// Messages that we send until the handshake is over: its own, and the first record.
+const HANDSHAKE: u8 = 2;
 /// When nothing so long has passed for this time, large buffers are given up.
 const REST: Duration = Duration::from_secs(1);
 /// Time for the last messages, the close frame and the peer's answer to it.
@@ -108,6 +110,7 @@ pub(super) async fn drive(
         taken: socket.get_ref().given(),
         masked: role == Role::Server,
         large: Some(Instant::now()),
+        sent: 0,
     };
     loop {
         match poll_fn(|cx| driven.poll(&mut socket, cx)).await {
@@ -172,10 +175,13 @@ struct Driven<'a> {
     /// afterwards reasons are authenticated, and a close frame, which anybody on the way can forge, is only an end.
     heard: bool,
     /// Bytes of the stream that came in as whole messages, or were there before: all that the stream has given, if nothing
-    /// waits in the WebSocket's buffer. A peer that writes its frames in unusual ways makes it less, and keeps its buffers.
+    /// waits in the WebSocket's buffer. A peer that writes its frames in unusual ways makes it less, a message that came along
+    /// with the answer to our upgrade makes it more, and either way the buffers stay as they are.
     taken: u64,
     /// Whether what comes in is masked: we serve.
     masked: bool,
+    /// Messages sent; the greatest number once the buffers were exchanged, or when it no longer matters.
+    sent: u8,
     /// When a message last passed for which the WebSocket's buffers may have grown; `None` if they are small.
     large: Option<Instant>,
 }
@@ -207,12 +213,15 @@ impl Driven<'_> {
     }
 
     /// Whether the socket's buffers can be exchanged for small ones, and nothing large has passed for a while. Keepalive sees
-    /// to it that somebody asks.
+    /// to it that somebody asks. After the handshake they are so at once: then the next handshake finds the memory free.
     fn rests(&mut self, socket: &Socket) -> bool {
-        let quiet = self.large.is_some_and(|large| large.elapsed() >= REST);
+        let quiet = self.large.is_some_and(|large| {
+            (HANDSHAKE..u8::MAX).contains(&self.sent) || large.elapsed() >= REST
+        });
         let rests = quiet && !self.unflushed && self.taken == socket.get_ref().given();
         if rests {
             self.large = None;
+            self.sent = u8::MAX;
         }
         rests
     }
@@ -271,6 +280,7 @@ impl Driven<'_> {
                 return Ok(false);
             };
             self.passed(message.len());
+            self.sent = self.sent.saturating_add(1);
             if let Err(error) = socket.as_mut().start_send(Message::Binary(message)) {
                 return Err(self.broken(&error));
             }
