@@ -35,35 +35,26 @@ struct Goal {
     least: bool,
 }
 
-const fn at_least(
-    [workload, ours]: [&'static str; 2],
-    [their_workload, theirs]: [&'static str; 2],
-    ratio: f64,
-) -> Goal {
+const fn at_least(ours: Measured, theirs: Measured, ratio: f64) -> Goal {
     Goal {
-        workload,
-        ours,
-        theirs,
-        their_workload,
+        workload: ours[0],
+        ours: ours[1],
+        theirs: theirs[1],
+        their_workload: theirs[0],
         ratio,
         least: false,
     }
 }
 
-const fn at_most(
-    [workload, ours]: [&'static str; 2],
-    [their_workload, theirs]: [&'static str; 2],
-    ratio: f64,
-) -> Goal {
+const fn at_most(ours: Measured, theirs: Measured, ratio: f64) -> Goal {
     Goal {
-        workload,
-        ours,
-        theirs,
-        their_workload,
-        ratio,
         least: true,
+        ..at_least(ours, theirs, ratio)
     }
 }
+
+/// A workload, and who did it.
+type Measured = [&'static str; 2];
 
 const DIRECT: &str = "nectar";
 const ROUTED: &str = "nectar-routed";

@@ -175,8 +175,8 @@ struct Driven<'a> {
     /// afterwards reasons are authenticated, and a close frame, which anybody on the way can forge, is only an end.
     heard: bool,
     /// Bytes of the stream that came in as whole messages, or were there before: all that the stream has given, if nothing
-    /// waits in the WebSocket's buffer. A peer that writes its frames in unusual ways makes it less, a message that came along
-    /// with the answer to our upgrade makes it more, and either way the buffers stay as they are.
+    /// waits in the WebSocket's buffer. A peer that writes its frames in unusual ways makes it less, and the buffers stay. Where
+    /// we dialled it says nothing: what came along with the answer to our upgrade counts twice.
     taken: u64,
     /// Whether what comes in is masked: we serve.
     masked: bool,
@@ -212,13 +212,15 @@ impl Driven<'_> {
         Poll::Pending
     }
 
-    /// Whether the socket's buffers can be exchanged for small ones, and nothing large has passed for a while. Keepalive sees
+    /// Whether the socket's buffers can be exchanged for small ones, and nothing large has passed for a while. Only those of
+    /// sockets that came in, which may be thousands. Keepalive sees
     /// to it that somebody asks. After the handshake they are so at once: then the next handshake finds the memory free.
     fn rests(&mut self, socket: &Socket) -> bool {
         let quiet = self.large.is_some_and(|large| {
             (HANDSHAKE..u8::MAX).contains(&self.sent) || large.elapsed() >= REST
         });
-        let rests = quiet && !self.unflushed && self.taken == socket.get_ref().given();
+        let rests =
+            quiet && self.masked && !self.unflushed && self.taken == socket.get_ref().given();
         if rests {
             self.large = None;
             self.sent = u8::MAX;
