@@ -11,7 +11,13 @@ use node_core::{
     registry::{FetchFailure, FetchId},
     time::Duration,
 };
-use std::task::Waker;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Wake, Waker},
+};
 
 /// What a socket does to the messages of one direction; one for which it is false is swallowed.
 pub type Tamper = Box<dyn FnMut(&mut Vec<u8>) -> bool>;
@@ -21,6 +27,15 @@ pub type OnSocket = Box<dyn FnMut(NodeId, NodeId, bool) -> Option<Tamper>>;
 
 /// How soon a dial is tried again that has met nobody, because the way is severed.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether a socket has been woken since it was last asked for something to send.
+pub(crate) struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+}
 
 /// One end of a socket.
 pub(crate) struct Socket {
@@ -36,6 +51,8 @@ pub(crate) struct Socket {
     pub(crate) tamper: Option<Tamper>,
     /// When the last that is on its way here arrives.
     pub(crate) last: Instant,
+    /// As of a driver: who sleeps is not asked.
+    pub(crate) woken: Arc<Woken>,
 }
 
 impl Socket {
@@ -50,7 +67,12 @@ impl Socket {
             silent: false,
             tamper: None,
             last: Instant::default(),
+            woken: Arc::new(Woken(AtomicBool::new(true))),
         }
+    }
+
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken.0.load(Relaxed)
     }
 }
 
@@ -220,17 +242,22 @@ impl Simulation {
         }
     }
 
-    /// Takes what every socket has to send.
+    /// Takes what every socket has to send that was woken.
     pub(crate) fn flush(&mut self) {
         loop {
-            let mut sent = false;
+            let mut asked = false;
             for socket in self.senders() {
                 while self.sockets[socket].open && self.machines[self.sockets[socket].owner].runs()
                 {
                     let Socket {
-                        owner, pipe, peer, ..
+                        owner,
+                        pipe,
+                        peer,
+                        woken,
+                        ..
                     } = &self.sockets[socket];
                     let (owner, pipe, peer) = (*owner, pipe.clone(), *peer);
+                    let woken = woken.clone();
                     let to = peer.map(|peer| self.sockets[peer].owner);
                     if to.is_some_and(|to| self.stalled.contains(&(owner, to))) {
                         break;
@@ -238,7 +265,9 @@ impl Simulation {
                     let handle = self.machines[owner].node.clone();
                     let now = self.now_of(owner);
                     let mut out = Vec::new();
-                    let message = handle.poll_transmit(&pipe, Waker::noop(), now, &mut out);
+                    asked = true;
+                    woken.0.store(false, Relaxed);
+                    let message = handle.poll_transmit(&pipe, &woken.into(), now, &mut out);
                     // A socket that is to be closed still sends what it was given with that.
                     let more = message.is_some();
                     if let Some(message) = message {
@@ -248,10 +277,10 @@ impl Simulation {
                     if !more {
                         break;
                     }
-                    sent = true;
                 }
             }
-            if !sent {
+            // Those who were asked may have woken others.
+            if !asked {
                 return;
             }
         }

@@ -99,7 +99,8 @@ impl Simulation {
 
     /// Sockets that may have something to send, in the order in which they are asked now.
     pub(crate) fn senders(&self) -> Vec<usize> {
-        let mut senders: Vec<usize> = self.live.iter().copied().collect();
+        let woken = |socket: &usize| self.sockets[*socket].is_woken();
+        let mut senders: Vec<usize> = self.live.iter().copied().filter(woken).collect();
         senders.sort_unstable_by_key(|socket| (self.rank(*socket as u64), *socket));
         senders
     }
