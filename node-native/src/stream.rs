@@ -56,6 +56,8 @@ pub struct Stream {
     /// The last read filled all that it was given: there is probably more.
     busy: bool,
     ahead: Option<Ahead>,
+    /// All of a full buffer was handed out: before more is read, other tasks get their turn.
+    spent: bool,
     /// Bytes that whoever reads has been given.
     given: u64,
 }
@@ -119,6 +121,7 @@ impl Stream {
             transport,
             busy: false,
             ahead: None,
+            spent: false,
             given: 0,
         }
     }
@@ -161,10 +164,15 @@ impl AsyncRead for Stream {
             transport,
             busy,
             ahead,
+            spent,
             given,
         } = self.get_mut();
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
+        }
+        if std::mem::take(spent) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let before = buf.remaining();
         if !*busy && ahead.is_none() {
@@ -181,14 +189,15 @@ impl AsyncRead for Stream {
                 return read;
             }
         }
-        // What was read at once counts for a task's turn as if it had been read in parts: a peer that sends frames of
-        // nothing would otherwise have the thread for millions of them.
+        // What was read at once counts for a task's turn as if it had been read in parts.
         let turn = ready!(coop::poll_proceed(cx));
         buffer.hand_out(buf);
         *given += (before - buf.remaining()) as u64;
         turn.made_progress();
         if buffer.is_empty() {
-            *busy = buffer.filled == AHEAD;
+            // A peer that sends frames of a byte would otherwise have the thread for as many as a task's turn lets in.
+            *spent = buffer.filled == AHEAD;
+            *busy = *spent;
             if !*busy {
                 *ahead = None;
             }

@@ -4,14 +4,17 @@
 //! of rates the median of all rounds counts, of latencies the least.
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::commands;
+use crate::page;
 use crate::process::{self, Group};
 use crate::repo::Repo;
+use crate::setup::{self, Output};
 
 /// Where the peers' programs are: workspaces of their own, so that nobody who does not compare compiles them.
 const PEERS: &str = "xtask/peers";
@@ -69,6 +72,8 @@ const PIPELINED: &str = "request.pipelined";
 const ECHOED: &str = "stream.pipelined";
 const BULK: &str = "bulk";
 const IDLE: &str = "idle.rss";
+const TAB: &str = "nectar-tab";
+const TAB_ROUTED: &str = "nectar-tab-routed";
 
 /// Every peer's "pipelined" is an echo over one stream.
 const GOALS: [Goal; 19] = [
@@ -123,8 +128,8 @@ const fn beyond([workload, peer]: [&'static str; 2], value: f64, unit: &'static 
     }
 }
 
-/// What is wanted where many are there at once: what the example `crowd` measures.
-const BOUNDS: [Bound; 13] = [
+/// What is wanted where many are there at once, which the example `crowd` measures, and of a node in a page.
+const BOUNDS: [Bound; 21] = [
     within(["held.rss", DIRECT], 9.0, "KiB/conn"),
     within(["held.rss.after", DIRECT], 9.0, "KiB/conn"),
     within(["scale.rss.spread", DIRECT], 15.0, "%"),
@@ -138,6 +143,14 @@ const BOUNDS: [Bound; 13] = [
     within(["fairness.same.full.p99", ROUTED], 5000.0, "us"),
     within(["fairness.apart.paced.ratio", ROUTED], 3.0, "x"),
     within(["fairness.apart.full.p99", ROUTED], 5000.0, "us"),
+    beyond(["tab.send", TAB], 100.0, "MiB/s"),
+    beyond(["tab.receive", TAB], 100.0, "MiB/s"),
+    beyond(["tab.requests", TAB], 950.0, "1/s"),
+    within(["tab.longest_task", TAB], 50.0, "ms"),
+    beyond(["tab.send", TAB_ROUTED], 60.0, "MiB/s"),
+    beyond(["tab.receive", TAB_ROUTED], 60.0, "MiB/s"),
+    beyond(["tab.requests", TAB_ROUTED], 950.0, "1/s"),
+    within(["tab.longest_task", TAB_ROUTED], 50.0, "ms"),
 ];
 
 /// What is wanted.
@@ -145,6 +158,7 @@ struct Plan {
     quick: bool,
     rounds: usize,
     crowd: bool,
+    tab: bool,
     peers: bool,
 }
 
@@ -154,6 +168,7 @@ impl Plan {
             quick: false,
             rounds: 1,
             crowd: false,
+            tab: false,
             peers: false,
         };
         let mut args = args.iter();
@@ -161,6 +176,7 @@ impl Plan {
             match *arg {
                 "--quick" => plan.quick = true,
                 "--crowd" => plan.crowd = true,
+                "--tab" => plan.tab = true,
                 "--peers" => plan.peers = true,
                 "--rounds" => {
                     let rounds = args.next().and_then(|rounds| rounds.parse().ok());
@@ -169,7 +185,9 @@ impl Plan {
                         .context("--rounds takes a number from 1 to 100")?;
                 }
                 other => {
-                    bail!("bench knows no {other}: give --quick, --rounds N, --crowd or --peers")
+                    bail!(
+                        "bench knows no {other}: give --quick, --rounds N, --crowd, --tab or --peers"
+                    )
                 }
             }
         }
@@ -193,7 +211,15 @@ pub(crate) fn run(repo: &Repo, args: &[&str]) -> Result<ExitCode> {
     for program in programs {
         build.args(["--example", program]);
     }
+    if plan.tab {
+        build.args(["--example", "tab"]);
+    }
     process::run(&mut build)?;
+    if plan.tab {
+        setup::browser(repo, &Output::Shown)?;
+        setup::npm(repo, page::DIRECTORY, &Output::Shown)?;
+        commands::wasm(repo)?;
+    }
     if plan.peers {
         for peers in ["sockets", "iroh"] {
             eprintln!("building {PEERS}/{peers}; several minutes the first time");
@@ -214,6 +240,9 @@ pub(crate) fn run(repo: &Repo, args: &[&str]) -> Result<ExitCode> {
             }
             note(&process::output(&mut program)?, &mut figures)?;
         }
+        if plan.tab {
+            note(&process::output(&mut in_a_tab(repo)?)?, &mut figures)?;
+        }
         if plan.peers {
             for peer in ALL {
                 // Some of them fail to connect now and then.
@@ -225,13 +254,23 @@ pub(crate) fn run(repo: &Repo, args: &[&str]) -> Result<ExitCode> {
             }
         }
     }
-    if plan.crowd {
+    if plan.crowd || plan.tab {
         print!("{}", bounds(&figures));
     }
     if plan.peers {
         print!("{}", table(&figures));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What measures a node in a page.
+fn in_a_tab(repo: &Repo) -> Result<Command> {
+    let browser = setup::browser_path().context("no browser in PATH")?;
+    let mut node = repo.node(page::DIRECTORY);
+    node.arg("../node-wasm/js/e2e/rates.mjs")
+        .arg(repo.target("release/examples/tab"))
+        .env("CHROMIUM", browser);
+    Ok(node)
 }
 
 /// A peer's program, in its roles.

@@ -38,9 +38,10 @@ usage: cargo xtask COMMAND
   wasm             build the browser's module into node-wasm/pkg
   demo             a chain, two routers, an echo node and the page, all on this machine
   demo --check     the same, driven by two browsers instead of a person
-  bench [--quick] [--rounds N] [--crowd] [--peers]
+  bench [--quick] [--rounds N] [--crowd] [--tab] [--peers]
                    the workloads, as JSON lines; with crowd, those of thousands of connections as well (eight minutes a
-                   round); with peers, others' beside ours in turn; with either, a table of the goals
+                   round); with tab, those of a page's node in Chromium; with peers, others' beside ours in turn; with any
+                   of them, a table of the goals
   fuzz [--minutes N] [TARGET]...
                    looks for inputs that break something, N minutes (1) for each target
   attack           attacks a running node, one attack after the other, and asserts what its honest peers are promised

@@ -93,6 +93,11 @@ pub(crate) fn run(role: impl Future<Output = ()>) {
 /// Says the port, then waits until whoever started us is gone.
 pub(crate) async fn ready(address: Option<SocketAddr>) {
     println!("{}", address.map_or(0, |address| address.port()));
+    gone().await;
+}
+
+/// Resolves when whoever started us is gone.
+pub(crate) async fn gone() {
     let gone = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
     let _ = gone.await;
 }
@@ -142,17 +147,22 @@ pub(crate) fn serving(label: &str, callers: usize) -> NodeConfig {
 pub(crate) async fn behind_router(port: u16, labels: &[&str], callers: usize) -> Vec<Node> {
     let mut nodes = Vec::with_capacity(labels.len());
     for label in labels {
-        let config = serving(label, callers)
-            .pin(name("router"), direct("router", port))
-            .pin(name(label), indirect(label));
-        let node = Node::start(config).await.unwrap();
-        let mut events = node.events();
-        while !node.is_reachable() {
-            assert!(events.next().await.is_some());
-        }
-        nodes.push(node);
+        nodes.push(behind(serving(label, callers), port, label).await);
     }
     nodes
+}
+
+/// One of them, of this configuration.
+pub(crate) async fn behind(config: NodeConfig, port: u16, label: &str) -> Node {
+    let config = config
+        .pin(name("router"), direct("router", port))
+        .pin(name(label), indirect(label));
+    let node = Node::start(config).await.unwrap();
+    let mut events = node.events();
+    while !node.is_reachable() {
+        assert!(events.next().await.is_some());
+    }
+    node
 }
 
 /// Routes for all who come.
@@ -283,7 +293,7 @@ pub(crate) fn record(label: &str, routing: Option<Routing>, routers: &[&str]) ->
     }
 }
 
-fn key(label: &str) -> SigningKey {
+pub(crate) fn key(label: &str) -> SigningKey {
     let mut seed = [0; 32];
     seed[..label.len()].copy_from_slice(label.as_bytes());
     SigningKey::from_bytes(&seed)
@@ -299,6 +309,6 @@ fn direct(label: &str, port: u16) -> Record {
     record(label, Some(routing), &[])
 }
 
-fn indirect(label: &str) -> Record {
+pub(crate) fn indirect(label: &str) -> Record {
     record(label, None, &["router"])
 }

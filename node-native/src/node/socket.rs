@@ -31,8 +31,8 @@ use tokio_tungstenite::tungstenite::{
 
 /// Messages read before writing gets its turn, and written before reading does.
 const TURN: usize = 32;
-/// Turns after which other tasks get theirs.
-const TURNS: usize = 16;
+/// Time after which other tasks get theirs, whatever the messages cost.
+const SLICE: Duration = Duration::from_micros(250);
 /// Bytes that the kernel holds unsent before it says that the socket is full. Beyond them nothing is sealed, so that
 /// urgent frames overtake bulk up to here.
 const UNSENT: u32 = 128 << 10;
@@ -111,6 +111,7 @@ pub(super) async fn drive(
         masked: role == Role::Server,
         large: Some(Instant::now()),
         sent: 0,
+        begun: Instant::now(),
     };
     loop {
         match poll_fn(|cx| driven.poll(&mut socket, cx)).await {
@@ -184,11 +185,14 @@ struct Driven<'a> {
     sent: u8,
     /// When a message last passed for which the WebSocket's buffers may have grown; `None` if they are small.
     large: Option<Instant>,
+    /// When this turn of the task began.
+    begun: Instant,
 }
 
 impl Driven<'_> {
     fn poll(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<End> {
-        for _ in 0..TURNS {
+        self.begun = Instant::now();
+        loop {
             if let Poll::Ready(code) = self.link.poll_closed(cx) {
                 return Poll::Ready(End::Here(code));
             }
@@ -207,9 +211,16 @@ impl Driven<'_> {
                     Poll::Pending
                 };
             }
+            if self.must_yield() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+    }
+
+    /// Whether this turn has taken long enough.
+    fn must_yield(&self) -> bool {
+        self.begun.elapsed() >= SLICE
     }
 
     /// Whether the socket's buffers can be exchanged for small ones, and nothing large has passed for a while. Only those of
@@ -264,6 +275,9 @@ impl Driven<'_> {
                     return Err(End::Here(Code::FrameUnexpected));
                 }
             }
+            if self.must_yield() {
+                break;
+            }
         }
         Ok(true)
     }
@@ -287,6 +301,9 @@ impl Driven<'_> {
                 return Err(self.broken(&error));
             }
             self.unflushed = true;
+            if self.must_yield() {
+                break;
+            }
         }
         Ok(true)
     }

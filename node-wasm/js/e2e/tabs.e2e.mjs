@@ -6,16 +6,13 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { bundle, launch, ready, root } from "./support.mjs";
 
-const root = fileURLToPath(new URL("../../../", import.meta.url));
-const page = createRequire(join(root, "www/package.json"));
 const nectar = process.env["NECTAR_BIN"] ?? join(root, "target/debug/nectar");
 const CONTRACT = `0x${"00".repeat(19)}aa`;
 
@@ -29,8 +26,7 @@ before(async () => {
   port = await freePort();
   // The tabs make their keys at the router's origin; then it learns their records.
   await startRouter([]);
-  const { chromium } = page("playwright-core");
-  browser = await chromium.launch({ executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+  browser = await launch();
   [alice, bob] = await Promise.all([openTab(), openTab()]);
   keys.alice = await alice.evaluate(() => client.generateKey().then(client.hex));
   keys.bob = await bob.evaluate(() => client.generateKey().then(client.hex));
@@ -184,33 +180,6 @@ test("a closed node says goodbye, and its promises end", async () => {
   assert.equal(later.name, "node_closed");
 });
 
-/** The wrapper as one file, the module beside it, and a page that loads them. */
-async function bundle(target) {
-  const { rolldown } = await import(pathToFileURL(page.resolve("rolldown")).href);
-  await mkdir(target);
-  const source = join(directory, "client.ts");
-  await writeFile(
-    source,
-    `export { generateKey, Node } from ${JSON.stringify(join(root, "node-wasm/js/index.ts"))};
-     export const utf8 = (text) => new TextEncoder().encode(text);
-     export const text = (bytes) => new TextDecoder().decode(bytes);
-     export const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-     export const sha256 = async (parts) => hex(new Uint8Array(await crypto.subtle.digest("SHA-256", await new Blob(parts).arrayBuffer())));
-     export const thrown = async (work) => {
-       try { await work(); } catch (error) { return { code: error.code, name: error.name, message: error.message }; }
-     };`,
-  );
-  const built = await rolldown({
-    input: source,
-    resolve: { alias: { "nectar-wasm": join(root, "node-wasm/pkg/node_wasm.js") } },
-  });
-  await built.write({ file: join(target, "client.js"), format: "esm" });
-  await built.close();
-  await copyFile(join(root, "node-wasm/pkg/node_wasm_bg.wasm"), join(target, "node_wasm_bg.wasm"));
-  await writeFile(join(target, "main.js"), 'import * as client from "./client.js"; globalThis.client = client;');
-  await writeFile(join(target, "index.html"), '<!doctype html><meta charset="utf-8"><title>tab</title><link rel="icon" href="data:,"><script type="module" src="./main.js"></script>');
-}
-
 async function openTab() {
   const context = await browser.newContext();
   const tab = await context.newPage();
@@ -219,10 +188,6 @@ async function openTab() {
   await tab.goto(`http://127.0.0.1:${port}/`);
   await ready(tab);
   return tab;
-}
-
-function ready(tab) {
-  return tab.waitForFunction(() => globalThis.client !== undefined);
 }
 
 async function start(tab, label) {
