@@ -4,9 +4,10 @@
 //! ```text
 //! cargo run --release --example tab -- server|router KEY
 //! cargo run --release --example tab -- target KEY ROUTERS_PORT
+//! cargo run --release --example tab -- plain
 //! ```
 //!
-//! `KEY` is that of `tab.bench`, in hexadecimal. The first line on standard output says how to reach the node; it ends when
+//! `plain` is no node but a bare WebSocket server: what the browser's WebSocket carries without us. `KEY` is that of `tab.bench`, in hexadecimal. The first line on standard output says how to reach the node; it ends when
 //! standard input does.
 #![allow(
     clippy::unwrap_used,
@@ -21,8 +22,12 @@ use common::{
     CHUNK, behind, config, for_anyone, gone, indirect, key, listen, name, record, registry, run,
     serving,
 };
+use futures_util::{SinkExt, StreamExt};
 use node_core::registry::Record;
 use node_native::node::{IncomingStream, Node, NodeConfig};
+use std::net::Ipv4Addr;
+use tokio::net::TcpListener;
+use tokio_tungstenite::{accept_async, tungstenite::Message};
 
 const TAB: &str = "tab";
 const TARGET: &str = "server";
@@ -45,8 +50,9 @@ fn main() {
             say(TARGET, None);
             gone().await;
         }),
+        ["plain"] => run(plain()),
         _ => {
-            eprintln!("usage: tab server|router KEY | tab target KEY ROUTERS_PORT");
+            eprintln!("usage: tab server|router KEY | tab target KEY ROUTERS_PORT | tab plain");
             std::process::exit(2);
         }
     }
@@ -101,4 +107,30 @@ async fn source(incoming: IncomingStream) {
         }
     }
     stream.finish();
+}
+
+/// Takes messages until an empty one, says so, and gives as many back.
+async fn plain() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    say("plain", Some(listener.local_addr().unwrap().port()));
+    let serve = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = accept_async(stream).await.unwrap();
+        let mut taken = 0;
+        while let Some(Ok(message)) = socket.next().await
+            && !message.is_empty()
+        {
+            taken += 1;
+        }
+        let chunk = Bytes::from(vec![9; CHUNK]);
+        let all = std::iter::once(Bytes::new()).chain(std::iter::repeat_n(chunk, taken));
+        for part in all {
+            socket.send(Message::Binary(part)).await.unwrap();
+        }
+        while let Some(Ok(_)) = socket.next().await {}
+    };
+    tokio::select! {
+        () = serve => {}
+        () = gone() => {}
+    }
 }

@@ -26,6 +26,7 @@ try {
   site = createServer(serveFile).listen(0, "127.0.0.1");
   await once(site, "listening");
   browser = await launch();
+  await measurePlain();
   await measure("nectar-tab", async (key) => {
     const server = await role("server", key);
     return { ...server, pins: [pinned("server", server)] };
@@ -44,25 +45,74 @@ try {
 
 /** Has a tab of its own talk to `server.bench`, which `begin` starts for the tab's key. */
 async function measure(peer, begin) {
-  const tab = await (await browser.newContext()).newPage();
-  tab.on("pageerror", (error) => console.error(`page: ${error.stack ?? error}`));
-  await tab.goto(`http://127.0.0.1:${site.address().port}/`);
-  await ready(tab);
+  const tab = await openTab();
   const { chainId, contract, pins } = await begin(await tab.evaluate(() => client.generateKey().then(client.hex)));
   await tab.evaluate(async (options) => {
     globalThis.node = await client.Node.start(options);
     await node.request("server.bench", "echo.1", client.utf8("there?"));
   }, { name: "tab.bench", registries: [{ tld: "bench", chainId, contract, rpcs: [] }], pinned: pins, allowPrivate: true });
-  const figure = (workload, value, unit) => console.log(JSON.stringify({ peer, workload, value: Math.round(value * 100) / 100, unit }));
-  figure("tab.send", MIB / (await tab.evaluate(send, MIB)), "MiB/s");
-  figure("tab.receive", MIB / (await tab.evaluate(receive, MIB)), "MiB/s");
+  figure(peer, "tab.send", MIB / (await tab.evaluate(send, MIB)), "MiB/s");
+  figure(peer, "tab.receive", MIB / (await tab.evaluate(receive, MIB)), "MiB/s");
   const { answered, p50, p99, longest } = await tab.evaluate(ask, [PER_SECOND, SECONDS]);
-  figure("tab.requests", answered / SECONDS, "1/s");
-  figure("tab.requests.p50", p50 * 1000, "us");
-  figure("tab.requests.p99", p99 * 1000, "us");
-  figure("tab.longest_task", longest, "ms");
+  figure(peer, "tab.requests", answered / SECONDS, "1/s");
+  figure(peer, "tab.requests.p50", p50 * 1000, "us");
+  figure(peer, "tab.requests.p99", p99 * 1000, "us");
+  figure(peer, "tab.longest_task", longest, "ms");
   await tab.evaluate(() => node.close());
   await tab.context().close();
+}
+
+/** The same of the browser's WebSocket alone. */
+async function measurePlain() {
+  const { port } = await role("plain");
+  const tab = await openTab();
+  const [sent, received] = await tab.evaluate(plain, [port, MIB]);
+  figure("plain-tab", "tab.send", MIB / sent, "MiB/s");
+  figure("plain-tab", "tab.receive", MIB / received, "MiB/s");
+  await tab.context().close();
+}
+
+async function openTab() {
+  const tab = await (await browser.newContext()).newPage();
+  tab.on("pageerror", (error) => console.error(`page: ${error.stack ?? error}`));
+  await tab.goto(`http://127.0.0.1:${site.address().port}/`);
+  await ready(tab);
+  return tab;
+}
+
+function figure(peer, workload, value, unit) {
+  console.log(JSON.stringify({ peer, workload, value: Math.round(value * 100) / 100, unit }));
+}
+
+/** In the page: seconds until messages have gone, and until as many have come. No more than 1 MiB waits in the browser. */
+async function plain([port, mib]) {
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/`);
+  socket.binaryType = "arraybuffer";
+  await new Promise((done) => (socket.onopen = done));
+  const [turns, chunk] = [new MessageChannel(), new Uint8Array(65536).fill(9)];
+  const turn = () => new Promise((done) => {
+    turns.port1.onmessage = done;
+    turns.port2.postMessage(0);
+  });
+  let began = performance.now();
+  let sent;
+  let left = mib * 1048576;
+  const all = new Promise((done) => {
+    socket.onmessage = ({ data }) => {
+      left -= data.byteLength;
+      if (data.byteLength === 0) [sent, began] = [performance.now() - began, performance.now()];
+      if (left === 0) done();
+    };
+  });
+  for (let parts = 0; parts < mib * 16; parts++) {
+    socket.send(chunk);
+    while (socket.bufferedAmount > 1048576) await turn();
+  }
+  socket.send(new Uint8Array());
+  await all;
+  const received = performance.now() - began;
+  socket.close();
+  return [sent / 1000, received / 1000];
 }
 
 /** In the page: seconds until the other side has said that it has everything. */
