@@ -48,8 +48,8 @@ macro_rules! codes {
                 match number { $($number => Some(Self::$variant),)* _ => None }
             }
 
-            /// Name and meaning of every code, a line each: a tab downloads them, and a table would add where each begins
-            /// and how long it is.
+            /// Name and meaning of every code, a line each: a tab downloads them, and texts of their own would each add an
+            /// address and a length.
             const LINES: &'static str = concat!($($name, "\n", $meaning, "\n",)*);
 
             /// Whose fault it is.
@@ -170,16 +170,38 @@ impl Code {
         self.line(1)
     }
 
+    /// Found at once: refusals are told in these words, thousands a second if somebody wants it so.
     fn line(self, which: usize) -> &'static str {
-        let before = Self::ALL.iter().take_while(|code| **code < self).count();
-        let mut lines = Self::LINES.split('\n');
-        lines.nth(2 * before + which).unwrap_or_default()
+        static ENDS: [u16; 2 * Code::ALL.len()] = ends(Code::LINES);
+        let line = 2 * Self::ALL.partition_point(|code| *code < self) + which;
+        let begin = line.checked_sub(1).map_or(0, |before| ENDS[before] + 1);
+        Self::LINES
+            .get(usize::from(begin)..usize::from(ENDS[line]))
+            .unwrap_or_default()
     }
 
     /// The WebSocket close code that carries it (RFC 6455 section 7.4.2: 4000 to 4999 are private).
     pub const fn close_code(self) -> u16 {
         4000 + self.as_u16()
     }
+}
+
+/// Where each line of a text ends.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "no longer than 64 KiB, or it does not compile"
+)]
+const fn ends<const N: usize>(text: &str) -> [u16; N] {
+    assert!(text.len() <= u16::MAX as usize, "lines end beyond 64 KiB");
+    let (mut ends, mut line, mut at) = ([0; N], 0, 0);
+    while at < text.len() {
+        if text.as_bytes()[at] == b'\n' {
+            ends[line] = at as u16;
+            line += 1;
+        }
+        at += 1;
+    }
+    ends
 }
 
 impl core::fmt::Display for Code {

@@ -2,13 +2,15 @@
 
 use crate::{
     home::{Home, Running},
-    support::{Network, PATIENCE, name, soon, strict},
+    support::{Network, PATIENCE, direct_at, name, soon, strict},
 };
 use node_native::node::{Node, Request, Response};
 use std::{
+    cell::RefCell,
     fs::File,
+    io::{BufRead, BufReader, Lines, Write},
     net::SocketAddr,
-    process::Command,
+    process::{Child, ChildStdout, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -61,8 +63,7 @@ pub(super) struct Siege {
     pub(super) network: Network,
     running: Running,
     runtime: Runtime,
-    alice: Node,
-    bob: Node,
+    honest: RefCell<Pair>,
     /// Resident before the attack, and what peers may add to it, in bytes.
     rest: u64,
     worst: u64,
@@ -125,25 +126,15 @@ impl Siege {
         let mut command = home.run_command(Some(listens), &[&["--echo"][..], &settings].concat());
         command.stderr(File::create(home.path().join("log")).unwrap());
         let running = Running::begin(command);
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        let [alice, bob] = ["alice", "bob"].map(|label| {
-            let config = network.config(label).with_core(|core| {
-                core.limits.stranger_requests = u32::MAX;
-            });
-            runtime.block_on(Node::start(config)).unwrap()
-        });
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let pair = Pair::start(router, &network);
         let mut siege = Self {
             router,
             home,
             network,
             running,
             runtime,
-            alice,
-            bob,
+            honest: RefCell::new(pair),
             rest: 0,
             worst,
             quiet: Duration::ZERO,
@@ -161,7 +152,7 @@ impl Siege {
     /// Waits until Alice reaches Bob.
     fn settle(&self) {
         let begun = Instant::now();
-        while let Err(error) = self.runtime.block_on(ask(&self.alice)) {
+        while let Err(error) = self.honest.borrow_mut().ask() {
             assert!(begun.elapsed() < PATIENCE, "{error}");
         }
     }
@@ -170,14 +161,13 @@ impl Siege {
     fn talk(&self, mut done: impl FnMut() -> bool) -> Vec<Duration> {
         let mut took = Vec::new();
         loop {
-            let begun = Instant::now();
-            let answer = self.runtime.block_on(ask(&self.alice));
-            assert!(
-                matches!(answer, Ok(Response::Success(Some(_)))),
-                "an honest request came to {answer:?}; the router's log: {}",
-                self.log()
-            );
-            took.push(begun.elapsed());
+            match self.honest.borrow_mut().ask() {
+                Ok(time) => took.push(time),
+                Err(error) => panic!(
+                    "an honest request came to {error}; the router's log: {}",
+                    self.log()
+                ),
+            }
             if done() {
                 return took;
             }
@@ -274,10 +264,7 @@ impl Siege {
             self.until(metric, || self.metric(metric) <= most);
         }
         self.talk(|| true);
-        self.runtime.block_on(async {
-            soon("closing", self.alice.close()).await;
-            soon("closing", self.bob.close()).await;
-        });
+        self.honest.borrow_mut().close();
         let newcomer = self.network.config("alice");
         self.runtime.block_on(async {
             let newcomer = Node::start(newcomer).await.unwrap();
@@ -377,10 +364,107 @@ fn memory(pid: u32, field: &str) -> u64 {
     line.unwrap() << 10
 }
 
-async fn ask(alice: &Node) -> Result<Response, node_native::node::NodeError> {
-    alice
-        .request(&name("bob"), Request::new("echo.1", "0123456789abcdef"))
-        .await
+/// Alice and Bob, in a process of their own: whatever an attacker's thread holds while it gives way, they do not wait for.
+struct Pair {
+    process: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+/// What the pair's process finds the router's address in, and whom else it knows.
+const PAIR: &str = "NECTAR_TEST_PAIR";
+/// Whom it knows anyway: the router and itself.
+const PARTIES: [&str; 3] = ["rho", "alice", "bob"];
+/// How each of its lines begins: the test runner has others.
+const SAID: &str = "honest: ";
+
+impl Pair {
+    fn start(router: SocketAddr, network: &Network) -> Self {
+        let known = network
+            .records()
+            .iter()
+            .map(|(name, _)| name.label.as_str());
+        let others = known.filter(|label| !PARTIES.contains(label));
+        let told: Vec<String> = others.map(str::to_owned).collect();
+        let told = format!("{router} {}", told.join(" "));
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "attacks::siege::the_honest_pair"])
+            .args(["--ignored", "--nocapture"])
+            .env(PAIR, told)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { process, said }
+    }
+
+    /// A request and its answer: how long it took, or what went wrong.
+    fn ask(&mut self) -> Result<Duration, String> {
+        writeln!(self.process.stdin.as_mut().unwrap()).unwrap();
+        let line = self.said.find_map(|line| {
+            let line = line.unwrap();
+            let (_, said) = line.split_once(SAID)?;
+            Some(said.to_owned())
+        });
+        let said = line.expect("the honest pair is gone");
+        match said.parse() {
+            Ok(nanos) => Ok(Duration::from_nanos(nanos)),
+            Err(_) => Err(said),
+        }
+    }
+
+    fn close(&mut self) {
+        drop(self.process.stdin.take());
+        let ended = self.process.wait().unwrap();
+        assert!(ended.success(), "the honest pair ended with {ended}");
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+#[ignore = "what the process of the honest pair does, not a test"]
+fn the_honest_pair() {
+    let told = std::env::var(PAIR).unwrap();
+    let (router, others) = told.split_once(' ').unwrap_or((&told, ""));
+    let network = Network::default()
+        .known("rho", direct_at("rho", router.parse().unwrap()))
+        .indirect("alice", &["rho"])
+        .indirect("bob", &["rho"]);
+    let network = others
+        .split_whitespace()
+        .fold(network, |network, label| network.indirect(label, &[]));
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let [alice, bob] = ["alice", "bob"].map(|label| {
+        let config = network.config(label).with_core(|core| {
+            core.limits.stranger_requests = u32::MAX;
+        });
+        runtime.block_on(Node::start(config)).unwrap()
+    });
+    for line in std::io::stdin().lines() {
+        line.unwrap();
+        let begun = Instant::now();
+        let request = Request::new("echo.1", "0123456789abcdef");
+        let answer = runtime.block_on(alice.request(&name("bob"), request));
+        let took = begun.elapsed().as_nanos();
+        match answer {
+            Ok(Response::Success(Some(_))) => println!("{SAID}{took}"),
+            other => println!("{SAID}{other:?}"),
+        }
+    }
+    runtime.block_on(async {
+        soon("closing", alice.close()).await;
+        soon("closing", bob.close()).await;
+    });
 }
 
 fn p99(mut took: Vec<Duration>) -> Duration {
