@@ -4,6 +4,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -42,6 +43,12 @@ pub fn socket_config(read_buffer: usize) -> WebSocketConfig {
 /// Bytes read at once while a peer sends faster than we read. 64 KiB for each connection that is busy, none for others.
 const AHEAD: usize = 64 << 10;
 
+/// Bytes read ahead after which it is seen how long they took.
+const LOOK: usize = 8 << 10;
+
+/// Time after which a connection that has more lets others have their turn, whatever its bytes cost.
+pub const SLICE: Duration = Duration::from_micros(250);
+
 /// Most bytes that one connection holds beneath the core: what is read ahead, a message coming in, and what waits for
 /// the socket.
 pub const SOCKET_BUFFERS: usize = AHEAD + MESSAGE_MAX + WRITE_BUFFER_MAX;
@@ -56,7 +63,7 @@ pub struct Stream {
     /// The last read filled all that it was given: there is probably more.
     busy: bool,
     ahead: Option<Ahead>,
-    /// All of a full buffer was handed out: before more is read, other tasks get their turn.
+    /// Before more is handed out, other tasks get their turn.
     spent: bool,
     /// Bytes that whoever reads has been given.
     given: u64,
@@ -75,6 +82,8 @@ struct Ahead {
     bytes: Box<[u8]>,
     taken: usize,
     filled: usize,
+    /// When whoever reads last began a turn of its own.
+    turn: Instant,
 }
 
 impl Ahead {
@@ -83,6 +92,7 @@ impl Ahead {
             bytes: vec![0; AHEAD].into(),
             taken: 0,
             filled: 0,
+            turn: Instant::now(),
         }
     }
 
@@ -90,10 +100,18 @@ impl Ahead {
         self.taken == self.filled
     }
 
-    fn hand_out(&mut self, buf: &mut ReadBuf<'_>) {
+    /// Gives some of it, and says whether that is enough for now: a peer that sends frames of a byte would otherwise have the
+    /// thread for all that a task's turn lets in.
+    fn hand_out(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let length = buf.remaining().min(self.filled - self.taken);
         buf.put_slice(&self.bytes[self.taken..self.taken + length]);
+        let looks = self.taken / LOOK;
         self.taken += length;
+        let enough = looks < self.taken / LOOK && self.turn.elapsed() > SLICE;
+        if enough {
+            self.turn = Instant::now();
+        }
+        enough
     }
 
     /// Reads while nothing is left from the last time.
@@ -101,6 +119,7 @@ impl Ahead {
         let mut space = ReadBuf::new(&mut self.bytes);
         let read = transport.poll_read(cx, &mut space);
         (self.taken, self.filled) = (0, space.filled().len());
+        self.turn = Instant::now();
         read
     }
 }
@@ -191,13 +210,11 @@ impl AsyncRead for Stream {
         }
         // What was read at once counts for a task's turn as if it had been read in parts.
         let turn = ready!(coop::poll_proceed(cx));
-        buffer.hand_out(buf);
+        *spent = buffer.hand_out(buf);
         *given += (before - buf.remaining()) as u64;
         turn.made_progress();
         if buffer.is_empty() {
-            // A peer that sends frames of a byte would otherwise have the thread for as many as a task's turn lets in.
-            *spent = buffer.filled == AHEAD;
-            *busy = *spent;
+            *busy = buffer.filled == AHEAD;
             if !*busy {
                 *ahead = None;
             }

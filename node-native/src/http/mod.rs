@@ -52,6 +52,8 @@ pub const EXCUSES: usize = 16;
 const HEADERS: usize = 64;
 /// How often certificate files are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+/// Connections accepted before those who have one get their turn.
+const AT_ONCE: u32 = 8;
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -190,7 +192,13 @@ impl Server {
         let accept: Arc<dyn Fn(Accepted) + Send + Sync> = Arc::new(accept);
         let mut reload = tokio::time::interval(RELOAD_INTERVAL);
         tokio::pin!(shutdown);
+        let mut at_once = 0;
         loop {
+            at_once += 1;
+            if at_once == AT_ONCE {
+                at_once = 0;
+                tokio::task::yield_now().await;
+            }
             tokio::select! {
                 () = &mut shutdown => return,
                 _ = reload.tick() => self.reload(),

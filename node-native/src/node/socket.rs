@@ -4,7 +4,7 @@
 //! and that everything which came in together is answered in one write.
 
 use super::{Token, driver::Shared};
-use crate::stream::{READ_BUFFER, Socket, socket_config};
+use crate::stream::{READ_BUFFER, SLICE, Socket, socket_config};
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt, task::AtomicWaker};
 use node_core::{
@@ -31,8 +31,6 @@ use tokio_tungstenite::tungstenite::{
 
 /// Messages read before writing gets its turn, and written before reading does.
 const TURN: usize = 32;
-/// Time after which other tasks get theirs, whatever the messages cost.
-const SLICE: Duration = Duration::from_micros(250);
 /// Bytes that the kernel holds unsent before it says that the socket is full. Beyond them nothing is sealed, so that
 /// urgent frames overtake bulk up to here.
 const UNSENT: u32 = 128 << 10;
