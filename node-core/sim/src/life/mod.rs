@@ -186,7 +186,7 @@ impl Life {
                 );
             }
             if !machine.dead {
-                cast::assert_within_limits(who, &machine.node);
+                cast::assert_within_limits(who, &machine.node, now);
             }
         }
     }
