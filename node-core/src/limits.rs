@@ -45,7 +45,8 @@ pub struct Limits {
     /// Sessions that wait so, in all. 256; one more ends the one that has waited longest.
     pub parked_sessions: usize,
     /// What they hold together, in bytes. 64 MiB; beyond that the largest ends. What comes together in one that waits, such
-    /// as answers, is counted in steps of a quarter of its even share: worst case 80 MiB.
+    /// as answers, is counted in steps of a quarter of its even share, as soon as the node's timer runs: worst case 80 MiB, and
+    /// what our own application adds at once.
     pub parked_bytes: usize,
     /// What an application may queue towards one peer beyond credit, in bytes. 32 MiB.
     pub outbox_bytes: usize,

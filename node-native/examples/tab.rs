@@ -7,8 +7,8 @@
 //! cargo run --release --example tab -- plain
 //! ```
 //!
-//! `plain` is no node but a bare WebSocket server: what the browser's WebSocket carries without us. `KEY` is that of `tab.bench`, in hexadecimal. The first line on standard output says how to reach the node; it ends when
-//! standard input does.
+//! `plain` is no node but a bare WebSocket server: what the browser's WebSocket carries without us. `KEY` is that of `tab.bench`,
+//! in hexadecimal. The first line on standard output says how to reach the node; it ends when standard input does.
 #![allow(
     clippy::unwrap_used,
     reason = "a measurement that fails has nothing to report"

@@ -46,7 +46,8 @@ const AHEAD: usize = 64 << 10;
 /// Bytes read ahead after which it is seen how long they took.
 const LOOK: usize = 8 << 10;
 
-/// Time after which a connection that has more lets others have their turn, whatever its bytes cost.
+/// Time after which a connection that has more lets others have their turn. It takes longer by what came under way then: one
+/// message, or [`LOOK`]; and writing has as long again.
 pub const SLICE: Duration = Duration::from_micros(250);
 
 /// Most bytes that one connection holds beneath the core: what is read ahead, a message coming in, and what waits for
@@ -82,7 +83,7 @@ struct Ahead {
     bytes: Box<[u8]>,
     taken: usize,
     filled: usize,
-    /// When whoever reads last began a turn of its own.
+    /// When the turn of whoever reads began.
     turn: Instant,
 }
 
@@ -142,6 +143,14 @@ impl Stream {
             ahead: None,
             spent: false,
             given: 0,
+        }
+    }
+
+    /// Whoever reads has its turn again.
+    pub const fn begin_turn(&mut self, at: Instant) {
+        self.spent = false;
+        if let Some(ahead) = &mut self.ahead {
+            ahead.turn = at;
         }
     }
 
@@ -272,10 +281,51 @@ impl AsyncWrite for Stream {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
     use super::*;
+    use std::future::poll_fn;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
     };
+
+    #[tokio::test]
+    async fn a_reader_that_takes_long_lets_others_have_their_turn_and_misses_nothing() {
+        let sent: Vec<u8> = (0..400_000_u32).map(|at| (at % 251) as u8).collect();
+        for (begins_turns, lets_others) in [(false, true), (true, false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let to = listener.local_addr().unwrap();
+            let mut sender = TcpStream::connect(to).await.unwrap();
+            let mut stream = Stream::plain(listener.accept().await.unwrap().0);
+            let bytes = sent.clone();
+            let sending = tokio::spawn(async move { sender.write_all(&bytes).await });
+            let (mut received, mut turns, mut buffer) = (Vec::new(), 0, [0; READ_BUFFER]);
+            // A task's budget would end its turns as well.
+            tokio::task::unconstrained(async {
+                while received.len() < sent.len() {
+                    if begins_turns {
+                        stream.begin_turn(Instant::now());
+                    }
+                    let length = poll_fn(|cx| {
+                        let mut space = ReadBuf::new(&mut buffer);
+                        let read = Pin::new(&mut stream).poll_read(cx, &mut space);
+                        let ahead = stream.ahead.as_ref();
+                        if read.is_pending() && ahead.is_some_and(|ahead| !ahead.is_empty()) {
+                            turns += 1;
+                        }
+                        read.map_ok(|()| space.filled().len())
+                    });
+                    let length = length.await.unwrap();
+                    received.extend_from_slice(&buffer[..length]);
+                    if stream.ahead.is_some() {
+                        std::thread::sleep(SLICE / 3);
+                    }
+                }
+            })
+            .await;
+            sending.await.unwrap().unwrap();
+            assert!(received == sent);
+            assert_eq!(turns > 0, lets_others, "{turns}");
+        }
+    }
 
     #[tokio::test]
     async fn what_was_read_ahead_comes_in_order_and_leaves_no_buffer_behind() {

@@ -545,6 +545,6 @@ mod tests {
             let error = Plan::read(args).err().unwrap().to_string();
             assert!(error.contains(says), "{error}");
         }
-        assert!(Plan::read(&["--quick", "--rounds", "5", "--crowd", "--peers"]).is_ok());
+        assert!(Plan::read(&["--quick", "--rounds", "5", "--crowd", "--tab", "--peers"]).is_ok());
     }
 }

@@ -102,7 +102,7 @@ pub(crate) enum Happening {
 }
 
 impl Simulation {
-    /// Lets `waker` watch all open sockets of a node.
+    /// Lets `waker` watch all open sockets of a node, which nobody asks for something to send from then on.
     pub fn watch(&mut self, node: NodeId, waker: &Waker) {
         for socket in 0..self.sockets.len() {
             let Socket {
@@ -244,7 +244,8 @@ impl Simulation {
 
     /// Takes what every socket has to send that was woken.
     pub(crate) fn flush(&mut self) {
-        loop {
+        for passes in 0.. {
+            assert!(passes < 100_000, "sockets wake themselves for ever");
             let mut asked = false;
             for socket in self.senders() {
                 while self.sockets[socket].open && self.machines[self.sockets[socket].owner].runs()

@@ -21,7 +21,7 @@ mod upgrade;
 use crate::{
     config::Listen,
     metrics::{Counter, Gauge},
-    stream::{Socket, Stream},
+    stream::{SLICE, Socket, Stream},
     tls::{ServerTls, TlsError},
 };
 use bytes::Bytes;
@@ -29,10 +29,12 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use slots::Slots;
 use std::{
+    future::poll_fn,
     io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    task::Poll,
+    time::{Duration, Instant},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -52,10 +54,21 @@ pub const EXCUSES: usize = 16;
 const HEADERS: usize = 64;
 /// How often certificate files are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
-/// Connections accepted before those who have one get their turn.
-const AT_ONCE: u32 = 8;
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Lets the tasks run that are ready. Tokio's own way waits until the thread has none left.
+async fn step_aside() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -192,18 +205,20 @@ impl Server {
         let accept: Arc<dyn Fn(Accepted) + Send + Sync> = Arc::new(accept);
         let mut reload = tokio::time::interval(RELOAD_INTERVAL);
         tokio::pin!(shutdown);
-        let mut at_once = 0;
+        let mut turn = Instant::now();
         loop {
-            at_once += 1;
-            if at_once == AT_ONCE {
-                at_once = 0;
-                tokio::task::yield_now().await;
-            }
             tokio::select! {
                 () = &mut shutdown => return,
                 _ = reload.tick() => self.reload(),
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.start(stream, peer, accept.clone()),
+                    Ok((stream, peer)) => {
+                        self.start(stream, peer, accept.clone());
+                        // Those who have a connection are not kept waiting by those who come.
+                        if turn.elapsed() > SLICE {
+                            step_aside().await;
+                            turn = Instant::now();
+                        }
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "accepting failed");
                         if !is_of_the_peer(&error) {

@@ -183,13 +183,14 @@ struct Driven<'a> {
     sent: u8,
     /// When a message last passed for which the WebSocket's buffers may have grown; `None` if they are small.
     large: Option<Instant>,
-    /// When this turn of the task began.
+    /// When this turn of the task began, or its writing.
     begun: Instant,
 }
 
 impl Driven<'_> {
     fn poll(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<End> {
-        self.begun = Instant::now();
+        self.begin();
+        socket.get_mut().begin_turn(self.begun);
         loop {
             if let Poll::Ready(code) = self.link.poll_closed(cx) {
                 return Poll::Ready(End::Here(code));
@@ -198,6 +199,11 @@ impl Driven<'_> {
                 Ok(more) => more,
                 Err(end) => return Poll::Ready(end),
             };
+            let over = self.must_yield();
+            if over {
+                // What was read may have much to say: writing has as long by itself.
+                self.begin();
+            }
             let more_to_write = match self.write(socket, cx) {
                 Ok(more) => more,
                 Err(end) => return Poll::Ready(end),
@@ -209,11 +215,19 @@ impl Driven<'_> {
                     Poll::Pending
                 };
             }
-            if self.must_yield() {
+            if over || self.must_yield() {
+                // What is written leaves before others have their turn.
+                if let Err(end) = self.flush(Pin::new(&mut *socket), cx) {
+                    return Poll::Ready(end);
+                }
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
         }
+    }
+
+    fn begin(&mut self) {
+        self.begun = Instant::now();
     }
 
     /// Whether this turn has taken long enough.

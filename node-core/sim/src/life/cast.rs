@@ -221,11 +221,13 @@ pub(super) fn assert_within_limits(who: &str, node: &Node<Token>, now: Instant) 
         "{who} holds too much for others: {counts:?}"
     );
     let step = limits.parked_bytes / limits.parked_sessions / 4;
-    let parked = limits.parked_bytes + counts.parked * step;
-    // Its own application may have added more at once; then counting is due.
-    let counts_soon = node.deadline().is_some_and(|at| at <= now);
+    let mut parked = limits.parked_bytes + counts.parked * step;
+    if node.deadline().is_some_and(|at| at <= now) {
+        // Its own application may have added more at once, which is about to be counted.
+        parked += counts.parked * limits.outbox_bytes;
+    }
     assert!(
-        counts_soon || counts.parked_bytes <= parked,
+        counts.parked_bytes <= parked,
         "{who} has sessions that wait with more than {parked}: {counts:?}"
     );
     for held in node.held() {

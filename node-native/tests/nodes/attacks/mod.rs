@@ -1,7 +1,7 @@
 //! Attacks on a `nectar run` that serves an honest pair meanwhile. Each says what it may cost, and that is measured.
 //!
-//! A router runs as a process of its own, with small limits. Alice and Bob, in this process, ask each other through it all
-//! the time. The attacker has a thread of the lowest priority to itself. In all of them the router goes on running, logs no
+//! A router runs as a process of its own, with small limits. Alice and Bob, in a process of their own, ask each other
+//! through it all the time. The attacker has a thread of the lowest priority to itself. In all of them the router goes on running, logs no
 //! abnormal end, never holds more memory than `nectar run --check` says that peers can make it hold, nor than what the attack
 //! may cost by itself, and each honest request is answered.
 //!

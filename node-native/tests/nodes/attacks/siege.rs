@@ -430,7 +430,9 @@ impl Drop for Pair {
 #[test]
 #[ignore = "what the process of the honest pair does, not a test"]
 fn the_honest_pair() {
-    let told = std::env::var(PAIR).unwrap();
+    let Ok(told) = std::env::var(PAIR) else {
+        return;
+    };
     let (router, others) = told.split_once(' ').unwrap_or((&told, ""));
     let network = Network::default()
         .known("rho", direct_at("rho", router.parse().unwrap()))
@@ -481,9 +483,12 @@ fn give_way() {
     let thread = std::fs::read_link("/proc/thread-self").unwrap();
     let thread = thread.file_name().unwrap();
     // On Linux a thread has a priority of its own.
-    let idle = Command::new("chrt")
-        .args(["--idle", "--pid", "0"])
-        .arg(thread)
-        .output();
-    assert!(idle.is_ok_and(|done| done.status.success()), "chrt");
+    let (program, least) = if strict() {
+        ("chrt", ["--idle", "--pid", "0"])
+    } else {
+        // Where others load the machine, it would never run.
+        ("renice", ["-n", "19", "-p"])
+    };
+    let done = Command::new(program).args(least).arg(thread).output();
+    assert!(done.is_ok_and(|done| done.status.success()), "{program}");
 }
