@@ -46,8 +46,8 @@ const AHEAD: usize = 64 << 10;
 /// Bytes read ahead after which it is seen how long they took.
 const LOOK: usize = 8 << 10;
 
-/// Time after which a connection that has more lets others have their turn. It takes longer by what came under way then: one
-/// message, or [`LOOK`]; and writing has as long again.
+/// Time after which a connection that has more lets others have their turn. It takes longer by what was under way then, a
+/// message or 8 KiB of small frames, and writing has as long again.
 pub const SLICE: Duration = Duration::from_micros(250);
 
 /// Most bytes that one connection holds beneath the core: what is read ahead, a message coming in, and what waits for
