@@ -29,11 +29,9 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use slots::Slots;
 use std::{
-    future::poll_fn,
     io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    task::Poll,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -56,19 +54,6 @@ const HEADERS: usize = 64;
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Lets the tasks run that are ready. Tokio's own way waits until the thread has none left.
-async fn step_aside() {
-    let mut waited = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut waited, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -213,9 +198,10 @@ impl Server {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => {
                         self.start(stream, peer, accept.clone());
-                        // Those who have a connection are not kept waiting by those who come.
+                        // Those who have a connection are not kept waiting by those who come: it is seen first what they
+                        // have sent.
                         if turn.elapsed() > SLICE {
-                            step_aside().await;
+                            tokio::task::yield_now().await;
                             turn = Instant::now();
                         }
                     }
