@@ -432,6 +432,7 @@ impl Life {
                     Event::Attached { .. }
                     | Event::RoundTrip(_)
                     | Event::PipeWanted
+                    | Event::Grown
                     | Event::Lost(_) => {}
                     other => panic!("{other:?}"),
                 }
