@@ -44,7 +44,7 @@ fn a_claimed_length_costs_no_memory_and_no_time() {
 #[test]
 fn a_message_in_frames_of_one_byte_or_none_is_bounded_in_memory_and_time() {
     let siege = Siege::lay(&[("limits.handshake_timeout", "2s")], &["mallory"]);
-    let report = siege.attack("frames of one byte", 12, async |router| {
+    let report = siege.attack("frames of one byte", LITTLE, async |router| {
         let mut wire = Wire::open(router, somewhere(1)).await.unwrap();
         let mut bytes = frame(BINARY, &[1]);
         for _ in 0..80_000 {
