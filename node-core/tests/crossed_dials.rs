@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use nectar_sim::{NodeId, Outcome, Simulation, Token, direct, indirect, name};
 use node_core::{
+    Code,
     node::{Access, RouterPolicy},
     registry::Record,
     session::Request,
@@ -180,5 +181,27 @@ fn a_router_that_calls_over_another_one_is_no_obstacle_to_whoever_dials_it_for_a
                 "{outcome:?}, step {step}"
             );
         }
+    }
+}
+
+#[test]
+fn what_is_asked_while_the_other_side_looks_for_the_same_session_waits_for_it() {
+    let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
+    for step in 0..96 {
+        let (mut world, [alice, bob]) = begin(step, &records, MS * 40);
+        let token = ask(&mut world, alice, "bob", b"before");
+        let outcome = world.outcome(alice, token);
+        assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+        world.run_for(Duration::from_secs(5));
+        // Alice dials again at once, and may ask for the session over what is then cut as well.
+        world.cut(alice, bob, Code::PipeLost);
+        world.run_for(u32::try_from(step).unwrap() * MS * 5);
+        world.cut(alice, bob, Code::PipeLost);
+        let token = ask(&mut world, bob, "alice", b"meanwhile");
+        let outcome = world.outcome(bob, token);
+        assert!(
+            matches!(outcome, Outcome::Answered(_)),
+            "{outcome:?}, step {step}"
+        );
     }
 }

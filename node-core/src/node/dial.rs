@@ -37,6 +37,8 @@ pub(super) struct Race {
     pub(super) worst: Option<Code>,
     /// The longest time to wait that a failure gave.
     pub(super) retry: Option<Duration>,
+    /// The peer was reached, and knows of a newer attempt to go on with the session than ours was.
+    pub(super) overtaken: bool,
 }
 
 /// One route under way.
@@ -74,6 +76,7 @@ impl Race {
             unread,
             worst: unread,
             retry: None,
+            overtaken: false,
         }
     }
 }

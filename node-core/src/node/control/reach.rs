@@ -276,6 +276,7 @@ impl<T> Control<T> {
         };
         race.retry = race.retry.max(retry.map(|retry| retry.min(longest)));
         race.worst = Some(race.worst.map_or(code, |worst| telling(worst, code)));
+        race.overtaken |= attempt.stage == Stage::Asked && code == Code::Duplicate;
         let took = now.mono.since(attempt.began);
         let (route, stage) = (attempt.route.clone(), attempt.stage);
         let (more, over, again) = (
@@ -283,7 +284,7 @@ impl<T> Control<T> {
             race.attempts.is_empty(),
             race.again,
         );
-        let (worst, retry) = (race.worst, race.retry);
+        let (worst, retry, overtaken) = (race.worst, race.retry, race.overtaken);
         self.out(Output::Event(Event::Attempt {
             name: name.clone(),
             route: attempt.route,
@@ -309,8 +310,23 @@ impl<T> Control<T> {
             if suspicious && stage == Stage::Handshake && !again {
                 return self.begin_dial(name, Freshness::NewerThan(FRESH), now);
             }
+            if overtaken {
+                return self.stand_back(name, now);
+            }
             self.give_up(name, code, retry, now);
         }
+    }
+
+    /// The peer asks for the session as well, and its attempt is the one that counts. It is about to arrive, or was lost on
+    /// the way: what waits goes over it, or over the next one of ours.
+    fn stand_back(&mut self, name: &Name, now: Now) {
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        peer.dial = Dial::Idle;
+        peer.failures = peer.failures.saturating_add(1);
+        let delay = backoff(&self.config.limits, peer.failures, &mut self.seeds);
+        self.back_off(name, delay, Code::Duplicate, now.mono);
     }
 
     pub(super) fn attempt_succeeded(&mut self, name: &Name, pipe: u64, now: Instant) {
