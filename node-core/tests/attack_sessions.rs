@@ -11,7 +11,7 @@ use bytes::Bytes;
 use common::sessions::{Duel, Pair, bytes};
 use node_core::{
     Code, Limits,
-    session::{Event, Request},
+    session::{Event, Far, Request},
     time::Duration,
     wire::frame::{Frame, Response},
 };
@@ -298,6 +298,67 @@ fn circuits_refused_by_the_thousand_end_the_channel_of_who_does_not_read() {
         said
     });
     assert!(opened.count() < 10_000);
+}
+
+/// As many circuits as a router's end of the pair may bring to the other end, each closed at once by whoever asked for it.
+fn bring_all(pair: &mut Pair) -> u32 {
+    let mut brought = 0;
+    while pair.ends[0].circuit_brought_in_rate(pair.now) {
+        let (first, far) = (bytes(1218), Far::Hop { session: 9, cid: 1 });
+        let cid = pair.ends[0].bring_circuit(None, 1, first, far, pair.now);
+        pair.ends[0].close_circuit(cid.unwrap(), Code::PipeLost, None);
+        brought += 1;
+    }
+    brought
+}
+
+#[test]
+fn a_crowd_of_callers_does_not_make_a_router_break_the_rate_of_their_target() {
+    let mut pair = Pair::new();
+    pair.run();
+    let mut brought = 0;
+    for tick in 0..3_000 {
+        brought += bring_all(&mut pair);
+        pair.now = pair.now + Duration::from_millis(10);
+        // For five seconds in between nothing goes through.
+        if !(1_000..1_500).contains(&tick) {
+            pair.run();
+        }
+    }
+    assert!((2_000..3_000).contains(&brought), "{brought} in 30 s");
+}
+
+#[test]
+fn a_target_that_takes_nothing_has_few_openings_kept_for_it() {
+    let mut pair = Pair::new();
+    pair.run();
+    let mut brought = 0;
+    for _ in 0..100 {
+        brought += bring_all(&mut pair);
+        pair.now = pair.now + Duration::from_millis(100);
+    }
+    assert!(brought <= 64, "{brought}");
+}
+
+#[test]
+fn a_circuit_that_is_closed_in_the_record_that_opens_it_is_tied_to_nobody() {
+    let mut duel = Duel::new();
+    duel.hear();
+    let open = Frame::Open {
+        cid: 2,
+        window: 1,
+        hide: false,
+        to: common::name("carol"),
+        first: bytes(1218),
+    };
+    let close = Frame::CircuitClose {
+        cid: 2,
+        code: Code::Cancelled.as_u16(),
+        retry_ms: 0,
+    };
+    duel.say(&[open, close]).unwrap();
+    assert!(!duel.session.bind_circuit(2, Far::Pipe(7)));
+    assert_eq!(duel.hear(), []);
 }
 
 #[test]

@@ -186,7 +186,7 @@ impl Play {
                         0 => Far::Pipe(cid.into()),
                         _ => Far::Hop { session: 9, cid },
                     };
-                    duel.session.bind_circuit(cid, far);
+                    let _ = duel.session.bind_circuit(cid, far);
                     if what & 32 != 0 {
                         duel.session.close_circuit(cid, Code::QueueFull, None);
                     }

@@ -96,6 +96,7 @@ impl<T> Node<T> {
                     // Those that have ended but whose last bytes the target does not take count too.
                     if session.circuits_unanswered() >= limits.circuits_unanswered
                         || session.circuits_brought() >= limits.circuits
+                        || !session.circuit_brought_in_rate(now.mono)
                     {
                         return Err(Code::TargetBusy);
                     }
@@ -110,10 +111,8 @@ impl<T> Node<T> {
         });
         match brought {
             Ok(far) => {
-                let bound = cell.with(|session| {
-                    session.bind_circuit(cid, far);
-                    !session.is_ended()
-                });
+                let bound =
+                    cell.with(|session| session.bind_circuit(cid, far) && !session.is_ended());
                 if !bound
                     && let Far::Hop { session, cid } = far
                     && let Some(target) = self.session(session)
@@ -174,7 +173,9 @@ impl<T> Node<T> {
             from: Some(from),
         };
         let pipe = self.enter_pipe(id, kind, None, PipeState::Accepted, now.mono);
-        cell.with(|session| session.bind_circuit(cid, Far::Pipe(id)));
+        if !cell.with(|session| session.bind_circuit(cid, Far::Pipe(id))) {
+            return self.end_pipe(&pipe, Code::PipeLost, None, now, out);
+        }
         self.pipe_message(&pipe, first, now, out);
     }
 

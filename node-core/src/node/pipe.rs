@@ -166,7 +166,8 @@ impl<T> Node<T> {
                 if *bytes > self.inner.limits.held_before_admission {
                     return Err(Code::FlowViolated.into());
                 }
-                held.push(message);
+                // A slice of what was read would keep all of that.
+                held.push(Bytes::copy_from_slice(&message));
                 return Ok(());
             }
             core::mem::replace(&mut *state, PipeState::Closed)

@@ -73,7 +73,11 @@ const fn weight(subject: &Subject, code: Code) -> u32 {
             | Code::WeakKey
             | Code::FlowViolated
             | Code::FrameMalformed
-            | Code::FrameUnexpected,
+            | Code::FrameUnexpected
+            | Code::FrameRate
+            | Code::RekeyOverdue
+            | Code::CircuitNested
+            | Code::TooLarge,
         ) => 10,
         // A handshake beyond the rate.
         (Subject::Group(_), Code::SourceBudget) => 1,

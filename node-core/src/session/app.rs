@@ -454,7 +454,7 @@ impl<T> Session<T> {
         self.items.long_bytes -= served.body.as_ref().map_or(0, |body| body.rest.len());
         self.items.theirs.promised -= served.promised;
         if served.assembly.is_some_and(|assembly| !assembly.granted) {
-            self.items.theirs.waiting.retain(|waiting| *waiting != id);
+            self.items.theirs.waiting.remove(&id);
         }
         self.promise();
         self.release_charge(served.charge);

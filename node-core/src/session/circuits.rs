@@ -2,6 +2,7 @@
 
 use super::{
     CIRCUIT_MTU, Event, Session, Violation,
+    keepalive::{CONTROL_BURST, CONTROL_PER_SECOND},
     sender::{Bulk, write_circuit},
 };
 use crate::{
@@ -12,6 +13,14 @@ use crate::{
 };
 use alloc::{collections::VecDeque, vec::Vec};
 use bytes::{Bytes, BytesMut};
+
+/// Circuits that a router brings to one peer in a second, and at once: half of the frames that the peer lets us send for
+/// nothing, and a quarter, as what waited in sockets comes at once as well.
+pub(super) const BROUGHT_PER_SECOND: u64 = CONTROL_PER_SECOND / 2;
+pub(super) const BROUGHT_BURST: u32 = CONTROL_BURST / 4;
+
+/// Channel frames that wait for a peer to which no more circuits are brought. 128; worst case 320 KiB per session.
+const OPENINGS_QUEUED: usize = 128;
 
 /// What lies behind a circuit on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,18 +123,22 @@ impl<T> Session<T> {
         Some(cid)
     }
 
-    /// Ties a circuit that the peer opened to its far end on this node. A pipe is answered with OPENED at once.
-    pub fn bind_circuit(&mut self, cid: u32, far: Far) {
+    /// Ties a circuit that the peer opened to its far end on this node. A pipe is answered with OPENED at once. False when
+    /// the circuit is over already: the peer may close it in the record that opens it.
+    #[must_use]
+    pub fn bind_circuit(&mut self, cid: u32, far: Far) -> bool {
         let window = self.window_of_end();
-        if let Some(circuit) = self.circuits.open.get_mut(&cid) {
-            circuit.far = far;
-            if matches!(far, Far::Pipe(_)) {
-                circuit.answered = true;
-                circuit.recv_limit = window;
-                self.sender.push_control(&Frame::Opened { cid, window });
-                self.dirty = true;
-            }
+        let Some(circuit) = self.circuits.open.get_mut(&cid) else {
+            return false;
+        };
+        circuit.far = far;
+        if matches!(far, Far::Pipe(_)) {
+            circuit.answered = true;
+            circuit.recv_limit = window;
+            self.sender.push_control(&Frame::Opened { cid, window });
+            self.dirty = true;
         }
+        true
     }
 
     /// As a router, does on this circuit what happened at its far end.
@@ -215,6 +228,13 @@ impl<T> Session<T> {
     #[must_use]
     pub fn circuit_opened_in_rate(&mut self, now: Instant) -> bool {
         self.open_rate.take(now)
+    }
+
+    /// Charges one opening to those that we bring to the peer, from whomever: it holds us to a rate, whoever asks us. False
+    /// when they come too fast, or when it takes nothing.
+    #[must_use]
+    pub fn circuit_brought_in_rate(&mut self, now: Instant) -> bool {
+        self.sender.control.len() < OPENINGS_QUEUED && self.bring_rate.take(now)
     }
 
     /// Bytes of circuits that wait to be sent to the peer, with what their bookkeeping is charged.

@@ -48,7 +48,7 @@ impl<T> Session<T> {
         } else {
             served.assembly = Some(Box::new(Assembly::new(total)));
             self.items.served.insert(id, served);
-            self.items.theirs.waiting.push_back(id);
+            self.items.theirs.waiting.insert(id);
             self.promise();
         }
         Ok(())
@@ -136,7 +136,7 @@ impl<T> Session<T> {
             }));
         } else {
             asked.answer = Some(Box::new((Assembly::new(total), kind, code)));
-            self.items.answers.waiting.push_back(id);
+            self.items.answers.waiting.insert(id);
             self.promise();
         }
         Ok(())
@@ -177,7 +177,7 @@ impl<T> Session<T> {
 
     /// Promises memory to long items, in order, as long as there is some.
     pub(super) fn promise(&mut self) {
-        while let Some(&id) = self.items.theirs.waiting.front() {
+        while let Some(&id) = self.items.theirs.waiting.first() {
             let Some(total) = self.grant_assembly(id, self.items.theirs.promised) else {
                 break;
             };
@@ -185,14 +185,14 @@ impl<T> Session<T> {
                 served.promised = total;
             }
             self.items.theirs.promised += total;
-            self.items.theirs.waiting.pop_front();
+            self.items.theirs.waiting.pop_first();
         }
-        while let Some(&id) = self.items.answers.waiting.front() {
+        while let Some(&id) = self.items.answers.waiting.first() {
             let Some(total) = self.grant_assembly(id, self.items.answers.promised) else {
                 break;
             };
             self.items.answers.promised += total;
-            self.items.answers.waiting.pop_front();
+            self.items.answers.waiting.pop_first();
         }
     }
 

@@ -5,7 +5,7 @@ use crate::{
     sorted::{Map, Set},
     time::Instant,
 };
-use alloc::{boxed::Box, collections::VecDeque};
+use alloc::boxed::Box;
 use bytes::{Bytes, BytesMut};
 
 /// Our own request or message, until it is answered or delivered.
@@ -103,11 +103,11 @@ impl Assembly {
     }
 }
 
-/// Memory for long payloads: what is promised, and who waits for some, in order.
+/// Memory for long payloads: what is promised, and who waits for some, in the order of their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) promised: usize,
-    pub(super) waiting: VecDeque<u64>,
+    pub(super) waiting: Set<u64>,
 }
 
 /// All items of a session.
@@ -155,7 +155,7 @@ impl<T> Items<T> {
         self.long_bytes -= asked.body.as_ref().map_or(0, |body| body.rest.len());
         match asked.answer.as_deref() {
             Some((assembly, ..)) if assembly.granted => self.answers.promised -= assembly.total,
-            Some(_) => self.answers.waiting.retain(|waiting| *waiting != id),
+            Some(_) => drop(self.answers.waiting.remove(&id)),
             None => {}
         }
         Some(asked)

@@ -233,7 +233,10 @@ pub struct Session<T> {
     /// Pings sent so far, over all channels.
     pings: u64,
     control_rate: Rate,
+    /// Circuits that the peer asks for.
     open_rate: Rate,
+    /// Circuits that others have us bring to the peer.
+    bring_rate: Rate,
     closing: Option<(Code, Option<Duration>)>,
     closing_until: Option<Instant>,
     ended: bool,
@@ -318,6 +321,7 @@ impl<T> Session<T> {
                 config.limits.circuit_opens.saturating_mul(2),
                 now,
             ),
+            bring_rate: Rate::new(circuits::BROUGHT_PER_SECOND, circuits::BROUGHT_BURST, now),
             closing: None,
             closing_until: None,
             ended: false,

@@ -7,7 +7,7 @@ use crate::{
 use alloc::{collections::VecDeque, vec::Vec};
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// Channel frames that may wait. 4,096; worst case 100 KiB per session, circuit openings aside.
+/// Channel frames that may wait. 4,096; worst case 100 KiB per session, and circuit openings.
 const CONTROL_QUEUED: usize = 4_096;
 /// Session frames without credit that may wait. 65,536, of which all but a few are answers within the outbox.
 const URGENT_QUEUED: usize = 65_536;
