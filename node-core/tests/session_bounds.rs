@@ -279,8 +279,8 @@ fn a_short_message_that_waits_in_a_router_does_not_keep_its_record_alive() {
     };
     duel.say(&[open(0), open(2)]).unwrap();
     duel.session.close_circuit(0, Code::TargetOffline, None);
-    duel.session
-        .bind_circuit(2, Far::Hop { session: 1, cid: 1 });
+    let far = Far::Hop { session: 1, cid: 1 };
+    assert!(duel.session.bind_circuit(2, far));
     let limit = 1 << 20;
     duel.session.circuit_signal(2, Signal::Opened { limit });
     duel.events.clear();
