@@ -452,8 +452,7 @@ fn a_circuit_message_too_long_to_be_passed_on_ends_the_channel() {
         first: Bytes::from_static(&[0; 1218]),
     }])
     .unwrap();
-    duel.session
-        .bind_circuit(0, node_core::session::Far::Pipe(1));
+    assert!(duel.session.bind_circuit(0, Far::Pipe(1)));
     let longest = Bytes::from(vec![0; node_core::session::CIRCUIT_MTU]);
     duel.say(&[Frame::CircuitData {
         cid: 0,
