@@ -237,7 +237,7 @@ fn who_asked_for_a_circuit_cannot_answer_for_it() {
         .open_circuit(name("carol"), false, Bytes::from_static(b"m"), 1, T0)
         .unwrap();
     pair.run();
-    pair.ends[1].bind_circuit(cid, Far::Hop { session: 9, cid: 5 });
+    assert!(pair.ends[1].bind_circuit(cid, Far::Hop { session: 9, cid: 5 }));
     let opened = Frame::Opened {
         cid,
         window: 1 << 40,
@@ -262,7 +262,7 @@ fn circuit_data_that_would_fit_no_record_on_its_way_on_is_refused() {
         )
         .unwrap();
     pair.run();
-    pair.ends[0].bind_circuit(cid, Far::Pipe(1));
+    assert!(pair.ends[0].bind_circuit(cid, Far::Pipe(1)));
     pair.run();
     pair.ends[0].circuit_signal(cid, Signal::Data(vec![0; CIRCUIT_MTU].into()));
     pair.run();

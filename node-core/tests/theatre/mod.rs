@@ -387,14 +387,14 @@ impl Theatre {
                     return;
                 };
                 self.session((router, at), |s| {
-                    s.bind_circuit(
+                    assert!(s.bind_circuit(
                         cid,
                         Far::Hop {
                             session: target as u64,
                             cid: there,
                         },
                     )
-                });
+                }));
             }
             Event::Circuit {
                 far: Far::Hop { session, cid },
