@@ -393,8 +393,8 @@ impl Theatre {
                             session: target as u64,
                             cid: there,
                         },
-                    )
-                }));
+                    ));
+                });
             }
             Event::Circuit {
                 far: Far::Hop { session, cid },
