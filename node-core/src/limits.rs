@@ -9,7 +9,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Greatest distance of a hello's timestamp from our clock, either way. 120 s.
     pub clock_window: Duration,
-    /// Bytes held back while message 3 waits for the chain. 64 KiB per half-open channel.
+    /// Bytes held back while message 3 waits for the chain, with 64 for each message: the early credit, and its records. 96 KiB
+    /// per half-open channel.
     pub held_before_admission: usize,
     /// Half-open inbound handshakes in all. 256; worst case times (`held_before_admission` + 4 KiB).
     pub half_open: usize,
@@ -81,9 +82,9 @@ pub struct Limits {
     /// Age at which the side that began a channel replaces it by another, with fresh keys and a fresh look at the peer's: two
     /// hours sooner or later by chance, or a sixth of this. 12 h.
     pub renew_after: Duration,
-    /// Circuits open per caller. 128; worst case times `circuit_window`.
+    /// Circuits open per channel of a caller. 128; worst case times `circuit_window`.
     pub circuits: usize,
-    /// Circuit openings per second and caller. 10.
+    /// Circuit openings per second and channel. 10.
     pub circuit_opens: u32,
     /// Circuits of one caller to one target. 4.
     pub circuits_per_pair: usize,
@@ -110,7 +111,7 @@ impl Default for Limits {
         Self {
             handshake_timeout: Duration::from_secs(30),
             clock_window: Duration::from_secs(120),
-            held_before_admission: 64 << 10,
+            held_before_admission: 96 << 10,
             half_open: 256,
             inbound_channels: 125,
             channels_per_group: 32,

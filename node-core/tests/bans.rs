@@ -16,7 +16,7 @@ use node_core::{
     channel::{
         Channel, HandshakeError, HelloInfo, Identity, Local, RECORD, Reject, SignerTrust, initiator,
     },
-    node::{Ban, Event, Node, Output, PeerState, Pipe, Subject},
+    node::{Ban, Event, Node, NodeConfig, Output, PeerState, Pipe, Subject},
     time::Duration,
     wire::frame::Frame,
 };
@@ -40,13 +40,19 @@ struct Caller {
 
 impl Bob {
     fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    fn with(change: impl FnOnce(&mut NodeConfig)) -> Self {
         let records = [
             ("bob", direct("bob", 1)),
             ("mallory", direct("mallory", 2)),
             ("carol", direct("carol", 3)),
         ];
+        let mut config = Simulation::config("bob", &records);
+        change(&mut config);
         Self {
-            node: Node::new(Simulation::config("bob", &records), [1; 32]).unwrap(),
+            node: Node::new(config, [1; 32]).unwrap(),
             now: Now {
                 mono: Instant::from_micros(1_000_000),
                 wall: Timestamp(EPOCH_MS),
@@ -104,8 +110,22 @@ impl Bob {
         group: u64,
         skew_ms: i64,
     ) -> Result<Caller, (Option<Code>, Duration)> {
+        let pipe = self
+            .node
+            .accept(group, self.now)
+            .map_err(|error| (Some(error.code), error.retry.unwrap_or_default()))?;
+        self.enter(pipe, local(label, key), Some(key), skew_ms)
+    }
+
+    /// Comes in over a pipe, without a key as a guest.
+    fn enter(
+        &mut self,
+        pipe: Pipe<u64>,
+        local: Arc<Local>,
+        key: Option<&SigningKey>,
+        skew_ms: i64,
+    ) -> Result<Caller, (Option<Code>, Duration)> {
         self.calls += 1;
-        let local = local(label, key);
         let wall = Timestamp(self.now.wall.0.saturating_add_signed(skew_ms));
         let refusal = |said: Option<Bytes>| {
             let reject = said.and_then(|said| Reject::parse(&said));
@@ -113,18 +133,16 @@ impl Bob {
         };
         let bob = key_of("bob").verifying_key().to_bytes();
         let (state, first) = initiator::start(local, name("bob"), bob, [self.calls; 32]);
-        let pipe = self
-            .node
-            .accept(group, self.now)
-            .map_err(|error| (Some(error.code), error.retry.unwrap_or_default()))?;
         self.hear(&pipe, first);
         let second = self.says(&pipe);
         let state = match state.handle(&second.clone().unwrap_or_default(), wall) {
             Ok(state) => state,
             Err(_) => return Err(refusal(second)),
         };
-        let signature = key.sign(&state.request().unwrap().message()).to_bytes();
-        let (third, channel) = state.signed(Some(signature)).unwrap();
+        let signature = state
+            .request()
+            .map(|request| key.unwrap().sign(&request.message()).to_bytes());
+        let (third, channel) = state.signed(signature).unwrap();
         self.hear(&pipe, third);
         let mut caller = Caller { pipe, channel };
         let attach = attach(&caller.channel);
@@ -159,11 +177,15 @@ impl Bob {
 
 /// Who a caller says it is.
 fn local(label: &str, key: &SigningKey) -> Arc<Local> {
+    local_as(Identity {
+        name: Some(name(label)),
+        key: key.verifying_key().to_bytes(),
+    })
+}
+
+fn local_as(identity: Identity) -> Arc<Local> {
     Arc::new(Local {
-        identity: Identity {
-            name: Some(name(label)),
-            key: key.verifying_key().to_bytes(),
-        },
+        identity,
         hello: HelloInfo::default(),
         registries: [nectar_sim::REGISTRY].into(),
         clock_window: Duration::from_secs(1 << 20),
@@ -290,6 +312,56 @@ fn a_group_that_sends_rubbish_is_banned_and_its_neighbour_is_not() {
         rubbish(&mut bob, 1 << 63).unwrap();
     }
     assert_eq!(bob.bans(), []);
+}
+
+#[test]
+fn guests_that_break_the_rules_shut_their_addresses_out_unless_a_page_made_them_do_it() {
+    let mut bob = Bob::with(|config| config.guests = true);
+    let breach = |bob: &mut Bob, pipe: Pipe<u64>| {
+        let guest = local_as(Identity {
+            name: None,
+            key: [0; 32],
+        });
+        let mut caller = bob.enter(pipe, guest, None, 0).ok().unwrap();
+        bob.tell(&mut caller, BROKEN);
+        bob.wait(Duration::from_secs(1));
+    };
+    for _ in 0..30 {
+        let pipe = bob.node.accept_unasked(7, bob.now).unwrap();
+        breach(&mut bob, pipe);
+    }
+    assert_eq!(bob.bans(), []);
+    let breaches = (0..30).take_while(|_| {
+        let accepted = bob.node.accept(7, bob.now);
+        accepted.map(|pipe| breach(&mut bob, pipe)).is_ok()
+    });
+    assert_eq!(breaches.count(), 10);
+    assert_eq!(bob.bans()[0].subject, Subject::Group(7));
+}
+
+#[test]
+fn a_page_shuts_its_visitors_out_of_no_node_and_is_shut_out_with_them() {
+    let mut bob = Bob::new();
+    let rubbish = |bob: &mut Bob| {
+        let pipe = bob.node.accept_unasked(7, bob.now)?;
+        bob.hear(&pipe, vec![1; 1000]);
+        Ok::<_, HandshakeError>(())
+    };
+    for _ in 0..60 {
+        rubbish(&mut bob).unwrap();
+    }
+    assert_eq!(bob.bans(), []);
+    assert_eq!(bob.node.scores(8, bob.now), []);
+    assert!(bob.mallory().is_ok(), "from where the visitors are");
+    // It is no way around a ban.
+    let ban = Ban {
+        subject: Subject::Group(7),
+        until: Timestamp(bob.now.wall.0 + 1000),
+        code: None,
+    };
+    let mut out = Vec::new();
+    bob.node.ban(ban, bob.now, &mut out);
+    assert_eq!(rubbish(&mut bob).unwrap_err().code, Code::Banned);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use bytes::Bytes;
-use nectar_sim::{NodeId, Outcome, Simulation, Token, direct, indirect, name};
+use nectar_sim::{
+    NodeId, Outcome, Place, Plan, Simulation, Token, Town, World as _, direct, indirect, name,
+};
 use node_core::{
     Code,
     node::{Access, NodeConfig, RouterPolicy},
@@ -127,4 +129,32 @@ fn an_early_request_can_be_cancelled_before_the_peer_has_let_us_in() {
     // The session is there, and nothing is left over on it.
     let token = world.request(alice, &name("bob"), b"next");
     answered(&mut world, alice, token);
+}
+
+#[test]
+fn whoever_says_all_that_it_may_before_it_is_let_in_is_heard_once_its_record_is_read() {
+    for (requests, bytes) in [(2, 32_670), (15, 4_200), (50, 1_000)] {
+        let mut town = Town::new(7);
+        town.register(&["alice", "bob"], Place::Direct);
+        let [alice, bob] = ["alice", "bob"].map(|label| town.start(Plan::named(label).on_chain()));
+        let world = &mut town.simulation;
+        let tokens: Vec<_> = (0..requests)
+            .map(|_| {
+                let token = world.token();
+                let request = Request::new("echo.1", vec![0; bytes].into()).early();
+                world.act(alice, |node, now, out| {
+                    node.request(token, &name("bob"), request, None, now, out)
+                });
+                token
+            })
+            .collect();
+        for token in tokens {
+            let outcome = world.outcome(alice, token);
+            assert!(
+                matches!(outcome, Outcome::Answered(_)),
+                "{requests} of {bytes} bytes: {outcome:?}"
+            );
+        }
+        assert_eq!(world.machines[bob].requests.len(), requests);
+    }
 }

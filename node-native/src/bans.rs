@@ -206,15 +206,23 @@ const SHARED: AddressGroup = 1 << 63 | 1 << 61;
 pub fn group(address: IpAddr) -> AddressGroup {
     match address.to_canonical() {
         IpAddr::V4(address) => {
-            let shared = address.is_loopback() || address.is_private() || address.is_link_local();
-            u64::from(u32::from(address) >> 8) | if shared { SHARED } else { 0 }
+            u64::from(u32::from(address) >> 8) | if is_shared(address.into()) { SHARED } else { 0 }
         }
         IpAddr::V6(address) => {
-            let shared = address.is_loopback()
-                || address.is_unique_local()
-                || address.is_unicast_link_local();
             let prefix = u64::try_from(u128::from(address) >> 80).unwrap_or_default();
-            prefix | IPV6 | if shared { SHARED } else { 0 }
+            prefix | IPV6 | if is_shared(address.into()) { SHARED } else { 0 }
+        }
+    }
+}
+
+/// Whether an address is one of this network, where a proxy may stand for people who have nothing to do with each other.
+pub(crate) fn is_shared(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            address.is_loopback() || address.is_private() || address.is_link_local()
+        }
+        IpAddr::V6(address) => {
+            address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
         }
     }
 }

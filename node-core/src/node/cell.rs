@@ -89,8 +89,16 @@ impl<T> SessionCell<T> {
             return Some(Subject::Name(name.clone()));
         }
         match self.pipe()?.kind {
-            PipeKind::Socket { group } => group.map(Subject::Group),
+            PipeKind::Socket { group, .. } => group.map(Subject::Group),
             PipeKind::Circuit { .. } => None,
+        }
+    }
+
+    /// Whom what the peer does wrong counts against.
+    pub(super) fn blamed(&self) -> Option<Subject> {
+        match &self.peer.name {
+            Some(name) => Some(Subject::Name(name.clone())),
+            None => self.pipe()?.blamed(),
         }
     }
 
@@ -186,6 +194,8 @@ pub(super) enum PipeKind<T> {
     Socket {
         /// Address group of an inbound socket.
         group: Option<AddressGroup>,
+        /// Whether a page opened it whose visitor need not know.
+        unasked: bool,
     },
     /// A circuit over another session.
     Circuit {
@@ -351,8 +361,19 @@ impl<T> PipeCell<T> {
     /// What an inbound pipe is charged to.
     pub(super) fn source(&self) -> AddressGroup {
         match &self.kind {
-            PipeKind::Socket { group } => group.unwrap_or_default(),
+            PipeKind::Socket { group, .. } => group.unwrap_or_default(),
             PipeKind::Circuit { hop, .. } => source_of_circuits(hop.id),
+        }
+    }
+
+    /// The addresses that what is wrong with it counts against while nobody has proved a name.
+    pub(super) fn blamed(&self) -> Option<Subject> {
+        match self.kind {
+            PipeKind::Socket {
+                group,
+                unasked: false,
+            } => group.map(Subject::Group),
+            _ => None,
         }
     }
 

@@ -73,7 +73,10 @@ impl<T> Node<T> {
                 key,
                 address,
             } => {
-                let kind = PipeKind::Socket { group: None };
+                let kind = PipeKind::Socket {
+                    group: None,
+                    unasked: false,
+                };
                 let target = Some(Target { name, key });
                 let pipe = self.enter_pipe(pipe, kind, target, PipeState::Dialling, now.mono);
                 out.push(Output::Dial {
@@ -299,8 +302,9 @@ impl<T> Node<T> {
                 code,
             }));
         }
+        let blamed = cell.blamed();
         self.end_session(cell, code, None, now, out);
-        if let Some(who) = cell.subject() {
+        if let Some(who) = blamed {
             self.control(now, out, |control| control.blame(&who, code, now));
         }
     }

@@ -289,6 +289,22 @@ impl<T> Node<T> {
     /// have nothing to do with each other, such as the clients of a proxy, and never banned. An error says why the socket
     /// must be closed at once, after its [`reject`](HandshakeError::reject) was sent.
     pub fn accept(&self, group: AddressGroup, now: Now) -> Result<Pipe<T>, HandshakeError> {
+        self.take_in(group, false, now)
+    }
+
+    /// [`accept`](Self::accept) for a WebSocket that a web page of somebody else's opened. Whoever looks at that page need not
+    /// know: what is wrong with the socket counts against no addresses, or any page could shut its visitors out of this node.
+    /// Their rates, budgets and bans hold for it.
+    pub fn accept_unasked(&self, group: AddressGroup, now: Now) -> Result<Pipe<T>, HandshakeError> {
+        self.take_in(group, true, now)
+    }
+
+    fn take_in(
+        &self,
+        group: AddressGroup,
+        unasked: bool,
+        now: Now,
+    ) -> Result<Pipe<T>, HandshakeError> {
         let accepted = {
             let mut control = lock(&self.inner.control);
             let ticket = control.accept(group, now);
@@ -296,7 +312,10 @@ impl<T> Node<T> {
         };
         let (id, ticket) = accepted.inspect_err(|error| self.inner.refused.count(error.code))?;
         lock(&self.inner.tickets).insert(id, ticket);
-        let kind = PipeKind::Socket { group: Some(group) };
+        let kind = PipeKind::Socket {
+            group: Some(group),
+            unasked,
+        };
         Ok(Pipe(self.enter_pipe(
             id,
             kind,

@@ -392,8 +392,7 @@ impl<T> Node<T> {
             }
         }
         // Nobody has proved anything, so it counts against the addresses that it came from.
-        if let PipeKind::Socket { group: Some(group) } = pipe.kind {
-            let source = Subject::Group(group);
+        if let Some(source) = pipe.blamed() {
             self.control(now, out, |control| control.blame(&source, error.code, now));
         }
         self.end_pipe(pipe, error.code, error.retry, now, out);

@@ -11,8 +11,10 @@
 //!
 //! A connection is counted from accept to its end, also after it became a WebSocket: whoever takes an [`Accepted`]
 //! keeps its [`Slot`] as long as the socket. One beyond the budgets is answered 503, whatever it asks, or closed without a
-//! word where too many are being answered so: to read a request, under TLS after a handshake, is what budgets are to save.
+//! word where too many are being answered so: to read a request, under TLS after a handshake, is what budgets are to save. So
+//! is one whose address begins too many TLS handshakes.
 
+mod pace;
 mod page;
 mod site;
 mod slots;
@@ -27,6 +29,7 @@ use crate::{
 use bytes::Bytes;
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pace::Pace;
 use slots::Slots;
 use std::{
     io::{self, ErrorKind},
@@ -93,8 +96,8 @@ pub struct Accepted {
     pub first: Option<Bytes>,
     /// Who is at the other end of the TCP connection.
     pub peer: SocketAddr,
-    /// The page that opened it, if a browser did.
-    pub origin: Option<String>,
+    /// Whether a page opened it that this node did not serve.
+    pub foreign: bool,
     /// Its place among the connections, free again when this is dropped.
     pub slot: Slot,
 }
@@ -107,6 +110,7 @@ pub struct Server {
     tls: Option<Arc<ServerTls>>,
     context: Arc<Context>,
     slots: Arc<Slots>,
+    pace: Pace,
     excuses: Arc<Semaphore>,
 }
 
@@ -147,7 +151,7 @@ impl Server {
             accepted: metrics.counter("nectar_http_accepted_total", "TCP connections accepted."),
             refused: metrics.counter(
                 "nectar_http_refused_total",
-                "TCP connections beyond a budget, answered 503 or closed at once.",
+                "TCP connections beyond a budget or a rate, answered 503 or closed at once.",
             ),
             open: metrics.gauge(
                 "nectar_http_connections",
@@ -165,6 +169,7 @@ impl Server {
             tls,
             context,
             slots,
+            pace: Pace::default(),
             excuses: Arc::new(Semaphore::new(EXCUSES)),
         })
     }
@@ -234,6 +239,11 @@ impl Server {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let context = self.context.clone();
         let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
+        if acceptor.is_some() && !self.pace.take(peer.ip(), Instant::now()) {
+            context.refused.increment();
+            tracing::debug!(%peer, "refused: too many TLS handshakes");
+            return;
+        }
         let Some(slot) = self.slots.take(peer.ip(), context.open.clone()) else {
             context.refused.increment();
             tracing::debug!(%peer, "refused: too many connections");
@@ -329,12 +339,12 @@ async fn serve_connection(
         Err(_) => tracing::debug!(%peer, "cut after ten minutes without becoming a WebSocket"),
     }
     // The task that served the request hands the socket over: one fewer for every connection.
-    if let Some((socket, origin, first)) = seat.socket().await {
+    if let Some((socket, foreign, first)) = seat.socket().await {
         accept(Accepted {
             socket,
             first,
             peer,
-            origin,
+            foreign,
             slot,
         });
     }

@@ -76,7 +76,7 @@ impl Drop for Slot {
 }
 
 /// Whoever has one IPv6 address has the whole /64.
-fn holder(address: IpAddr) -> IpAddr {
+pub(super) fn holder(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(

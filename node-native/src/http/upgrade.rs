@@ -30,8 +30,8 @@ pub(super) struct Seat {
 struct Granted {
     /// The connection, once the answer is written.
     upgraded: OnUpgrade,
-    /// The page that asked for it.
-    origin: Option<String>,
+    /// Whether a page asked for it that this node did not serve.
+    foreign: bool,
     /// Message 1 of the handshake, if it came along.
     first: Option<Bytes>,
 }
@@ -44,12 +44,12 @@ impl Seat {
         }
     }
 
-    /// The WebSocket that the connection became, if it became one, with the page that asked for it and message 1. To be called
-    /// when nothing serves the connection any more.
-    pub(super) async fn socket(&self) -> Option<(Socket, Option<String>, Option<Bytes>)> {
+    /// The WebSocket that the connection became, if it became one, whether a page that is not ours asked for it, and message 1.
+    /// To be called when nothing serves the connection any more.
+    pub(super) async fn socket(&self) -> Option<(Socket, bool, Option<Bytes>)> {
         let Granted {
             upgraded,
-            origin,
+            foreign,
             first,
         } = self.lock().take()?;
         let peer = self.peer;
@@ -70,7 +70,7 @@ impl Seat {
             config,
         )
         .await;
-        Some((socket, origin, first))
+        Some((socket, foreign, first))
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Granted>> {
@@ -131,7 +131,8 @@ pub(super) fn upgrade(
         .get(header::ORIGIN)
         .and_then(|origin| origin.to_str().ok())
         .map(str::to_owned);
-    if headers.contains_key(header::ORIGIN) && !is_allowed(origin.as_ref(), headers, listen) {
+    let is_page = headers.contains_key(header::ORIGIN);
+    if is_page && !is_allowed(origin.as_ref(), headers, listen) {
         return Err((
             StatusCode::FORBIDDEN,
             "pages of this origin may not use this node",
@@ -139,6 +140,7 @@ pub(super) fn upgrade(
     }
     let accept = HeaderValue::try_from(derive_accept_key(key))
         .map_err(|_| (StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is malformed"))?;
+    let foreign = is_page && !origin.is_some_and(|origin| is_own(&origin, headers, listen));
     let first = first_among(tokens(headers, &header::SEC_WEBSOCKET_PROTOCOL)).map(Bytes::from);
     let answer = match first {
         Some(_) => SUBPROTOCOL_FIRST,
@@ -146,7 +148,7 @@ pub(super) fn upgrade(
     };
     *seat.lock() = Some(Granted {
         upgraded: hyper::upgrade::on(request),
-        origin,
+        foreign,
         first,
     });
 

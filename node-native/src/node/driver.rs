@@ -157,11 +157,17 @@ impl Shared {
             socket,
             first,
             peer,
+            foreign,
             slot,
-            ..
         } = accepted;
         let (shared, socket) = (self.clone(), Box::new(socket));
-        match self.node.accept(group(peer.ip()), self.clock.now()) {
+        let (group, now) = (group(peer.ip()), self.clock.now());
+        let pipe = if foreign {
+            self.node.accept_unasked(group, now)
+        } else {
+            self.node.accept(group, now)
+        };
+        match pipe {
             Ok(pipe) => {
                 self.reseed();
                 let link = self.enter(&pipe);

@@ -1,0 +1,84 @@
+//! How fast one address may begin TLS handshakes, which are dear before anybody has said who it is.
+
+use super::slots::holder;
+use crate::bans;
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Handshakes per second and address: as many as of ours, see `limits.handshake_rate`.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// Twice as many at once.
+const BURST: Duration = Duration::from_secs(2);
+/// Addresses that are remembered. Whoever has more of them than that is bounded by the places for connections alone.
+const ADDRESSES: usize = 4096;
+
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// When the bucket of each is full again.
+    full_at: Mutex<HashMap<IpAddr, Instant>>,
+}
+
+impl Pace {
+    /// Takes a handshake from an address's bucket. False if that is empty.
+    pub(super) fn take(&self, address: IpAddr, now: Instant) -> bool {
+        // Clients of a proxy have nothing to do with each other.
+        if bans::is_shared(address) {
+            return true;
+        }
+        let address = holder(address);
+        let mut all = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= ADDRESSES && !all.contains_key(&address) {
+            all.retain(|_, full_at| *full_at > now);
+            if all.len() >= ADDRESSES {
+                return true;
+            }
+        }
+        let full_at = all.entry(address).or_insert(now);
+        let after = (*full_at).max(now) + INTERVAL;
+        let fits = after.duration_since(now) <= BURST;
+        if fits {
+            *full_at = after;
+        }
+        fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_begins_a_hundred_tls_handshakes_at_once_and_fifty_a_second() {
+        let (pace, begun) = (Pace::default(), Instant::now());
+        let burst = |address: [u8; 4], millis| {
+            let now = begun + Duration::from_millis(millis);
+            (0..1000)
+                .take_while(|_| pace.take(address.into(), now))
+                .count()
+        };
+        assert_eq!(burst([192, 0, 2, 1], 0), 100);
+        assert_eq!(burst([192, 0, 2, 1], 0), 0);
+        assert_eq!(burst([192, 0, 2, 2], 0), 100, "its neighbour");
+        assert_eq!(burst([192, 0, 2, 1], 1000), 50);
+        assert_eq!(burst([192, 0, 2, 1], 10_000), 100);
+        assert_eq!(burst([127, 0, 0, 1], 0), 1000, "clients of a proxy");
+    }
+
+    #[test]
+    fn a_crowd_of_addresses_is_not_remembered_and_shuts_nobody_out() {
+        let (pace, begun) = (Pace::default(), Instant::now());
+        for address in 0..3 * u32::try_from(ADDRESSES).unwrap_or_default() {
+            let address = IpAddr::from((0xc000_0000 + address).to_be_bytes());
+            assert!(pace.take(address, begun));
+        }
+        let known = || pace.full_at.lock().map(|all| all.len()).unwrap_or_default();
+        assert_eq!(known(), ADDRESSES);
+        // Those whose buckets are full again leave their places.
+        assert!(pace.take([192, 0, 2, 1].into(), begun + BURST));
+        assert_eq!(known(), 1);
+    }
+}
