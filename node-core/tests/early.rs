@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use nectar_sim::{
-    NodeId, Outcome, Place, Plan, Simulation, Token, Town, World as _, direct, indirect, name,
+    NodeId, Outcome, Simulation, Token, Town, World, direct, indirect, name,
+    world::{Place, Plan},
 };
 use node_core::{
     Code,
@@ -141,7 +142,7 @@ fn whoever_says_all_that_it_may_before_it_is_let_in_is_heard_once_its_record_is_
         let tokens: Vec<_> = (0..requests)
             .map(|_| {
                 let token = world.token();
-                let request = Request::new("echo.1", vec![0; bytes].into()).early();
+                let request = Request::new("echo.1", vec![0; bytes]).early();
                 world.act(alice, |node, now, out| {
                     node.request(token, &name("bob"), request, None, now, out)
                 });

@@ -75,6 +75,10 @@ impl<T> Node<T> {
         } else {
             lock(&self.inner.control).hosted(caller, to)
         };
+        // Whoever closed it in the record that opened it has paid for it, and the target need not.
+        if refused.is_ok() && cell.with_pipe(|session| session.circuit_far(cid)).is_none() {
+            return;
+        }
         let brought = refused.and_then(|target| {
             if target.id == cell.id {
                 return Err(Code::Myself);

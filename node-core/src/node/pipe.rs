@@ -3,7 +3,6 @@
 use super::{
     Node, Output,
     cell::{Pipe, PipeCell, PipeKind, PipeState, SessionCell, Target},
-    standing::Subject,
     timers::{Due, lock},
 };
 use crate::{

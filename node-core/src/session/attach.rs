@@ -296,6 +296,7 @@ impl<T> Session<T> {
 
     pub(super) fn drop_circuits(&mut self, out: &mut Vec<Event<T>>) {
         self.unanswered.clear();
+        self.unseen = 0;
         for (_, circuit) in core::mem::take(&mut self.circuits.open) {
             let far = circuit.far;
             let signal = super::Signal::Closed {

@@ -19,6 +19,10 @@ use bytes::{Bytes, BytesMut};
 pub(super) const BROUGHT_PER_SECOND: u64 = CONTROL_PER_SECOND / 2;
 pub(super) const BROUGHT_BURST: u32 = CONTROL_BURST / 4;
 
+/// Circuits that are brought to a peer before it is asked whether it has seen them, and again before it has answered: what
+/// lies in sockets must not break its rate when it comes all at once.
+const UNSEEN: u32 = BROUGHT_BURST / 2;
+
 /// Channel frames that wait for a peer to which no more circuits are brought. 128; worst case 320 KiB per session.
 const OPENINGS_QUEUED: usize = 128;
 
@@ -113,6 +117,7 @@ impl<T> Session<T> {
             circuit.recv_limit = announced;
         }
         self.unanswered.push_back((now, cid));
+        self.unseen += 1;
         self.sender.push_control(&Frame::Incoming {
             cid,
             window: announced,
@@ -234,6 +239,13 @@ impl<T> Session<T> {
     /// when they come too fast, or when it takes nothing.
     #[must_use]
     pub fn circuit_brought_in_rate(&mut self, now: Instant) -> bool {
+        if self.unseen >= UNSEEN {
+            if self.keepalive.is_asked() {
+                return false;
+            }
+            self.unseen = 0;
+            self.ping(now);
+        }
         self.sender.control.len() < OPENINGS_QUEUED && self.bring_rate.take(now)
     }
 

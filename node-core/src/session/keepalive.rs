@@ -81,6 +81,11 @@ impl Keepalive {
         self.asked.get_or_insert(now);
     }
 
+    /// Whether the answer to the last ping has not come yet.
+    pub(super) const fn is_asked(&self) -> bool {
+        self.token.is_some()
+    }
+
     pub(super) fn ponged(&mut self, token: u64, now: Instant) -> Option<Duration> {
         // Only the first answer to our last ping measures anything; an invented token measures nothing.
         let sent = self.last_ping.filter(|_| self.token == Some(token))?;

@@ -237,6 +237,8 @@ pub struct Session<T> {
     open_rate: Rate,
     /// Circuits that others have us bring to the peer.
     bring_rate: Rate,
+    /// Circuits brought to the peer since it was last asked whether it has seen those before.
+    unseen: u32,
     closing: Option<(Code, Option<Duration>)>,
     closing_until: Option<Instant>,
     ended: bool,
@@ -322,6 +324,7 @@ impl<T> Session<T> {
                 now,
             ),
             bring_rate: Rate::new(circuits::BROUGHT_PER_SECOND, circuits::BROUGHT_BURST, now),
+            unseen: 0,
             closing: None,
             closing_until: None,
             ended: false,

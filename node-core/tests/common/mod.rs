@@ -9,6 +9,7 @@
     reason = "a module that several test binaries share, each using its part"
 )]
 
+pub mod host;
 pub mod sessions;
 pub mod stranger;
 

@@ -43,6 +43,7 @@ pub(super) struct ListenSection {
     pub(super) page_connect: Option<AnyOr>,
     pub(super) connections: Option<usize>,
     pub(super) connections_per_address: Option<usize>,
+    pub(super) tls_handshakes_per_address: Option<u32>,
     pub(super) header_timeout: Option<Time>,
     pub(super) header_bytes: Option<Size>,
 }

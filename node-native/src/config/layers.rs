@@ -34,6 +34,7 @@ const SETTINGS: &[&str] = &[
     "listen.page_connect",
     "listen.connections",
     "listen.connections_per_address",
+    "listen.tls_handshakes_per_address",
     "listen.header_timeout",
     "listen.header_bytes",
     "router.host",

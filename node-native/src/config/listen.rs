@@ -17,6 +17,7 @@ use std::{
 const PORT: u16 = 9444;
 const CONNECTIONS: usize = 4096;
 const CONNECTIONS_PER_ADDRESS: usize = 64;
+const TLS_HANDSHAKES_PER_ADDRESS: u32 = 50;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_BYTES: usize = 16 << 10;
 
@@ -32,6 +33,7 @@ impl Listen {
             page_connect: Allow::Anyone,
             connections: CONNECTIONS,
             connections_per_address: CONNECTIONS_PER_ADDRESS,
+            tls_handshakes_per_address: TLS_HANDSHAKES_PER_ADDRESS,
             header_timeout: HEADER_TIMEOUT,
             header_bytes: HEADER_BYTES,
         }
@@ -99,6 +101,10 @@ pub(super) fn listen(section: ListenSection, places: &Places) -> Result<Listen, 
     for (key, count) in [
         ("connections", section.connections),
         ("connections_per_address", section.connections_per_address),
+        (
+            "tls_handshakes_per_address",
+            section.tls_handshakes_per_address.map(|rate| rate as usize),
+        ),
     ] {
         if count == Some(0) {
             return fail(
@@ -132,6 +138,9 @@ pub(super) fn listen(section: ListenSection, places: &Places) -> Result<Listen, 
         connections_per_address: section
             .connections_per_address
             .unwrap_or(CONNECTIONS_PER_ADDRESS),
+        tls_handshakes_per_address: section
+            .tls_handshakes_per_address
+            .unwrap_or(TLS_HANDSHAKES_PER_ADDRESS),
         header_timeout: section.header_timeout.map_or(HEADER_TIMEOUT, |time| time.0),
         header_bytes,
     })

@@ -163,13 +163,14 @@ impl Server {
             context.listen.connections,
             context.listen.connections_per_address,
         );
+        let pace = Pace::new(context.listen.tls_handshakes_per_address);
         Ok(Self {
             listener,
             address,
             tls,
             context,
             slots,
-            pace: Pace::default(),
+            pace,
             excuses: Arc::new(Semaphore::new(EXCUSES)),
         })
     }

@@ -9,20 +9,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Handshakes per second and address: as many as of ours, see `limits.handshake_rate`.
-const INTERVAL: Duration = Duration::from_millis(20);
-/// Twice as many at once.
+/// The rate's window: twice as many at once.
 const BURST: Duration = Duration::from_secs(2);
-/// Addresses that are remembered. Whoever has more of them than that is bounded by the places for connections alone.
+/// Addresses that are remembered; 4,096, worst case 256 KiB. While they are, all others are bounded by the places for
+/// connections alone.
 const ADDRESSES: usize = 4096;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pace {
+    interval: Duration,
     /// When the bucket of each is full again.
     full_at: Mutex<HashMap<IpAddr, Instant>>,
 }
 
 impl Pace {
+    pub(super) fn new(per_second: u32) -> Self {
+        Self {
+            interval: Duration::from_secs(1) / per_second.max(1),
+            full_at: Mutex::default(),
+        }
+    }
+
     /// Takes a handshake from an address's bucket. False if that is empty.
     pub(super) fn take(&self, address: IpAddr, now: Instant) -> bool {
         // Clients of a proxy have nothing to do with each other.
@@ -38,7 +45,7 @@ impl Pace {
             }
         }
         let full_at = all.entry(address).or_insert(now);
-        let after = (*full_at).max(now) + INTERVAL;
+        let after = (*full_at).max(now) + self.interval;
         let fits = after.duration_since(now) <= BURST;
         if fits {
             *full_at = after;
@@ -53,7 +60,7 @@ mod tests {
 
     #[test]
     fn an_address_begins_a_hundred_tls_handshakes_at_once_and_fifty_a_second() {
-        let (pace, begun) = (Pace::default(), Instant::now());
+        let (pace, begun) = (Pace::new(50), Instant::now());
         let burst = |address: [u8; 4], millis| {
             let now = begun + Duration::from_millis(millis);
             (0..1000)
@@ -70,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_crowd_of_addresses_is_not_remembered_and_shuts_nobody_out() {
-        let (pace, begun) = (Pace::default(), Instant::now());
+        let (pace, begun) = (Pace::new(50), Instant::now());
         for address in 0..3 * u32::try_from(ADDRESSES).unwrap_or_default() {
             let address = IpAddr::from((0xc000_0000 + address).to_be_bytes());
             assert!(pace.take(address, begun));

@@ -326,7 +326,12 @@ impl<T> Control<T> {
         peer.dial = Dial::Idle;
         peer.failures = peer.failures.saturating_add(1);
         let delay = backoff(&self.config.limits, peer.failures, &mut self.seeds);
+        // A router may say so again and again: whoever looks for somebody else by it goes other ways.
+        let again = peer.failures > 1;
         self.back_off(name, delay, Code::Duplicate, now.mono);
+        if again {
+            self.router_unreachable(name, Code::Offline, now);
+        }
     }
 
     pub(super) fn attempt_succeeded(&mut self, name: &Name, pipe: u64, now: Instant) {

@@ -1,0 +1,192 @@
+//! A node that everybody talks to over sockets which nobody else sees, and whoever talks to it by saying what it likes.
+
+use super::sessions::attach;
+use bytes::{BufMut, Bytes, BytesMut};
+use ed25519_dalek::{Signer, SigningKey};
+use nectar_sim::{EPOCH_MS, Simulation, direct, key_of, name};
+use node_core::{
+    Code, Instant, Now, Timestamp,
+    channel::{Channel, HelloInfo, Identity, Local, RECORD, Reject, SignerTrust, initiator},
+    node::{Ban, Event, Node, NodeConfig, Output, Pipe},
+    registry::Record,
+    time::Duration,
+    wire::frame::Frame,
+};
+use std::{sync::Arc, task::Waker};
+
+/// Bob, to whom everybody talks.
+pub struct Bob {
+    pub node: Node<u64>,
+    pub now: Now,
+    calls: u8,
+    pub events: Vec<Event>,
+}
+
+/// Somebody who got in, and says what it likes.
+pub struct Caller {
+    pub pipe: Pipe<u64>,
+    pub channel: Channel,
+}
+
+impl Bob {
+    pub fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    pub fn with(change: impl FnOnce(&mut NodeConfig)) -> Self {
+        let records = [
+            ("bob", direct("bob", 1)),
+            ("mallory", direct("mallory", 2)),
+            ("carol", direct("carol", 3)),
+        ];
+        Self::among(&records, change)
+    }
+
+    /// Bob among whoever is registered.
+    pub fn among(records: &[(&str, Record)], change: impl FnOnce(&mut NodeConfig)) -> Self {
+        let mut config = Simulation::config("bob", records);
+        change(&mut config);
+        Self {
+            node: Node::new(config, [1; 32]).unwrap(),
+            now: Now {
+                mono: Instant::from_micros(1_000_000),
+                wall: Timestamp(EPOCH_MS),
+            },
+            calls: 0,
+            events: Vec::new(),
+        }
+    }
+
+    pub fn wait(&mut self, time: Duration) {
+        self.now.mono = self.now.mono + time;
+        self.now.wall = Timestamp(self.now.wall.0 + time.as_millis() as u64);
+        let mut out = Vec::new();
+        self.node.handle_timeout(self.now, &mut out);
+        self.note(out);
+    }
+
+    /// Does what bob's driver would, as far as anybody here needs it.
+    pub fn note(&mut self, outputs: Vec<Output<u64>>) {
+        for output in outputs {
+            match output {
+                Output::Sign { pipe, request } => {
+                    let signature = key_of("bob").sign(&request.message()).to_bytes();
+                    let mut out = Vec::new();
+                    self.node.signed(&pipe, Some(signature), self.now, &mut out);
+                    self.note(out);
+                }
+                Output::Event(event) => self.events.push(event),
+                _ => {}
+            }
+        }
+    }
+
+    pub fn hear(&mut self, pipe: &Pipe<u64>, message: impl Into<Bytes>) {
+        let mut out = Vec::new();
+        self.node
+            .handle_message(pipe, message.into(), self.now, &mut out);
+        self.note(out);
+    }
+
+    pub fn says(&mut self, pipe: &Pipe<u64>) -> Option<Bytes> {
+        let mut out = Vec::new();
+        let said = self
+            .node
+            .poll_transmit(pipe, Waker::noop(), self.now, &mut out);
+        self.note(out);
+        said
+    }
+
+    /// Calls bob under a name, with a key: the code with which he refuses, and when to come back.
+    pub fn call(
+        &mut self,
+        label: &str,
+        key: &SigningKey,
+        group: u64,
+        skew_ms: i64,
+    ) -> Result<Caller, (Option<Code>, Duration)> {
+        let pipe = self
+            .node
+            .accept(group, self.now)
+            .map_err(|error| (Some(error.code), error.retry.unwrap_or_default()))?;
+        self.enter(pipe, local(label, key), Some(key), skew_ms)
+    }
+
+    /// Comes in over a pipe, without a key as a guest.
+    pub fn enter(
+        &mut self,
+        pipe: Pipe<u64>,
+        local: Arc<Local>,
+        key: Option<&SigningKey>,
+        skew_ms: i64,
+    ) -> Result<Caller, (Option<Code>, Duration)> {
+        self.calls += 1;
+        let wall = Timestamp(self.now.wall.0.saturating_add_signed(skew_ms));
+        let refusal = |said: Option<Bytes>| {
+            let reject = said.and_then(|said| Reject::parse(&said));
+            reject.map_or((None, Duration::ZERO), |reject| (reject.code, reject.retry))
+        };
+        let bob = key_of("bob").verifying_key().to_bytes();
+        let (state, first) = initiator::start(local, name("bob"), bob, [self.calls; 32]);
+        self.hear(&pipe, first);
+        let second = self.says(&pipe);
+        let state = match state.handle(&second.clone().unwrap_or_default(), wall) {
+            Ok(state) => state,
+            Err(_) => return Err(refusal(second)),
+        };
+        let signature = state
+            .request()
+            .map(|request| key.unwrap().sign(&request.message()).to_bytes());
+        let (third, channel) = state.signed(signature).unwrap();
+        self.hear(&pipe, third);
+        let mut caller = Caller { pipe, channel };
+        let attach = attach(&caller.channel);
+        self.tell(&mut caller, &Frame::Attach(Box::new(attach)).encode());
+        let said = self.says(&caller.pipe);
+        match said {
+            Some(record) if record.first() == Some(&RECORD) => {
+                caller.channel.open(record.into()).unwrap();
+                Ok(caller)
+            }
+            _ => Err(refusal(said)),
+        }
+    }
+
+    pub fn tell(&mut self, caller: &mut Caller, frames: &[u8]) {
+        let mut record = BytesMut::with_capacity(frames.len() + 64);
+        record.put_u8(RECORD);
+        record.put_slice(frames);
+        caller.channel.seal(&mut record).unwrap();
+        self.hear(&caller.pipe, record);
+    }
+
+    pub fn mallory(&mut self) -> Result<Caller, (Option<Code>, Duration)> {
+        self.call("mallory", &key_of("mallory"), 7, 0)
+    }
+
+    pub fn carol(&mut self) -> Result<Caller, (Option<Code>, Duration)> {
+        self.call("carol", &key_of("carol"), 7, 0)
+    }
+
+    pub fn bans(&self) -> Vec<Ban> {
+        self.node.bans(self.now)
+    }
+}
+
+/// Who a caller says it is.
+pub fn local(label: &str, key: &SigningKey) -> Arc<Local> {
+    local_as(Identity {
+        name: Some(name(label)),
+        key: key.verifying_key().to_bytes(),
+    })
+}
+
+pub fn local_as(identity: Identity) -> Arc<Local> {
+    Arc::new(Local {
+        identity,
+        hello: HelloInfo::default(),
+        registries: [nectar_sim::REGISTRY].into(),
+        clock_window: Duration::from_secs(1 << 20),
+        signer: SignerTrust::default(),
+    })
+}
