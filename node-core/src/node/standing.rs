@@ -52,8 +52,9 @@ const SHARED: AddressGroup = 1 << 63;
 /// What a deed weighs.
 ///
 /// Against a name counts what its own keys prove: a frame that breaks the rules inside a record that opened. A record that
-/// does not open may be anybody's doing. Against addresses counts what a handshake shows before it is verified. Timeouts,
-/// clocks, versions, keys that the chain may not have shown yet and messages that do not decrypt count against nobody.
+/// does not open may be anybody's doing. Against addresses counts what a handshake shows before it is verified, and what
+/// guests do inside records. Timeouts, clocks, versions, keys that the chain may not have shown yet and messages that do not
+/// decrypt count against nobody.
 const fn weight(subject: &Subject, code: Code) -> u32 {
     match (subject, code) {
         (
