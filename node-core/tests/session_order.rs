@@ -10,7 +10,7 @@ mod common;
 use bytes::Bytes;
 use common::{
     name,
-    sessions::{Pair, T0, bytes},
+    sessions::{Duel, Pair, T0, bytes},
 };
 use node_core::{
     Code, Limits,
@@ -111,6 +111,38 @@ fn bytes_never_overtake_the_opening_of_their_stream() {
         pair.run();
         assert_eq!(pair.offered(1), 8);
     }
+}
+
+#[test]
+fn small_writes_to_a_stream_leave_as_one_frame_and_in_order_with_large_ones() {
+    let mut duel = Duel::new();
+    duel.hear();
+    let id = duel.session.open_stream("s".into(), Bytes::new());
+    duel.hear();
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut written = Vec::new();
+    let sizes = [[32; 64].as_slice(), &[5_000, 1], &[4_095; 2], &[0, 7]].concat();
+    for (n, size) in sizes.into_iter().enumerate() {
+        let data = vec![n as u8; size];
+        written.extend_from_slice(&data);
+        let taken = duel.session.write(id, &mut data.into(), &mut cx);
+        assert_eq!(taken, Poll::Ready(Ok(())));
+    }
+    duel.session.finish(id);
+    let (mut frames, mut heard) = (Vec::new(), Vec::new());
+    for frame in duel.hear() {
+        match frame {
+            Frame::Data { data, .. } => {
+                frames.push(data.len());
+                heard.extend_from_slice(&data);
+            }
+            Frame::Fin(_) => frames.push(0),
+            _ => {}
+        }
+    }
+    assert!(heard == written);
+    // What is small is collected to 4 KiB at least; what is larger is not copied.
+    assert_eq!(frames, [2_048, 5_000, 4_096, 4_102, 0]);
 }
 
 #[test]

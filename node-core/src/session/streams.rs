@@ -13,7 +13,8 @@ use core::task::{Context, Poll, Waker};
 /// Bytes an application may have waiting in one stream before a write must wait.
 pub const STREAM_BUFFER: usize = 256 << 10;
 
-/// Slices below this are copied together, so that a small slice never keeps a whole record alive.
+/// Slices below this are copied together: of what comes in, so that a small slice never keeps a whole record alive; of what
+/// goes out, so that many small writes are one frame.
 const COPY_BELOW: usize = 4 << 10;
 
 /// Why a stream's read or write failed.
@@ -235,6 +236,9 @@ impl Stream {
 #[derive(Debug, Default)]
 pub(super) struct SendHalf {
     queue: VecDeque<Bytes>,
+    /// Small writes behind the queue.
+    tail: BytesMut,
+    /// Bytes in both.
     queued: usize,
     pub(super) limit: u64,
     pub(super) sent: u64,
@@ -266,7 +270,13 @@ impl SendHalf {
         }
         let taken = core::mem::take(data);
         self.queued += taken.len();
-        if !taken.is_empty() {
+        if taken.len() < COPY_BELOW {
+            self.tail.extend_from_slice(&taken);
+            if self.tail.len() >= COPY_BELOW {
+                self.flush_tail();
+            }
+        } else {
+            self.flush_tail();
             self.queue.push_back(taken);
         }
         Poll::Ready(Ok(()))
@@ -278,8 +288,7 @@ impl SendHalf {
 
     /// Gives up: what is queued is forgotten.
     pub(super) fn reset(&mut self) {
-        self.queue.clear();
-        self.queued = 0;
+        self.forget();
         self.finishing = true;
         self.finished = true;
         self.wake();
@@ -289,8 +298,7 @@ impl SendHalf {
     pub(super) fn stop(&mut self, code: u16) -> bool {
         let open = !self.closed();
         if open {
-            self.queue.clear();
-            self.queued = 0;
+            self.forget();
             self.stopped = Some(StreamError::Stopped(code));
         }
         self.wake();
@@ -300,7 +308,7 @@ impl SendHalf {
     /// Whether bytes or the end can go out now.
     pub(super) fn ready(&self) -> bool {
         !self.closed()
-            && if self.queue.is_empty() {
+            && if self.queued == 0 {
                 self.finishing
             } else {
                 self.sent < self.limit
@@ -311,6 +319,9 @@ impl SendHalf {
     pub(super) fn take(&mut self, max: usize) -> Option<Bytes> {
         let credit = usize::try_from(self.limit.saturating_sub(self.sent)).unwrap_or(usize::MAX);
         let room = max.min(credit);
+        if self.queue.is_empty() {
+            self.flush_tail();
+        }
         let front = self.queue.front_mut()?;
         if room == 0 {
             return None;
@@ -331,9 +342,21 @@ impl SendHalf {
 
     /// Whether the end is due now; says so once.
     pub(super) fn take_fin(&mut self) -> bool {
-        let due = self.finishing && self.queue.is_empty() && !self.closed();
+        let due = self.finishing && self.queued == 0 && !self.closed();
         self.finished |= due;
         due
+    }
+
+    fn flush_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.queue.push_back(self.tail.split().freeze());
+        }
+    }
+
+    fn forget(&mut self) {
+        self.queue.clear();
+        self.tail = BytesMut::new();
+        self.queued = 0;
     }
 
     fn wake(&mut self) {
