@@ -27,6 +27,9 @@ use std::{
 
 const CONCURRENT: usize = 16;
 const IN_FLIGHT: usize = 64;
+/// One at a time, and with a stream for each, a part of the requests takes as long.
+const SERIAL: usize = 40;
+const STREAMS: usize = 100;
 /// Callers that the server and the router know.
 const CALLERS: usize = 5000;
 const TARGET: &str = "server";
@@ -42,13 +45,13 @@ struct Extent {
 
 const FULL: Extent = Extent {
     handshakes: 2000,
-    requests: 20_000,
+    requests: 200_000,
     bulk: 512 << 20,
     idle: 2000,
 };
 const QUICK: Extent = Extent {
     handshakes: 400,
-    requests: 5000,
+    requests: 40_000,
     bulk: 128 << 20,
     idle: 400,
 };
@@ -58,8 +61,7 @@ const ALL: &str = "all";
 const ROUTED_SHARE: usize = 5;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let arguments: Vec<&str> = std::env::args().skip(1).map(|word| &*word.leak()).collect();
     match arguments[..] {
         [] => coordinate("full", ALL),
         ["--quick"] => coordinate("quick", ALL),
@@ -171,8 +173,8 @@ async fn measure(extent: &str, only: &str, port: &str, pid: &str, routed: bool) 
 async fn serial(node: &Node, extent: Extent, report: Report) {
     let to = name(TARGET);
     let payload = Bytes::from_static(&[7; SMALL]);
-    let mut times = Vec::with_capacity(extent.requests / 4);
-    for _ in 0..extent.requests / 4 {
+    let mut times = Vec::with_capacity(extent.requests / SERIAL);
+    for _ in 0..extent.requests / SERIAL {
         let begun = Instant::now();
         let request = Request::new("echo.1", payload.clone());
         let answer = node.request(&to, request).await.unwrap();
@@ -222,7 +224,7 @@ async fn stream_pipelined(node: &Node, extent: Extent, report: Report) {
 async fn stream_each(node: &Node, extent: Extent, report: Report) {
     let to = name(TARGET);
     let payload = Bytes::from_static(&[7; SMALL]);
-    let count = extent.requests / 10;
+    let count = extent.requests / STREAMS;
     let begun = Instant::now();
     for _ in 0..count {
         let mut stream = node.open_stream(&to, "echo.1", "").await.unwrap();

@@ -82,12 +82,13 @@ impl Drop for Role {
     }
 }
 
-pub(crate) fn run(role: impl Future<Output = ()>) {
+/// Runs a role as a task of its own, as applications do: the thread that waits for it would have to be woken for everything.
+pub(crate) fn run(role: impl Future<Output = ()> + Send + 'static) {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap()
-        .block_on(role);
+        .block_on(async { tokio::spawn(role).await.unwrap() });
 }
 
 /// Says the port, then waits until whoever started us is gone.

@@ -90,8 +90,13 @@ async fn serve(conn: Connection) -> Result<()> {
     }
 }
 
+/// A task of its own, as applications do: the thread that waits for it would have to be woken for everything.
 #[tokio::main]
 async fn main() -> Result<()> {
+    tokio::spawn(run()).await?
+}
+
+async fn run() -> Result<()> {
     match Cmd::parse() {
         Cmd::Relay { port } => {
             let mut c = ServerConfig::default();
@@ -151,7 +156,7 @@ async fn main() -> Result<()> {
             tx.write_all(b"r").await?;
             let mut buf = [7u8; 32];
             let mut lat = vec![];
-            for _ in 0..REQUESTS / 4 {
+            for _ in 0..REQUESTS / SERIAL {
                 let t = Instant::now();
                 tx.write_all(&buf).await?;
                 rx.read_exact(&mut buf).await?;
@@ -181,7 +186,7 @@ async fn main() -> Result<()> {
             );
 
             let t = Instant::now();
-            for _ in 0..REQUESTS / 10 {
+            for _ in 0..REQUESTS / STREAMS {
                 let (mut tx, mut rx) = conn.open_bi().await?;
                 tx.write_all(b"r").await?;
                 tx.write_all(&buf).await?;
@@ -191,7 +196,7 @@ async fn main() -> Result<()> {
             report(
                 name,
                 "request.stream_each",
-                (REQUESTS / 10) as f64 / t.elapsed().as_secs_f64(),
+                (REQUESTS / STREAMS) as f64 / t.elapsed().as_secs_f64(),
                 "1/s",
             );
 

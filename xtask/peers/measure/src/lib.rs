@@ -36,8 +36,11 @@ pub fn mib_per_s(bytes: u64, since: Instant) -> f64 {
 pub const HANDSHAKES: usize = 2000;
 /// How many of them at a time.
 pub const CONCURRENT: usize = 16;
-/// Requests of 32 bytes.
-pub const REQUESTS: usize = 20_000;
+/// Requests of 32 bytes, many at a time.
+pub const REQUESTS: usize = 200_000;
+/// One at a time, and with a stream for each, a part of them takes as long.
+pub const SERIAL: usize = 40;
+pub const STREAMS: usize = 100;
 /// How many of them at a time.
 pub const IN_FLIGHT: usize = 64;
 /// Bytes one way.

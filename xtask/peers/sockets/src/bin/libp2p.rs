@@ -159,8 +159,13 @@ async fn dial(
     Ok((Dialer { control }, h))
 }
 
+/// A task of its own, as applications do: the thread that waits for it would have to be woken for everything.
 #[tokio::main]
 async fn main() -> Result<()> {
+    tokio::spawn(run()).await?
+}
+
+async fn run() -> Result<()> {
     match Cmd::parse() {
         Cmd::Relay { port } => {
             let mut s = swarm(key(RELAY), true).await?;
@@ -229,7 +234,7 @@ async fn main() -> Result<()> {
             io.write_all(b"r").await?;
             let mut lat = vec![];
             let mut buf = [7u8; 32];
-            for _ in 0..REQUESTS / 4 {
+            for _ in 0..REQUESTS / SERIAL {
                 let t = Instant::now();
                 io.write_all(&buf).await?;
                 io.flush().await?;
@@ -262,7 +267,7 @@ async fn main() -> Result<()> {
             );
 
             let t = Instant::now();
-            let n = REQUESTS / 10;
+            let n = REQUESTS / STREAMS;
             for _ in 0..n {
                 let mut io = d.control.open_stream(id(SERVER), PROTO).await?;
                 io.write_all(b"r").await?;

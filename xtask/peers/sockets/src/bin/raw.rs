@@ -32,8 +32,13 @@ async fn dial(port: u16) -> Result<tokio_tungstenite::WebSocketStream<TcpStream>
     )
 }
 
+/// A task of its own, as applications do: the thread that waits for it would have to be woken for everything.
 #[tokio::main]
 async fn main() -> Result<()> {
+    tokio::spawn(run()).await?
+}
+
+async fn run() -> Result<()> {
     match Cmd::parse() {
         Cmd::Server { port } => {
             let listener = TcpListener::bind(("127.0.0.1", port)).await?;
@@ -77,7 +82,7 @@ async fn main() -> Result<()> {
 
             let mut ws = dial(port).await?;
             let mut lat = vec![];
-            for _ in 0..REQUESTS / 4 {
+            for _ in 0..REQUESTS / SERIAL {
                 let t = Instant::now();
                 ws.send(Message::Binary(vec![7u8; 32].into())).await?;
                 ws.next().await.unwrap()?;
