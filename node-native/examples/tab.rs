@@ -19,8 +19,8 @@ mod common;
 
 use bytes::Bytes;
 use common::{
-    CHUNK, behind, config, for_anyone, gone, indirect, key, listen, name, record, registry, run,
-    serving,
+    CHUNK, arguments, behind, config, for_anyone, gone, indirect, key, listen, name, record,
+    registry, run, serving,
 };
 use futures_util::{SinkExt, StreamExt};
 use node_core::registry::Record;
@@ -33,9 +33,7 @@ const TAB: &str = "tab";
 const TARGET: &str = "server";
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments[..] {
+    match *arguments() {
         ["server", key] => run(listening(TARGET, known(target(), key))),
         ["router", key] => {
             let config = config("router").router(for_anyone());

@@ -15,8 +15,8 @@ mod common;
 
 use bytes::Bytes;
 use common::{
-    CHUNK, DIRECT, ROUTED, Report, Role, SMALL, behind_router, calling, known, listen, name,
-    percentile, ready, resident_kib, route, run, serving,
+    CHUNK, DIRECT, ROUTED, Report, Role, SMALL, arguments, behind_router, calling, known, listen,
+    name, percentile, ready, resident_kib, route, run, serving,
 };
 use futures_util::{StreamExt, stream};
 use node_native::node::{Node, Request, Response};
@@ -61,8 +61,7 @@ const ALL: &str = "all";
 const ROUTED_SHARE: usize = 5;
 
 fn main() {
-    let arguments: Vec<&str> = std::env::args().skip(1).map(|word| &*word.leak()).collect();
-    match arguments[..] {
+    match *arguments() {
         [] => coordinate("full", ALL),
         ["--quick"] => coordinate("quick", ALL),
         ["--only", only] => coordinate("full", only),

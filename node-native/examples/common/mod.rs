@@ -82,6 +82,12 @@ impl Drop for Role {
     }
 }
 
+/// What the process was started with, for as long as it runs.
+pub(crate) fn arguments() -> &'static [&'static str] {
+    let words = std::env::args().skip(1).map(|word| &*word.leak());
+    words.collect::<Vec<_>>().leak()
+}
+
 /// Runs a role as a task of its own, as applications do: the thread that waits for it would have to be woken for everything.
 pub(crate) fn run(role: impl Future<Output = ()> + Send + 'static) {
     tokio::runtime::Builder::new_multi_thread()

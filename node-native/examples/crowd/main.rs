@@ -31,7 +31,7 @@ mod routed;
 mod scale;
 
 use callers::Callers;
-use common::{Role, behind_router, for_anyone, listen, ready, route, run, serving};
+use common::{Role, arguments, behind_router, for_anyone, listen, ready, route, run, serving};
 use node_native::node::Node;
 use std::io::Write;
 
@@ -58,9 +58,7 @@ struct Extent {
 type Measurement = (&'static str, fn(Extent));
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments[..] {
+    match *arguments() {
         [] => coordinate(false, None),
         ["--quick"] => coordinate(true, None),
         ["--only", only] => coordinate(false, Some(only)),

@@ -41,7 +41,7 @@ pub(crate) fn measure(extent: Extent) {
     let rate = look_up(from_chain(&records, now), &names, now, time);
     report.figure("resolve.cached", rate, "1/s");
 
-    run(async {
+    run(async move {
         let config = records
             .into_iter()
             .fold(config("asking"), |config, (name, record)| {
