@@ -15,8 +15,8 @@ mod common;
 
 use bytes::Bytes;
 use common::{
-    CHUNK, DIRECT, ROUTED, Report, Role, SMALL, arguments, behind_router, calling, known, listen,
-    name, percentile, ready, resident_kib, route, run, serving,
+    BROUGHT_EVERY, CHUNK, DIRECT, ROUTED, Report, Role, SMALL, arguments, behind_router, calling,
+    known, listen, name, percentile, ready, resident_kib, route, run, serving,
 };
 use futures_util::{StreamExt, stream};
 use node_native::node::{Node, Request, Response};
@@ -57,8 +57,9 @@ const QUICK: Extent = Extent {
 };
 /// Every workload.
 const ALL: &str = "all";
-/// Through a router, a fifth of the connections says as much.
+/// Through a router, a fifth of the connections says as much, and of handshakes there are what it brings a target at once.
 const ROUTED_SHARE: usize = 5;
+const ROUTED_HANDSHAKES: usize = 80;
 
 fn main() {
     match *arguments() {
@@ -117,7 +118,7 @@ async fn measure(extent: &str, only: &str, port: &str, pid: &str, routed: bool) 
     let wanted = |workload| only == ALL || only == workload;
     let mut extent = if extent == "quick" { QUICK } else { FULL };
     if routed {
-        extent.handshakes /= ROUTED_SHARE;
+        extent.handshakes = ROUTED_HANDSHAKES;
         extent.idle /= ROUTED_SHARE;
     }
     let report = Report(if routed { ROUTED } else { DIRECT });
@@ -141,6 +142,9 @@ async fn measure(extent: &str, only: &str, port: &str, pid: &str, routed: bool) 
         rate(report, "handshake", extent.handshakes, begun);
     }
 
+    if routed {
+        tokio::time::sleep(BROUGHT_EVERY).await;
+    }
     let node = caller(extent.handshakes).await;
     if wanted("serial") {
         serial(&node, extent, report).await;
@@ -161,6 +165,9 @@ async fn measure(extent: &str, only: &str, port: &str, pid: &str, routed: bool) 
         let before = resident_kib(pid);
         let mut held = Vec::with_capacity(extent.idle);
         for index in 0..extent.idle {
+            if routed {
+                tokio::time::sleep(BROUGHT_EVERY).await;
+            }
             held.push(caller(extent.handshakes + 1 + index).await);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -82,6 +82,9 @@ impl Drop for Role {
     }
 }
 
+/// Between two circuits to one target: its router brings it a hundred a second, and as many at once.
+pub(crate) const BROUGHT_EVERY: Duration = Duration::from_millis(12);
+
 /// What the process was started with, for as long as it runs.
 pub(crate) fn arguments() -> &'static [&'static str] {
     let words = std::env::args().skip(1).map(|word| &*word.leak());

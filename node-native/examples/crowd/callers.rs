@@ -1,7 +1,7 @@
 //! Many callers in one process, who do as they are told, line by line.
 
 use crate::{
-    common::{CHUNK, SMALL, calling, known, name, percentile},
+    common::{BROUGHT_EVERY, CHUNK, SMALL, calling, known, name, percentile},
     paced,
 };
 use bytes::Bytes;
@@ -24,6 +24,8 @@ pub(crate) struct Callers {
     known: Vec<(Name, Record)>,
     targets: Vec<Name>,
     first: usize,
+    /// Between two connections.
+    pace: Duration,
     tls: Arc<ClientConfig>,
     held: Vec<Caller>,
 }
@@ -40,6 +42,11 @@ impl Callers {
             known: known(port.parse().unwrap(), labels, routed),
             targets: labels.iter().map(|label| name(label)).collect(),
             first: first.parse().unwrap(),
+            pace: if routed {
+                BROUGHT_EVERY / labels.len() as u32
+            } else {
+                Duration::ZERO
+            },
             tls: node_native::tls::client_config().unwrap(),
             held: Vec::new(),
         }
@@ -77,9 +84,11 @@ impl Callers {
 
     /// Connects more of them, until there are so many.
     async fn connect(&mut self, count: usize) -> Vec<f64> {
-        let this = &*self;
+        let (this, begun) = (&*self, tokio::time::Instant::now());
         let more: Vec<Caller> = stream::iter(self.held.len()..count)
             .map(|place| async move {
+                let before = (place - this.held.len()) as u32;
+                tokio::time::sleep_until(begun + this.pace * before).await;
                 let config = calling(this.first + place, &this.known).tls(this.tls.clone());
                 let to = this.targets[place % this.targets.len()].clone();
                 let node = Node::start(config).await.unwrap();
