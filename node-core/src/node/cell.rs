@@ -414,6 +414,10 @@ impl<T> PipeCell<T> {
         }
     }
 
+    pub(super) fn unwatch(&self) {
+        *lock(&self.waker) = None;
+    }
+
     pub(super) fn watch(&self, waker: &Waker) {
         let mut slot = lock(&self.waker);
         if !slot.as_ref().is_some_and(|known| known.will_wake(waker)) {

@@ -413,6 +413,12 @@ impl<T> Node<T> {
         self.control(now, out, |control| control.handle_timeout(now));
     }
 
+    /// Whoever drives a pipe is at it: nobody is woken for it before [`poll_transmit`](Self::poll_transmit) is asked again,
+    /// which has to be before it rests, unless the socket takes nothing. What comes of its own work would wake it otherwise.
+    pub fn attend(&self, pipe: &Pipe<T>) {
+        pipe.0.unwatch();
+    }
+
     /// The next message for a pipe's socket; `None` until `waker` is woken.
     pub fn poll_transmit(
         &self,
@@ -421,6 +427,11 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) -> Option<Bytes> {
+        let message = self.transmit(&pipe.0, false, now, out);
+        if message.is_some() {
+            return message;
+        }
+        // What has come to be said in between has woken nobody.
         pipe.0.watch(waker);
         self.transmit(&pipe.0, false, now, out)
     }

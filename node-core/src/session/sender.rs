@@ -183,6 +183,15 @@ impl Sender {
         self.bulk.retain(|bulk| !matches!(bulk, Bulk::Circuit(_)));
     }
 
+    /// Whether nothing waits to go out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.control.is_empty()
+            && self.urgent.is_empty()
+            && self.inbox.is_empty()
+            && self.bulk.is_empty()
+            && !self.is_resending()
+    }
+
     /// Whether anything could go out now, credit and retention permitting.
     pub(super) fn has_work(&self, limits: &Limits) -> bool {
         if !self.control.is_empty() || self.is_resending() {

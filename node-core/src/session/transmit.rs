@@ -34,6 +34,9 @@ impl<T> Session<T> {
         // Room for the tag and for a REKEY or CLOSE that may have to come last.
         let spare = RECORD_OVERHEAD - 1 + LAST_FRAME;
         self.blocked_since = None;
+        if self.sender.is_empty() && !self.attach_due && !self.ack_due && self.closing.is_none() {
+            return None;
+        }
         let (max, alone) = (mtu - spare, self.config.mtu - spare);
         let short = self.sender.bulk.is_empty() && !self.sender.is_resending();
         let mut record = BytesMut::with_capacity(if short { 512 } else { mtu });

@@ -191,6 +191,7 @@ impl Driven<'_> {
     fn poll(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<End> {
         self.begin();
         socket.get_mut().begin_turn(self.begun);
+        self.shared.node.attend(self.pipe);
         loop {
             if let Poll::Ready(code) = self.link.poll_closed(cx) {
                 return Poll::Ready(End::Here(code));
