@@ -68,6 +68,9 @@ pub enum ChainError {
     /// Somebody has this name, which is written with its ending, as all names in these errors are.
     #[error("{0} is taken: choose another name")]
     NameTaken(String),
+    /// Whoever asks for the name has it.
+    #[error("{0} is yours already: `nectar record update` changes what its record says")]
+    NameYours(String),
     /// Nobody has it.
     #[error("nobody has registered {0}")]
     NameUnknown(String),

@@ -217,6 +217,13 @@ impl Chain {
         .await
     }
 
+    /// Who has a name.
+    async fn owner(&self, label: &Label) -> Result<Address, ChainError> {
+        let token_id = token(label);
+        let call = Registry::ownerOfCall { tokenId: token_id };
+        self.call(call, Some(label)).await
+    }
+
     /// The record as this endpoint tells it, unchecked: owners must be able to see what is wrong with theirs.
     pub async fn record(&self, label: &Label) -> Result<registry::OnchainRecord, ChainError> {
         let data = self
@@ -296,14 +303,7 @@ impl Chain {
         to: Address,
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Mined, ChainError> {
-        let from = self
-            .call(
-                Registry::ownerOfCall {
-                    tokenId: token(label),
-                },
-                Some(label),
-            )
-            .await?;
+        let from = self.owner(label).await?;
         self.change(
             "transfer",
             Registry::transferFromCall {

@@ -25,7 +25,11 @@ impl Chain {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Mined, ChainError> {
         if !self.available(label).await? {
-            return Err(ChainError::NameTaken(self.shown(label)));
+            let name = self.shown(label);
+            return Err(match self.owner(label).await {
+                Ok(holder) if holder == owner => ChainError::NameYours(name),
+                _ => ChainError::NameTaken(name),
+            });
         }
         let record = self.encode(record).await?;
         let mut salt = B256::ZERO;

@@ -20,7 +20,7 @@ use serde_json::json;
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 use tokio::process::{Child, Command};
@@ -54,7 +54,7 @@ pub(super) async fn demo(args: DemoArgs, out: Output) -> Result<(), Failure> {
     let result = tokio::select! {
         biased;
         result = &mut ended => result,
-        status = show.anvil.wait() => Err(Failure::failed(format!("the chain ended: {status:?}"))),
+        status = show.anvil.wait() => Err(Failure::failed(format!("the chain {}: start the demo again", ended_with(status)))),
     };
     for node in show.nodes {
         node.close().await;
@@ -87,6 +87,14 @@ async fn ended() -> Result<(), Failure> {
 struct Show {
     anvil: Child,
     nodes: [Node; 3],
+}
+
+/// How a process ended, in words.
+fn ended_with(status: std::io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => format!("ended ({status})"),
+        Err(error) => format!("ended ({error})"),
+    }
 }
 
 async fn set_up(args: &DemoArgs, out: &Output) -> Result<Show, Failure> {
@@ -292,7 +300,7 @@ async fn start_chain(program: &Path, port: u16) -> Result<(Child, String), Failu
     };
     tokio::select! {
         () = up => Ok((anvil, rpc)),
-        status = anvil.wait() => Err(Failure::failed(format!("the chain ended before it was up: {status:?}"))),
+        status = anvil.wait() => Err(Failure::failed(format!("the chain {} before it was up", ended_with(status)))),
         () = tokio::time::sleep(CHAIN_COMES_UP) => {
             Err(Failure::failed(format!("the chain did not answer within {} s", CHAIN_COMES_UP.as_secs())))
         }

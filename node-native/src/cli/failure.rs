@@ -183,7 +183,7 @@ impl From<NodeError> for Failure {
         });
         let message = format!("{error}{retry}");
         match error.reason() {
-            Code::NameUnknown => Self::unknown(message),
+            Code::NameUnknown => Self::unknown(format!("{error}: check the spelling")),
             Code::AddressRefused => Self::failed(format!(
                 "{message}: if it is a node of your own network, give --allow-private"
             )),

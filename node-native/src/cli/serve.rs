@@ -51,6 +51,12 @@ pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     let name = node
         .name()
         .map_or_else(|| "a guest".into(), |name| node.display_name(name));
+    if config.registries.is_empty() {
+        out.note(format_args!(
+            "note: no registry is configured, and only pinned names are known; settings come from {} in this directory, or --config",
+            Config::FILE
+        ));
+    }
     if config.node.name.is_none() && config.listen.is_none() {
         out.note(format_args!(
             "note: without node.name (--name) and without [listen] nobody can reach this node; \

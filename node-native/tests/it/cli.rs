@@ -143,7 +143,7 @@ async fn a_name_lives_its_whole_life_on_the_command_line() {
     );
     let (exit, text) = failure(&run(&["register", "alice.nectar", "--json"]));
     assert!(
-        exit == 1 && text.contains("alice.nectar is taken"),
+        exit == 1 && text.contains("alice.nectar is yours already: `nectar record update`"),
         "{exit} {text}"
     );
 
