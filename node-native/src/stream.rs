@@ -48,7 +48,7 @@ const LOOK: usize = 8 << 10;
 
 /// Time after which a connection that has more lets others have their turn. It takes longer by what was under way then, a
 /// message or 8 KiB of small frames, and writing has as long again.
-pub const SLICE: Duration = Duration::from_micros(250);
+pub const SLICE: Duration = Duration::from_micros(100);
 
 /// Most bytes that one connection holds beneath the core: what is read ahead, a message coming in, and what waits for
 /// the socket.

@@ -36,6 +36,9 @@ const TURN: usize = 32;
 const UNSENT: u32 = 128 << 10;
 /// From this length on a message may have made the WebSocket's buffers grow.
 const LARGE: usize = 1 << 10;
+/// Bytes of frames that one message may take, and what has been read beyond it. A record in frames of one byte each has 460 KiB;
+/// frames of nothing would have no end.
+const FRAMES: u64 = 1 << 20;
 /// Messages that we send until the handshake is over: its own, and the first record.
 const HANDSHAKE: u8 = 2;
 /// When nothing so long has passed for this time, large buffers are given up.
@@ -44,9 +47,9 @@ const REST: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes of a peer that goes on talking which are read and dropped, so that our close frame is not lost in a reset.
 const DRAIN: usize = 256 << 10;
-/// The same of whole messages: what a peer may have had under way when we said that we close, and not a second's worth of a
-/// fast link.
-const UNDER_WAY: usize = 8 << 20;
+/// The same while they are whole frames: what a peer may have had under way when we said that we close, and not a second's worth
+/// of a fast link.
+const UNDER_WAY: u64 = 8 << 20;
 
 /// How the rest of the node ends a socket, or its dialling.
 #[derive(Debug, Default)]
@@ -106,6 +109,7 @@ pub(super) async fn drive(
         unflushed: false,
         heard: false,
         taken: socket.get_ref().given(),
+        whole: socket.get_ref().given(),
         masked: role == Role::Server,
         large: Some(Instant::now()),
         sent: 0,
@@ -177,6 +181,8 @@ struct Driven<'a> {
     /// waits in the WebSocket's buffer. A peer that writes its frames in unusual ways makes it less, and the buffers stay. Where
     /// we dialled it says nothing: what came along with the answer to our upgrade counts twice.
     taken: u64,
+    /// Bytes that the stream had given when the last message was whole.
+    whole: u64,
     /// Whether what comes in is masked: we serve.
     masked: bool,
     /// Messages sent; the greatest number once the buffers were exchanged, or when it no longer matters.
@@ -263,12 +269,16 @@ impl Driven<'_> {
     fn read(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Result<bool, End> {
         for _ in 0..TURN {
             let message = match Pin::new(&mut *socket).poll_next(cx) {
+                Poll::Pending if socket.get_ref().given() - self.whole > FRAMES => {
+                    return Err(End::Here(Code::RecordTooLarge));
+                }
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Some(Ok(message))) => message,
                 Poll::Ready(Some(Err(error))) => return Err(self.broken(&error)),
                 Poll::Ready(None) => return Err(End::There(Code::PipeLost)),
             };
             self.taken += on_the_wire(message.len(), self.masked);
+            self.whole = socket.get_ref().given();
             match message {
                 Message::Binary(message) => {
                     self.heard = true;
@@ -401,12 +411,20 @@ async fn say_farewell(
     if socket.send(Message::Close(Some(frame))).await.is_err() {
         return;
     }
-    let mut dropped = 0;
-    while let Some(Ok(message)) = socket.next().await {
-        dropped += message.len();
-        if dropped > UNDER_WAY {
+    let begun = socket.get_ref().given();
+    let too_much = |socket: &Socket| socket.get_ref().given() - begun > UNDER_WAY;
+    // Frames that make no message count too.
+    let hear = |cx: &mut Context<'_>, socket: &mut Socket| match socket.poll_next_unpin(cx) {
+        Poll::Pending if too_much(socket) => Poll::Ready(None),
+        polled => polled,
+    };
+    while let Some(Ok(_)) = poll_fn(|cx| hear(cx, &mut socket)).await {
+        if too_much(&socket) {
             return;
         }
+    }
+    if too_much(&socket) {
+        return;
     }
     // After a message that was too large the rest of it is still on its way.
     let mut stream = socket.into_inner();
