@@ -83,7 +83,7 @@ async function register(page, site, label) {
   await page.goto(site.url);
   await choose(page, label);
   await page.getByRole("button", { name: `Register ${label}.nectar` }).click();
-  await page.getByTestId("me").filter({ hasText: `${label}.nectar` }).waitFor({ timeout: 20_000 });
+  await page.getByTestId("me").filter({ hasText: `${label}.nectar` }).waitFor({ timeout: 40_000 });
   await page.locator(ONLINE).waitFor();
 }
 

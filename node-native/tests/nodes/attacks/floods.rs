@@ -177,7 +177,7 @@ fn ten_thousand_connections_held_together_take_the_places_that_there_are_and_los
     assert!(held > many * 99 / 100, "{held}");
     assert!(report.descriptors <= before + PLACES + EXCUSES);
     // Unless this took so long that the first have lost theirs.
-    if strict() || took < Duration::from_secs(8) {
+    if took < Duration::from_secs(8) {
         assert!(report.descriptors > before + PLACES.min(many) * 9 / 10);
         assert!(turned_away > UPGRADED / 2, "{turned_away}");
         assert!(
