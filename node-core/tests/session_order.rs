@@ -337,3 +337,21 @@ fn bulk_in_both_directions_is_acknowledged_in_time() {
     }
     assert!(got.iter().all(|bytes| *bytes > 8 << 20), "{got:?}");
 }
+
+#[test]
+fn what_was_said_before_the_peer_attached_is_waited_for_once_it_has_even_if_nothing_else_is_said() {
+    let mut pair = Pair::half_attached(Limits::default());
+    pair.ends[0].speak_early();
+    pair.request(0, 1, bytes(10), LATER);
+    let (now, mut said) = (pair.now, Vec::new());
+    // The record with the request stays on its way.
+    let record = pair.ends[0].poll_transmit(now, false, &mut said);
+    assert!(record.is_some());
+    pair.carry(1);
+    while pair.ends[0].poll_transmit(now, false, &mut said).is_some() {}
+    let due = pair.ends[0].deadline().unwrap();
+    assert!(due.since(now) < Duration::from_secs(9), "{due:?}");
+    pair.now = due;
+    pair.ends[0].handle_timeout(due, &mut said);
+    assert!(pair.ends[0].is_suspected());
+}

@@ -20,7 +20,7 @@ pub(super) const BROUGHT_PER_SECOND: u64 = CONTROL_PER_SECOND / 2;
 pub(super) const BROUGHT_BURST: u32 = CONTROL_BURST / 4;
 
 /// Circuits that are brought to a peer before it is asked whether it has seen them, and again before it has answered: what
-/// lies in sockets must not break its rate when it comes all at once.
+/// lies in sockets must not break its rate when it comes all at once. 50; worst case twice as many on their way.
 const UNSEEN: u32 = BROUGHT_BURST / 2;
 
 /// Channel frames that wait for a peer to which no more circuits are brought. 128; worst case 320 KiB per session.
@@ -240,7 +240,7 @@ impl<T> Session<T> {
     #[must_use]
     pub fn circuit_brought_in_rate(&mut self, now: Instant) -> bool {
         if self.unseen >= UNSEEN {
-            if self.keepalive.is_asked() {
+            if self.keepalive.awaits_pong() {
                 return false;
             }
             self.unseen = 0;

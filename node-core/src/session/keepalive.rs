@@ -82,7 +82,7 @@ impl Keepalive {
     }
 
     /// Whether the answer to the last ping has not come yet.
-    pub(super) const fn is_asked(&self) -> bool {
+    pub(super) const fn awaits_pong(&self) -> bool {
         self.token.is_some()
     }
 

@@ -233,12 +233,50 @@ impl Stream {
     }
 }
 
+/// Bytes in order, the small ones among them copied together.
+#[derive(Debug, Default)]
+struct Chunks {
+    whole: VecDeque<Bytes>,
+    /// Small ones behind those.
+    tail: BytesMut,
+}
+
+impl Chunks {
+    fn push(&mut self, data: Bytes, is_small: bool) {
+        if is_small {
+            self.tail.extend_from_slice(&data);
+            if self.tail.len() >= COPY_BELOW {
+                self.flush_tail();
+            }
+        } else {
+            self.flush_tail();
+            self.whole.push_back(data);
+        }
+    }
+
+    fn front_mut(&mut self) -> Option<&mut Bytes> {
+        if self.whole.is_empty() {
+            self.flush_tail();
+        }
+        self.whole.front_mut()
+    }
+
+    fn pop_front(&mut self) -> Option<Bytes> {
+        self.front_mut()?;
+        self.whole.pop_front()
+    }
+
+    fn flush_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.whole.push_back(self.tail.split().freeze());
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct SendHalf {
-    queue: VecDeque<Bytes>,
-    /// Small writes behind the queue.
-    tail: BytesMut,
-    /// Bytes in both.
+    queue: Chunks,
+    /// Bytes in it.
     queued: usize,
     pub(super) limit: u64,
     pub(super) sent: u64,
@@ -270,15 +308,8 @@ impl SendHalf {
         }
         let taken = core::mem::take(data);
         self.queued += taken.len();
-        if taken.len() < COPY_BELOW {
-            self.tail.extend_from_slice(&taken);
-            if self.tail.len() >= COPY_BELOW {
-                self.flush_tail();
-            }
-        } else {
-            self.flush_tail();
-            self.queue.push_back(taken);
-        }
+        let is_small = taken.len() < COPY_BELOW;
+        self.queue.push(taken, is_small);
         Poll::Ready(Ok(()))
     }
 
@@ -319,9 +350,6 @@ impl SendHalf {
     pub(super) fn take(&mut self, max: usize) -> Option<Bytes> {
         let credit = usize::try_from(self.limit.saturating_sub(self.sent)).unwrap_or(usize::MAX);
         let room = max.min(credit);
-        if self.queue.is_empty() {
-            self.flush_tail();
-        }
         let front = self.queue.front_mut()?;
         if room == 0 {
             return None;
@@ -347,15 +375,8 @@ impl SendHalf {
         due
     }
 
-    fn flush_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.queue.push_back(self.tail.split().freeze());
-        }
-    }
-
     fn forget(&mut self) {
-        self.queue.clear();
-        self.tail = BytesMut::new();
+        self.queue = Chunks::default();
         self.queued = 0;
     }
 
@@ -368,8 +389,7 @@ impl SendHalf {
 
 #[derive(Debug, Default)]
 pub(super) struct RecvHalf {
-    chunks: VecDeque<Bytes>,
-    tail: BytesMut,
+    chunks: Chunks,
     received: u64,
     consumed: u64,
     limit: u64,
@@ -397,15 +417,8 @@ impl RecvHalf {
             self.consumed = self.received;
             return Ok(());
         }
-        if data.len() < COPY_BELOW || data.len() < record / 2 {
-            self.tail.extend_from_slice(&data);
-            if self.tail.len() >= COPY_BELOW {
-                self.chunks.push_back(self.tail.split().freeze());
-            }
-        } else {
-            self.flush_tail();
-            self.chunks.push_back(data);
-        }
+        let is_small = data.len() < COPY_BELOW || data.len() < record / 2;
+        self.chunks.push(data, is_small);
         self.wake();
         Ok(())
     }
@@ -420,8 +433,7 @@ impl RecvHalf {
     }
 
     pub(super) fn fail(&mut self, code: u16) {
-        self.chunks.clear();
-        self.tail.clear();
+        self.chunks = Chunks::default();
         self.failed.get_or_insert(StreamError::Reset(code));
         self.wake();
     }
@@ -429,8 +441,7 @@ impl RecvHalf {
     /// The application wants no more; what is buffered is forgotten.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
-        self.chunks.clear();
-        self.tail.clear();
+        self.chunks = Chunks::default();
         self.consumed = self.received;
         self.wake();
     }
@@ -439,7 +450,6 @@ impl RecvHalf {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, StreamError>> {
-        self.flush_tail();
         if let Some(chunk) = self.chunks.pop_front() {
             self.consumed += chunk.len() as u64;
             return Poll::Ready(Ok(Some(chunk)));
@@ -462,12 +472,6 @@ impl RecvHalf {
         }
         self.limit = limit;
         Some(limit)
-    }
-
-    fn flush_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.chunks.push_back(self.tail.split().freeze());
-        }
     }
 
     fn wake(&mut self) {

@@ -35,6 +35,7 @@ impl<T> Session<T> {
         let spare = RECORD_OVERHEAD - 1 + LAST_FRAME;
         self.blocked_since = None;
         if self.sender.is_empty() && !self.attach_due && !self.ack_due && self.closing.is_none() {
+            self.expect_acknowledgement(now);
             return None;
         }
         let (max, alone) = (mtu - spare, self.config.mtu - spare);
@@ -57,13 +58,7 @@ impl<T> Session<T> {
             }
             self.fill_bulk(&mut record, max, alone, out);
             self.fill_ack(&mut record, max);
-            // Before it has attached the session, it is not the peer's turn: the handshake's time runs.
-            if self.attached
-                && self.unacknowledged_since.is_none()
-                && !self.sender.all_acknowledged()
-            {
-                self.unacknowledged_since = Some(now);
-            }
+            self.expect_acknowledgement(now);
         }
         let mut last = false;
         if self.closing.is_some()
@@ -100,6 +95,14 @@ impl<T> Session<T> {
             channel.ratchet_send();
         }
         Some(record)
+    }
+
+    /// From now on it is for the peer to acknowledge what it was sent. Before it has attached the session it is not: the
+    /// handshake's time runs.
+    fn expect_acknowledgement(&mut self, now: Instant) {
+        if self.attached && !self.sender.all_acknowledged() {
+            self.unacknowledged_since.get_or_insert(now);
+        }
     }
 
     /// An acknowledgement rides along whenever a record leaves anyway.
