@@ -44,6 +44,25 @@ impl Sub<Duration> for Instant {
     }
 }
 
+/// A token bucket as one point in time: when it will be full again. One token comes back per `interval`, and a bucket
+/// that needs longer than `burst` to be full is empty.
+/// The error says how long to wait for one.
+pub fn take(
+    full_at: &mut Instant,
+    interval: Duration,
+    burst: Duration,
+    now: Instant,
+) -> Result<(), Duration> {
+    let after = (*full_at).max(now) + interval;
+    match after.since(now).checked_sub(burst) {
+        None | Some(Duration::ZERO) => {
+            *full_at = after;
+            Ok(())
+        }
+        Some(wait) => Err(wait),
+    }
+}
+
 /// Wall-clock time in milliseconds since the Unix epoch. It may jump; only handshakes, chain heads and bans look at it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);

@@ -4,7 +4,7 @@
 use super::cell::AddressGroup;
 use crate::{
     Code, Limits, Name, Now, Timestamp,
-    time::{Duration, Instant},
+    time::{Duration, Instant, take},
 };
 use alloc::vec::Vec;
 
@@ -323,24 +323,6 @@ pub(super) fn take_request(
 ) -> Result<(), Duration> {
     let interval = WINDOW / limits.stranger_requests.max(1);
     take(full_at, interval, WINDOW, now)
-}
-
-/// A token bucket as one point in time: when it will be full again. One token comes back per `interval`, and a bucket
-/// that needs longer than `burst` to be full is empty.
-fn take(
-    full_at: &mut Instant,
-    interval: Duration,
-    burst: Duration,
-    now: Instant,
-) -> Result<(), Duration> {
-    let after = (*full_at).max(now) + interval;
-    match after.since(now).checked_sub(burst) {
-        None | Some(Duration::ZERO) => {
-            *full_at = after;
-            Ok(())
-        }
-        Some(wait) => Err(wait),
-    }
 }
 
 #[cfg(test)]

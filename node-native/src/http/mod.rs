@@ -23,6 +23,7 @@ mod upgrade;
 use crate::{
     config::Listen,
     metrics::{Counter, Gauge},
+    resolve::Clock,
     stream::{SLICE, Socket, Stream},
     tls::{ServerTls, TlsError},
 };
@@ -111,6 +112,7 @@ pub struct Server {
     context: Arc<Context>,
     slots: Arc<Slots>,
     pace: Pace,
+    clock: Clock,
     excuses: Arc<Semaphore>,
 }
 
@@ -171,6 +173,7 @@ impl Server {
             context,
             slots,
             pace,
+            clock: Clock::new(),
             excuses: Arc::new(Semaphore::new(EXCUSES)),
         })
     }
@@ -240,7 +243,7 @@ impl Server {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let context = self.context.clone();
         let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
-        if acceptor.is_some() && !self.pace.take(peer.ip(), Instant::now()) {
+        if acceptor.is_some() && !self.pace.take(peer.ip(), self.clock.now().mono) {
             context.refused.increment();
             tracing::debug!(%peer, "refused: too many TLS handshakes");
             return;

@@ -2,11 +2,11 @@
 
 use super::slots::holder;
 use crate::bans;
+use node_core::time::{Duration, Instant, take};
 use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
 };
 
 /// The rate's window: twice as many at once.
@@ -44,13 +44,7 @@ impl Pace {
                 return true;
             }
         }
-        let full_at = all.entry(address).or_insert(now);
-        let after = (*full_at).max(now) + self.interval;
-        let fits = after.duration_since(now) <= BURST;
-        if fits {
-            *full_at = after;
-        }
-        fits
+        take(all.entry(address).or_insert(now), self.interval, BURST, now).is_ok()
     }
 }
 
@@ -60,7 +54,7 @@ mod tests {
 
     #[test]
     fn an_address_begins_a_hundred_tls_handshakes_at_once_and_fifty_a_second() {
-        let (pace, begun) = (Pace::new(50), Instant::now());
+        let (pace, begun) = (Pace::new(50), Instant::default());
         let burst = |address: [u8; 4], millis| {
             let now = begun + Duration::from_millis(millis);
             (0..1000)
@@ -77,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_crowd_of_addresses_is_not_remembered_and_shuts_nobody_out() {
-        let (pace, begun) = (Pace::new(50), Instant::now());
+        let (pace, begun) = (Pace::new(50), Instant::default());
         for address in 0..3 * u32::try_from(ADDRESSES).unwrap_or_default() {
             let address = IpAddr::from((0xc000_0000 + address).to_be_bytes());
             assert!(pace.take(address, begun));
