@@ -36,8 +36,8 @@ const TURN: usize = 32;
 const UNSENT: u32 = 128 << 10;
 /// From this length on a message may have made the WebSocket's buffers grow.
 const LARGE: usize = 1 << 10;
-/// Bytes of frames that one message may take, and what has been read beyond it. A record in frames of one byte each has 460 KiB;
-/// frames of nothing would have no end.
+/// Bytes of frames that one message may take, and what has been read beyond it. 1 MiB; worst case some 180,000 frames of nothing,
+/// which would have no end. A record in frames of one byte each has 460 KiB.
 const FRAMES: u64 = 1 << 20;
 /// Messages that we send until the handshake is over: its own, and the first record.
 const HANDSHAKE: u8 = 2;
@@ -413,16 +413,14 @@ async fn say_farewell(
     }
     let begun = socket.get_ref().given();
     let too_much = |socket: &Socket| socket.get_ref().given() - begun > UNDER_WAY;
-    // Frames that make no message count too.
-    let hear = |cx: &mut Context<'_>, socket: &mut Socket| match socket.poll_next_unpin(cx) {
-        Poll::Pending if too_much(socket) => Poll::Ready(None),
-        polled => polled,
-    };
-    while let Some(Ok(_)) = poll_fn(|cx| hear(cx, &mut socket)).await {
-        if too_much(&socket) {
-            return;
+    // Looked at whenever it has its turn, so that frames which make no message count too.
+    let next = |socket: &mut Socket, cx: &mut Context<'_>| {
+        if too_much(socket) {
+            return Poll::Ready(None);
         }
-    }
+        socket.poll_next_unpin(cx)
+    };
+    while let Some(Ok(_)) = poll_fn(|cx| next(&mut socket, cx)).await {}
     if too_much(&socket) {
         return;
     }
