@@ -1,9 +1,5 @@
 //! What callers do to a router, and a router to its target, by circuits that they take back at once.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

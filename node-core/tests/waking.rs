@@ -1,9 +1,5 @@
 //! When whoever drives a pipe is woken, and when not.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

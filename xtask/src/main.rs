@@ -67,7 +67,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
     let repo = Repo::find()?;
     process::stop_children_on_signals()?;
     match args.as_slice() {
-        [] | ["help" | "--help" | "-h"] | [.., "--help" | "-h"] => {
+        [] | ["help"] | [.., "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(ExitCode::SUCCESS)
         }

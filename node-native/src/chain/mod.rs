@@ -219,8 +219,9 @@ impl Chain {
 
     /// Who has a name.
     async fn owner(&self, label: &Label) -> Result<Address, ChainError> {
-        let token_id = token(label);
-        let call = Registry::ownerOfCall { tokenId: token_id };
+        let call = Registry::ownerOfCall {
+            tokenId: token(label),
+        };
         self.call(call, Some(label)).await
     }
 

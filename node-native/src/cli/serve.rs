@@ -53,7 +53,7 @@ pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
         .map_or_else(|| "a guest".into(), |name| node.display_name(name));
     if config.registries.is_empty() {
         out.note(format_args!(
-            "note: no registry is configured, and only pinned names are known; settings come from {} in this directory, or --config",
+            "note: no registry is configured, by {} in this directory or --config: only pinned names are known",
             Config::FILE
         ));
     }
