@@ -53,9 +53,11 @@ impl Ours {
             rpcs: Vec::new(),
             quorum: None,
         }];
+        let eve = Actor::named("eve", 3);
         for (known, mut record) in [
             (&actor, indirect(label, &["dan"])),
             (&dan, direct("dan", 1)),
+            (&eve, indirect("eve", &["dan"])),
         ] {
             record.key = known.key();
             node.pinned.push((known.name(), record));
@@ -123,9 +125,14 @@ impl Ours {
     }
 
     fn ask(&mut self, token: u64) {
-        let (dan, request) = (self.dan.name(), Request::new("echo.1", b"?".as_slice()));
+        self.ask_of("dan", token);
+    }
+
+    fn ask_of(&mut self, label: &str, token: u64) {
+        let request = Request::new("echo.1", b"?".as_slice());
         let timeout = Some(Duration::from_secs(60));
-        self.act(|node, now, out| node.request(token, &dan, request, timeout, now, out));
+        let to = name(label);
+        self.act(|node, now, out| node.request(token, &to, request, timeout, now, out));
     }
 
     /// dan answers the socket that was dialled first and is still open, and reads our ATTACH.
@@ -245,6 +252,14 @@ impl Ours {
     }
 }
 
+/// What dan answers to an ATTACH, sealed.
+fn sealed(channel: &mut Channel, answer: Attach) -> Bytes {
+    let mut record = BytesMut::from(&[RECORD][..]);
+    record.extend_from_slice(&Frame::Attach(Box::new(answer)).encode());
+    channel.seal(&mut record).unwrap();
+    record.freeze()
+}
+
 /// Nine bytes that anybody on the way can write.
 fn superseded_in_clear() -> Vec<u8> {
     let reject = vec![0x04, 0, 2, 1, 1, 0, 0, 0, 0];
@@ -341,10 +356,7 @@ fn a_search_that_ends_with_a_session_in_reserve_is_over_and_the_next_one_can_beg
         agent: "".into(),
         ..*attach
     };
-    let mut record = BytesMut::from(&[RECORD][..]);
-    record.extend_from_slice(&Frame::Attach(Box::new(unknown)).encode());
-    channel.seal(&mut record).unwrap();
-    ours.hear(&pipe, record.freeze());
+    ours.hear(&pipe, sealed(&mut channel, unknown));
     let record = BytesMut::from(&ours.say(&pipe).expect("a new session")[..]);
     let (attach, _) = opened(&mut channel, record);
     let mut reserve = ours.accepted(pipe, channel, &attach);
@@ -365,6 +377,42 @@ fn a_search_that_ends_with_a_session_in_reserve_is_over_and_the_next_one_can_beg
     }
     ours.answered.sort_unstable();
     assert_eq!(ours.answered, [2, 3]);
+}
+
+#[test]
+fn a_router_that_says_again_and_again_that_it_has_a_newer_attempt_keeps_nobody_from_giving_up_on_others()
+ {
+    let mut ours = Ours::new("alice");
+    ours.ask(1);
+    let mut dans = ours.reached();
+    // What is lost sooner counts as a failure itself.
+    ours.pass(Duration::from_secs(6));
+    ours.carry(&mut dans);
+    let now = ours.now;
+    dans.session.park(Code::PipeLost, now, &mut dans.events);
+    ours.lose(&dans.pipe);
+    // Eve is behind dan.
+    ours.ask_of("eve", 2);
+    for told in 1..=2 {
+        assert_eq!(ours.failed, [], "told {} times", told - 1);
+        let (pipe, channel, attach) = ours.picked_up();
+        assert_eq!(attach.status, AttachStatus::Resume);
+        while dans.session.offer(&channel).unwrap().attempt <= attach.attempt {}
+        let (now, events) = (ours.now, &mut dans.events);
+        let answer = dans.session.presented(channel, &attach, MTU, now, events);
+        let Resumed::Stale(mut channel, answer) = answer else {
+            panic!("dan has a newer one");
+        };
+        ours.hear(&pipe, sealed(&mut channel, *answer));
+    }
+    assert_eq!(
+        ours.failed,
+        [(2, Code::Offline)],
+        "eve is looked for elsewhere"
+    );
+    // What dan himself was asked waits for him.
+    ours.goes_on(&mut vec![dans]);
+    assert_eq!(ours.answered, [1]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::{
 use ed25519_dalek::SigningKey;
 use node_core::{Name, wire::upgrade::PATH};
 use serde_json::json;
-use std::fs::File;
+use std::{collections::HashMap, fs::File};
 
 pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     let Context { config, out } = context;
@@ -81,13 +81,19 @@ pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     );
     let ended = ended();
     tokio::pin!(ended);
+    let mut said = Said::default();
     loop {
         tokio::select! {
             result = &mut ended => {
                 result.map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))?;
                 break;
             }
-            Some(event) = events.next() => tell(&node, own.as_ref(), &event),
+            Some(event) = events.next() => {
+                // Whoever is out of reach is tried every few seconds, and comes to the same each time.
+                if said.is_new(&event) {
+                    tell(&node, own.as_ref(), &event);
+                }
+            }
         }
     }
     tracing::info!("saying goodbye");
@@ -183,6 +189,32 @@ async fn offered(config: &Config, name: &Name) -> Result<Option<PublicRouter>, C
         url: format!("{scheme}://{}:{}{PATH}", routing.host, routing.port),
         index,
     }))
+}
+
+/// Why our routers are offline, as the log said last.
+#[derive(Default)]
+struct Said(HashMap<Name, Code>);
+
+impl Said {
+    /// Whether an event says more than the log does.
+    fn is_new(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Peer {
+                name,
+                router: true,
+                state: PeerState::Offline { reason, .. },
+            } => self.0.insert(name.clone(), *reason) != Some(*reason),
+            Event::Peer {
+                name,
+                state: PeerState::Online { .. },
+                ..
+            } => {
+                self.0.remove(name);
+                true
+            }
+            _ => true,
+        }
+    }
 }
 
 /// Tells the operator what happens, with the remedy where there is one.

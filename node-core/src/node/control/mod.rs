@@ -136,6 +136,8 @@ struct Peer<T> {
     expected_epoch: Option<u32>,
     dial: Dial,
     failures: u32,
+    /// The last search for it ended since its own attempt counts, and that has not come yet.
+    stood_back: bool,
     last_dial: Instant,
     /// Routes on which nothing came of the last attempt for two seconds: as many as a record can name.
     silent: Vec<Route>,
@@ -165,6 +167,7 @@ impl<T> Peer<T> {
             expected_epoch: None,
             dial: Dial::Idle,
             failures: 0,
+            stood_back: false,
             last_dial: Instant::default(),
             silent: Vec::new(),
             wanted_by: Vec::new(),

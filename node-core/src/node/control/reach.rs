@@ -327,7 +327,7 @@ impl<T> Control<T> {
         peer.failures = peer.failures.saturating_add(1);
         let delay = backoff(&self.config.limits, peer.failures, &mut self.seeds);
         // A router may say so again and again: whoever looks for somebody else by it goes other ways.
-        let again = peer.failures > 1;
+        let again = core::mem::replace(&mut peer.stood_back, true);
         self.back_off(name, delay, Code::Duplicate, now.mono);
         if again {
             self.router_unreachable(name, Code::Offline, now);

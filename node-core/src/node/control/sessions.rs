@@ -170,6 +170,7 @@ impl<T> Control<T> {
         peer.superseded = false;
         peer.agent = agent;
         peer.attached_at = now.mono;
+        peer.stood_back = false;
         self.settle(name, now);
         self.watch_used(name, now.mono);
         self.begin_waiting(name);

@@ -14,7 +14,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 #[test]
@@ -53,6 +52,7 @@ fn a_running_node_does_not_knock_where_records_point_at_this_machine_or_private_
     let home = Home::on_chain("victim", world.rpc());
     let log = home.path().join("log");
     let mut command = home.run_command(None, &["--set", "node.allow_private=false"]);
+    command.env("NECTAR_LOG", "info,node_native::cli=debug");
     command.stderr(File::create(&log).unwrap());
     let running = Running::begin(command);
     let said = || std::fs::read_to_string(&log).unwrap();
@@ -67,8 +67,14 @@ fn a_running_node_does_not_knock_where_records_point_at_this_machine_or_private_
         let why = why.lines().next().unwrap_or_default().to_owned();
         assert!(why.contains("address"), "{label}: {why}");
     }
-    // Nor when it tries again.
-    world.pass(Duration::from_secs(1));
+    // Nor when it tries again, and the log is not filled with what it says already.
+    for label in labels {
+        let tries = format!("{label}.nectar: connecting");
+        let again = world.wait(PATIENCE, |_| said().matches(&tries).count() > 2);
+        assert!(again, "{label}: {}", said());
+        let told = format!("the router {label}.nectar is offline: ");
+        assert_eq!(said().matches(&told).count(), 1, "{label}: {}", said());
+    }
     assert_eq!(knocks.load(Ordering::Relaxed), 0);
     assert!(running.terminate().success());
     assert!(!said().contains("panicked"), "{}", said());
