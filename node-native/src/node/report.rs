@@ -1,6 +1,6 @@
 //! What a running node tells whoever runs it: metrics and a status.
 
-use super::{Counts, PeerState, Route, driver::Shared};
+use super::{PeerState, Route, driver::Shared};
 use crate::metrics::Labelled;
 use std::sync::{Arc, Weak};
 
@@ -18,17 +18,6 @@ pub(super) fn observe(site: &mut crate::http::Site, shared: &Weak<Shared>) {
         })
     });
     let node = shared.clone();
-    site.metrics.observe(
-        "nectar_banned",
-        "Names and networks that are banned now.",
-        move || {
-            let count = node
-                .upgrade()
-                .map_or(0, |shared| shared.node.bans(shared.clock.now()).len());
-            i64::try_from(count).unwrap_or(i64::MAX)
-        },
-    );
-    let node = shared.clone();
     site.metrics.observe_by(
         "nectar_refused_total",
         "Times that others were refused or sent away, by the error that they were told.",
@@ -38,39 +27,47 @@ pub(super) fn observe(site: &mut crate::http::Site, shared: &Weak<Shared>) {
                 .map_or_else(Vec::new, |shared| refused(&shared))
         },
     );
-    let gauge = |name, help, read: fn(Counts) -> usize| {
+    let gauge = |name, help, read: fn(&Shared) -> usize| {
         let node = shared.clone();
         site.metrics.observe(name, help, move || {
-            let count = node
-                .upgrade()
-                .map_or(0, |shared| read(shared.node.counts()));
+            let count = node.upgrade().map_or(0, |shared| read(&shared));
             i64::try_from(count).unwrap_or(i64::MAX)
         });
     };
     gauge(
+        "nectar_banned",
+        "Names and networks that are banned now.",
+        |shared| shared.node.bans(shared.clock.now()).len(),
+    );
+    gauge(
+        "nectar_scored",
+        "Names and networks that have points to a ban now.",
+        |shared| shared.node.scores(usize::MAX, shared.clock.now()).len(),
+    );
+    gauge(
         "nectar_sessions",
         "Sessions of all kinds that are connected.",
-        |counts| counts.sessions,
+        |shared| shared.node.counts().sessions,
     );
     gauge(
         "nectar_parked",
         "Sessions that wait for another connection.",
-        |counts| counts.parked,
+        |shared| shared.node.counts().parked,
     );
     gauge(
         "nectar_inbound",
         "Inbound connections that are authenticated.",
-        |counts| counts.inbound,
+        |shared| shared.node.counts().inbound,
     );
     gauge(
         "nectar_half_open",
         "Inbound connections in handshake.",
-        |counts| counts.half_open,
+        |shared| shared.node.counts().half_open,
     );
     gauge(
         "nectar_circuits",
         "Ends of circuits, two for each that passes through.",
-        |counts| counts.circuits,
+        |shared| shared.node.counts().circuits,
     );
 }
 

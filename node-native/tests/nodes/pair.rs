@@ -41,8 +41,18 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Everybody has a connection with every router, and Alice one with Bob.
+    /// Everybody has a connection with every router, and Alice one with Bob. What is lost again within 5 s is not looked for at
+    /// once: routers die more often here than in life, so that pause is a short one.
     pub(crate) async fn behind(routers: &[&'static str]) -> Self {
+        Self::with(routers, Some([10, 40].map(Duration::from_millis))).await
+    }
+
+    /// The same with the pauses that there are where nothing is configured.
+    pub(crate) async fn as_usual(routers: &[&'static str]) -> Self {
+        Self::with(routers, None).await
+    }
+
+    async fn with(routers: &[&'static str], backoff: Option<[Duration; 2]>) -> Self {
         let mut network = Network::default();
         for router in routers {
             network = network.direct(router);
@@ -55,10 +65,9 @@ impl Pair {
         let [alice, bob] = ["alice", "bob"].map(|label| {
             network.config(label).with_core(|core| {
                 core.limits.stranger_requests = u32::MAX;
-                // What is lost again within 5 s is not looked for at once. Routers die more often here than in life, so that
-                // pause is a short one.
-                core.limits.backoff_min = Duration::from_millis(10);
-                core.limits.backoff_max = Duration::from_millis(40);
+                if let Some([least, most]) = backoff {
+                    (core.limits.backoff_min, core.limits.backoff_max) = (least, most);
+                }
             })
         });
         let mut pair = Self {

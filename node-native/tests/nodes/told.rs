@@ -149,8 +149,12 @@ async fn whom_a_node_refused_and_what_counts_against_whom_is_told_by_a_running_o
     assert!(words.contains("\nrefused     1 request_rate\n"), "{words}");
     assert!(words.contains("\nscore       alice.nectar: "), "{words}");
     let metrics = soon("metrics", crate::support::get(listen, "/metrics")).await;
-    let wanted = "\nnectar_refused_total{code=\"request_rate\"} 1\n";
-    assert!(metrics.contains(wanted), "{metrics}");
+    for wanted in [
+        "\nnectar_refused_total{code=\"request_rate\"} 1\n",
+        "\nnectar_scored 1\n",
+    ] {
+        assert!(metrics.contains(wanted), "{metrics}");
+    }
     assert!(
         !metrics.contains("alice"),
         "no label that a peer chooses: {metrics}"

@@ -1,10 +1,13 @@
 //! Attackers at public addresses, in a network that a test has to itself.
 
 use super::{
-    attacker::{Caller, Wire, get_from, somewhere},
+    attacker::{Caller, Wire, get, get_from, somewhere},
     siege::{LITTLE, Siege},
 };
-use crate::{home::Home, support::Network};
+use crate::{
+    home::Home,
+    support::{Network, strict},
+};
 use node_core::Code;
 use std::{
     fs,
@@ -44,6 +47,7 @@ pub(super) fn inside(test: &str, addresses: &[Ipv4Addr]) -> bool {
             Err(error) => format!("unshare: {error}"),
         };
         let why = format!("SKIPPED {test}: no network namespace to be had here: {why}\n");
+        assert!(!strict(), "{why}");
         // Past what keeps to itself what a test says that succeeds.
         let _ = io::stderr().write_all(why.as_bytes());
         return false;
@@ -150,8 +154,11 @@ fn a_network_that_sends_rubbish_is_banned_from_a_running_node_and_no_other() {
             let _ = wire.send(&[1; 1000]).await;
             wire.closed().await
         };
-        let mut codes = Vec::new();
-        for _ in 0..20 {
+        let (mut codes, mut status) = (Vec::new(), String::new());
+        for n in 0..20 {
+            if n == 5 {
+                status = get(router, "/status", &format!("host: {router}\r\n")).await;
+            }
             codes.push(rubbish(EVIL).await);
             // Behind an address of this machine there may be a proxy, and behind that everybody.
             codes.push(rubbish(somewhere(1)).await);
@@ -166,9 +173,9 @@ fn a_network_that_sends_rubbish_is_banned_from_a_running_node_and_no_other() {
             let entry = Caller::named(label).enter(router, from, "rho").await;
             entered.push(entry.map(drop));
         }
-        (codes, entered)
+        (codes, status, entered)
     });
-    let (codes, entered) = report.seen;
+    let (codes, status, entered) = report.seen;
     let malformed = |code: &Option<Code>| *code == Some(Code::Malformed);
     let (evil, shared): (Vec<_>, Vec<_>) = codes.chunks(2).map(|both| (both[0], both[1])).unzip();
     assert!(evil[..10].iter().all(malformed), "{evil:?}");
@@ -177,6 +184,15 @@ fn a_network_that_sends_rubbish_is_banned_from_a_running_node_and_no_other() {
         "{evil:?}"
     );
     assert!(shared.iter().all(malformed), "{shared:?}");
+    // Five of ten on the way to it.
+    let (_, status) = status.split_once("\r\n\r\n").unwrap();
+    let status: serde_json::Value = serde_json::from_str(status).unwrap();
+    let [score] = &status["scores"].as_array().unwrap()[..] else {
+        panic!("{status}");
+    };
+    let points = score["points"].as_u64().unwrap();
+    assert_eq!(score["who"], "203.0.113.0/24");
+    assert!((45..=50).contains(&points), "{points}");
     let banned = Err(Some(Code::Banned));
     assert_eq!(entered, [banned, banned, Ok(()), Ok(())]);
     assert_eq!(siege.metric("nectar_banned"), 1);

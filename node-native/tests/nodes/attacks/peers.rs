@@ -58,8 +58,16 @@ fn a_peer_that_never_reads_is_left_and_what_waits_for_it_is_bounded() {
         .await
     });
     for took in report.seen {
+        // Not for what it asked or answered.
+        assert!(took > Duration::from_secs(1), "{took:?}");
         assert!(took < Duration::from_secs(20), "{took:?}");
     }
+    let log = siege.log();
+    for label in FOUR {
+        let missed = format!("{label}.nectar is interrupted: {}", Code::KeepaliveTimeout);
+        assert!(log.contains(&missed), "{missed}: {log}");
+    }
+    assert_eq!(siege.metric("nectar_misbehaved_total"), 0);
     siege.lift();
 }
 
@@ -99,7 +107,7 @@ fn a_peer_that_never_grants_credit_gets_what_fits_its_bounds_and_no_more() {
         .await
     });
     assert!(
-        report.seen.iter().all(|answers| (1..100).contains(answers)),
+        report.seen.iter().all(|answers| (1..=6).contains(answers)),
         "{:?}",
         report.seen
     );
@@ -260,7 +268,6 @@ fn a_guest_gets_a_circuit_where_guests_may_call_and_nothing_else() {
                 }
             }
         }
-        // Nobody is called by a guest's circuit who does not serve guests.
         let mut second = Caller::guest()
             .enter(router, somewhere(2), "rho")
             .await
@@ -270,15 +277,23 @@ fn a_guest_gets_a_circuit_where_guests_may_call_and_nothing_else() {
             Frame::CircuitClose { code, .. } => Some(*code),
             _ => None,
         });
-        (refused, offline.await)
+        let offline = offline.await;
+        // A circuit there is, to one who serves no guests.
+        let mut third = Caller::guest()
+            .enter(router, somewhere(3), "rho")
+            .await
+            .unwrap();
+        let called = third.through(&Caller::guest(), 0, "bob").await.map(drop);
+        (refused, offline, called)
     });
-    let (refused, offline) = report.seen;
+    let (refused, offline, called) = report.seen;
     for (id, _, code) in refused {
         let code = Code::from_u16(code);
         let expected = matches!(code, Some(Code::GuestRefused | Code::Cancelled));
         assert!(expected, "{id}: {code:?}");
     }
     assert_eq!(offline, Ok(Code::TargetOffline.as_u16()));
+    assert_eq!(called, Err(Some(Code::GuestRefused)));
     siege.lift();
 
     let siege = Siege::lay(&[], &[]);
