@@ -13,6 +13,8 @@ use crate::repo::{Repo, which};
 const CARGO_FUZZ: &str = "0.13.2";
 
 const DIRECTORY: &str = "node-core/fuzz/libfuzzer";
+/// The crate of the binaries, outside the workspace.
+pub(crate) const MANIFEST: &str = "node-core/fuzz/libfuzzer/Cargo.toml";
 const CORPUS: &str = "node-core/fuzz/corpus";
 
 /// How long a single input may take, in seconds, before it counts as a finding.

@@ -2,13 +2,13 @@
 use anyhow::{Context, Result};
 
 use crate::process::Log;
-use crate::repo::Repo;
+use crate::repo::{Repo, which};
 use crate::setup::{self, Output, WASM_TARGET};
 use crate::sizes::{self, kib};
 use crate::tally::Tally;
 use crate::test::Outcome;
 use crate::test::Part::{self, Contracts, Instructions, Lint, Page, Rust, Setup, Wasm};
-use crate::{CONTRACTS, conformance, deny, instructions, page, wasm};
+use crate::{CONTRACTS, conformance, deny, fuzz, instructions, page, wasm};
 
 /// One thing that must hold.
 pub(crate) struct Step {
@@ -31,6 +31,7 @@ pub(crate) const STEPS: &[Step] = &[
     step(Lint, "clippy", &["toolchain"], clippy),
     step(Lint, "clippy for wasm", &["toolchain"], clippy_wasm),
     step(Lint, "documentation", &["toolchain"], documentation),
+    step(Lint, "fuzz targets", &["toolchain"], fuzz_targets),
     step(Setup, "contract packages", &[], contract_packages),
     step(
         Contracts,
@@ -111,10 +112,7 @@ const fn step(part: Part, name: &'static str, needs: &'static [&'static str], ru
 }
 
 /// The crates that stand outside the workspace are formatted alike.
-const OUTSIDE: [&str; 2] = [
-    "node-core/fuzz/libfuzzer/Cargo.toml",
-    "xtask/wasm-tools/Cargo.toml",
-];
+const OUTSIDE: [&str; 2] = [fuzz::MANIFEST, "xtask/wasm-tools/Cargo.toml"];
 
 fn toolchain(repo: &Repo, log: &Log) -> Result<Outcome> {
     setup::toolchain(repo, &Output::Log(log))?;
@@ -146,6 +144,21 @@ fn clippy(repo: &Repo, log: &Log) -> Result<Outcome> {
         "--deny",
         "warnings",
     ]))?;
+    Ok(Outcome::held())
+}
+
+// `cargo xtask fuzz` builds them with a fuzzer's instruments, and only then; that they are programs at all is seen here.
+fn fuzz_targets(repo: &Repo, log: &Log) -> Result<Outcome> {
+    if which("c++").is_none() {
+        return Ok(Outcome::skipped("libFuzzer needs a C++ compiler"));
+    }
+    log.require(
+        repo.cargo()
+            .args(["check", "--locked", "--features", "native"])
+            .args(["--manifest-path", fuzz::MANIFEST])
+            .arg("--target-dir")
+            .arg(repo.target("")),
+    )?;
     Ok(Outcome::held())
 }
 

@@ -4,10 +4,10 @@
     reason = "a program, which has a clock and threads"
 )]
 
-use nectar_sim::life;
+use nectar_sim::life::{self, Story};
 use std::{
     cell::RefCell,
-    panic::{catch_unwind, set_hook},
+    panic::{RefUnwindSafe, catch_unwind, set_hook},
     process::ExitCode,
     sync::{
         Mutex,
@@ -66,7 +66,13 @@ fn main() -> ExitCode {
     let (next, sum) = (AtomicU64::new(task.seed), Mutex::new(Sum::default()));
     thread::scope(|scope| {
         let workers: Vec<_> = (0..task.threads)
-            .map(|_| scope.spawn(|| work(&task, began, &next, &sum)))
+            .map(|_| {
+                scope.spawn(|| {
+                    work(&task, began, &next, &sum, |seed| {
+                        life::live(seed, task.tell)
+                    })
+                })
+            })
             .collect();
         let mut reported = began;
         while workers.iter().any(|worker| !worker.is_finished()) {
@@ -87,7 +93,13 @@ fn main() -> ExitCode {
 }
 
 /// Plays one life after the other.
-fn work(task: &Task, began: Instant, next: &AtomicU64, sum: &Mutex<Sum>) {
+fn work(
+    task: &Task,
+    began: Instant,
+    next: &AtomicU64,
+    sum: &Mutex<Sum>,
+    live: impl Fn(u64) -> Story + RefUnwindSafe,
+) {
     let enough = |seed: u64| {
         let minutes = began.elapsed().as_secs_f64() / 60.0;
         task.minutes.is_some_and(|limit| minutes >= limit)
@@ -98,7 +110,7 @@ fn work(task: &Task, began: Instant, next: &AtomicU64, sum: &Mutex<Sum>) {
         if enough(seed) {
             return;
         }
-        let story = catch_unwind(|| life::live(seed, task.tell));
+        let story = catch_unwind(|| live(seed));
         let mut sum = sum.lock().unwrap_or_else(|error| error.into_inner());
         sum.lives += 1;
         match story {
@@ -114,10 +126,15 @@ fn work(task: &Task, began: Instant, next: &AtomicU64, sum: &Mutex<Sum>) {
             Err(_) => {
                 sum.failed.push(seed);
                 let said = SAID.with(|said| said.borrow().clone());
-                println!("seed {seed}: {said}\n  again: cargo xtask soak --seed {seed}");
+                println!("{}", told(seed, &said));
             }
         }
     }
+}
+
+/// What is said of a life that failed: how, and the command that plays it again.
+fn told(seed: u64, said: &str) -> String {
+    format!("seed {seed}: {said}\n  again: cargo xtask soak --seed {seed}")
 }
 
 fn print(task: &Task, began: Instant, sum: &Mutex<Sum>) {
@@ -170,5 +187,44 @@ impl Task {
             threads: threads.unwrap_or(cores).max(1),
             tell: alone.then_some(|line| println!("{line}")),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::panic,
+        reason = "a test fails by panicking"
+    )]
+    use super::*;
+
+    fn read(command: &str) -> Task {
+        Task::read(command.split_whitespace().map(str::to_owned)).unwrap()
+    }
+
+    #[test]
+    fn a_life_that_fails_is_counted_with_its_seed_and_the_others_go_on() {
+        let task = read("--seed 7 --seeds 3 --threads 1");
+        let (next, sum) = (AtomicU64::new(task.seed), Mutex::new(Sum::default()));
+        let live = |seed| {
+            assert_ne!(seed, 8, "a broken promise");
+            life::live(seed, None)
+        };
+        work(&task, Instant::now(), &next, &sum, live);
+        let sum = sum.into_inner().unwrap();
+        assert_eq!((sum.lives, &sum.failed[..]), (3, &[8][..]));
+        assert!(sum.asked > 0);
+    }
+
+    #[test]
+    fn what_is_said_of_a_failed_life_holds_the_command_that_plays_it_again_and_tells_what_happens()
+    {
+        let said = told(8, "a broken promise");
+        assert!(said.contains("a broken promise"), "{said}");
+        let (_, command) = said.split_once("again: cargo xtask soak ").unwrap();
+        let task = read(command);
+        assert_eq!((task.seed, task.seeds), (8, Some(1)));
+        assert!(task.tell.is_some());
     }
 }
