@@ -300,3 +300,63 @@ fn a_short_message_that_waits_in_a_router_does_not_keep_its_record_alive() {
     let kept = waiting.try_into_mut().unwrap().capacity();
     assert!(kept < 100, "{kept} bytes are kept for one");
 }
+
+/// Bytes that can be asked whether anybody keeps them.
+struct Watched(std::sync::Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Watched {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[test]
+fn an_answer_counts_whole_until_its_last_byte_has_left_and_what_has_left_keeps_nothing_else() {
+    const LENGTH: usize = 1 << 20;
+    let answered = |duel: &mut Duel, id, kept: &std::sync::Arc<Vec<u8>>| {
+        duel.say(&[Duel::request(id, b"?")]).unwrap();
+        let payload = Bytes::from_owner(Watched(kept.clone()));
+        duel.session.respond(id, Response::Success(Some(payload)));
+        // All but the last byte, read and acknowledged.
+        let limit = LENGTH as u64 - 1;
+        duel.say(&[Frame::Credit { id, limit }]).unwrap();
+        loop {
+            let (before, code) = (duel.heard, duel.hear());
+            if duel.heard == before {
+                break;
+            }
+            duel.say(&[Frame::Ack(duel.heard)]).unwrap();
+            drop(code);
+        }
+    };
+    let mut duel = Duel::with(Limits {
+        outbox_bytes: 3 << 20,
+        ..Limits::default()
+    });
+    let kept = std::sync::Arc::new(vec![7; LENGTH]);
+    answered(&mut duel, 4, &kept);
+    assert_eq!(
+        std::sync::Arc::strong_count(&kept),
+        2,
+        "the last byte waits"
+    );
+    assert!(
+        duel.session.held().outbox >= LENGTH,
+        "and counts as all of them"
+    );
+    for n in 1..8 {
+        answered(&mut duel, 4 + 4 * n, &kept);
+    }
+    assert_eq!(
+        std::sync::Arc::strong_count(&kept),
+        1 + 3,
+        "the others found no room"
+    );
+    // The last byte leaves, and nobody says that it came.
+    let limit = LENGTH as u64;
+    duel.say(&[Frame::Credit { id: 4, limit }]).unwrap();
+    duel.hear();
+    let held = duel.session.held();
+    assert_eq!(std::sync::Arc::strong_count(&kept), 1 + 2);
+    assert!(held.outbox < 3 * LENGTH && held.retained < 200, "{held:?}");
+}

@@ -237,7 +237,7 @@ impl<T> Session<T> {
         if let Some(deadline) = asked.deadline {
             self.items.deadlines.insert((deadline, id));
         }
-        self.items.long_bytes += asked.body.as_ref().map_or(0, |body| body.rest.len());
+        self.items.long_bytes += asked.body.as_ref().map_or(0, |body| body.held());
         self.items.asked.insert(id, asked);
         let mut outgoing = Outgoing::with_payload(frame, inline);
         outgoing.charge = outgoing.len() as u64 + CHARGE;
@@ -318,7 +318,7 @@ impl<T> Session<T> {
             None => (kind, code, payload),
         };
         let (total, inline, body) = cut(payload);
-        self.items.long_bytes += body.as_ref().map_or(0, |body| body.rest.len());
+        self.items.long_bytes += body.as_ref().map_or(0, |body| body.held());
         served.body = body;
         let released = core::mem::take(&mut served.charge);
         let frame = Frame::Response {
@@ -398,7 +398,7 @@ impl<T> Session<T> {
         };
         let asked = self.items.forget_asked(*id)?;
         let deadline = asked.deadline?;
-        let long = asked.body.map(|body| body.rest);
+        let long = asked.body.map(|body| body.into_rest());
         Some(match parsed? {
             Frame::Request {
                 protocol,
@@ -451,7 +451,7 @@ impl<T> Session<T> {
         let Some(served) = self.items.served.remove(&id) else {
             return;
         };
-        self.items.long_bytes -= served.body.as_ref().map_or(0, |body| body.rest.len());
+        self.items.long_bytes -= served.body.as_ref().map_or(0, |body| body.held());
         self.items.theirs.promised -= served.promised;
         if served.assembly.is_some_and(|assembly| !assembly.granted) {
             self.items.theirs.waiting.remove(&id);
@@ -463,7 +463,7 @@ impl<T> Session<T> {
     /// Removes a request once its answer has left completely.
     pub(super) fn settle_answered(&mut self, id: u64) {
         let done = |served: &super::items::Served| {
-            served.answered && served.body.as_ref().is_none_or(|body| body.rest.is_empty())
+            served.answered && served.body.as_ref().is_none_or(|body| body.is_empty())
         };
         if self.items.served.get(&id).is_some_and(done) {
             self.items.served.remove(&id);

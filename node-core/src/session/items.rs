@@ -6,7 +6,7 @@ use crate::{
     time::Instant,
 };
 use alloc::boxed::Box;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 /// Our own request or message, until it is answered or delivered.
 #[derive(Debug)]
@@ -48,30 +48,54 @@ pub(super) struct ItemHead {
 /// The unsent rest of a long payload.
 #[derive(Debug)]
 pub(super) struct LongBody {
-    pub(super) rest: Bytes,
+    /// A part of the payload's memory, all of which is there as long as this is not empty.
+    rest: Bytes,
+    whole: usize,
     pub(super) sent: u64,
     pub(super) limit: u64,
 }
 
 impl LongBody {
-    pub(super) fn new(rest: Bytes) -> Self {
+    pub(super) fn new(payload: Bytes) -> Self {
         Self {
-            rest,
+            whole: payload.len(),
+            rest: payload,
             sent: 0,
             limit: 0,
         }
+    }
+
+    /// Bytes that it keeps from being free, however many have left: whoever grants credit for all but the last one has all of
+    /// them held.
+    pub(super) fn held(&self) -> usize {
+        if self.is_empty() { 0 } else { self.whole }
+    }
+
+    pub(super) fn into_rest(self) -> Bytes {
+        self.rest
+    }
+
+    /// Whether all has left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
     }
 
     pub(super) fn ready(&self) -> bool {
         !self.rest.is_empty() && self.sent < self.limit
     }
 
+    /// The next piece. A copy: it is kept until it is acknowledged, and the whole payload must not be kept with it.
     pub(super) fn take(&mut self, max: usize) -> Option<Bytes> {
         let credit = usize::try_from(self.limit.saturating_sub(self.sent)).unwrap_or(usize::MAX);
         let length = max.min(credit).min(self.rest.len());
         (length > 0).then(|| {
             self.sent += length as u64;
-            self.rest.split_to(length)
+            let piece = Bytes::copy_from_slice(&self.rest[..length]);
+            self.rest.advance(length);
+            if self.rest.is_empty() {
+                self.rest = Bytes::new();
+            }
+            piece
         })
     }
 }
@@ -152,7 +176,7 @@ impl<T> Items<T> {
         if let Some(deadline) = asked.deadline {
             self.deadlines.remove(&(deadline, id));
         }
-        self.long_bytes -= asked.body.as_ref().map_or(0, |body| body.rest.len());
+        self.long_bytes -= asked.body.as_ref().map_or(0, |body| body.held());
         match asked.answer.as_deref() {
             Some((assembly, ..)) if assembly.granted => self.answers.promised -= assembly.total,
             Some(_) => drop(self.answers.waiting.remove(&id)),

@@ -181,16 +181,15 @@ impl<T> Session<T> {
         let Some(body) = self.items.body(id) else {
             return false;
         };
-        let mut taken = 0;
+        let held = body.held();
         if room > 0
             && self.sender.retention_room(&self.config.limits)
             && let Some(data) = body.take(room)
         {
-            taken = data.len();
             self.sender.write_data(record, DataKind::Item, id, data);
         }
-        let more = body.ready();
-        self.items.long_bytes -= taken;
+        let (more, freed) = (body.ready(), held - body.held());
+        self.items.long_bytes -= freed;
         self.settle_answered(id);
         more
     }
