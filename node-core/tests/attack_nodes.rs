@@ -374,3 +374,98 @@ fn operations_on_a_draining_session_move_to_the_one_that_took_over() {
         }
     }
 }
+
+/// Who has opened a socket to whom.
+type Dials = Rc<std::cell::RefCell<Vec<(NodeId, NodeId)>>>;
+
+/// Mallory is direct, and calls bob through rho, who routes for both.
+fn called_by_mallory(seed: u64) -> (Simulation, [NodeId; 3], Dials) {
+    let records = [
+        ("rho", direct("rho", 1)),
+        ("bob", indirect("bob", &["rho"])),
+        ("mallory", direct("mallory", 2)),
+    ];
+    let mut world = Simulation::new(seed);
+    let dials = Dials::default();
+    let seen = dials.clone();
+    world.on_socket = Some(Box::new(move |from, to, out| {
+        if out {
+            seen.borrow_mut().push((from, to));
+        }
+        None
+    }));
+    let mut config = Simulation::config("rho", &records);
+    config.router = OPEN_ROUTER;
+    let rho = world.add_named("rho", config);
+    let [bob, mallory] =
+        ["bob", "mallory"].map(|label| world.add_named(label, Simulation::config(label, &records)));
+    world.run_for(Duration::from_secs(2));
+    let token = world.request(mallory, &name("bob"), b"hello");
+    assert!(matches!(
+        world.outcome(mallory, token),
+        Outcome::Answered(_)
+    ));
+    (world, [rho, bob, mallory], dials)
+}
+
+#[test]
+fn whoever_called_through_a_router_and_falls_silent_or_goes_has_nobody_knock_at_the_address_in_its_record()
+ {
+    for goes in [false, true] {
+        for bob_asks in [false, true] {
+            let (mut world, [rho, bob, mallory], dials) = called_by_mallory(1);
+            // Bob owes an answer, and in one case wants one.
+            world.machines[bob].hold_requests = true;
+            world.request(mallory, &name("bob"), b"and?");
+            if bob_asks {
+                world.machines[mallory].hold_requests = true;
+                world.request(bob, &name("mallory"), b"who are you?");
+            }
+            world.run_for(Duration::from_secs(1));
+            world.severed.extend([(rho, mallory), (mallory, rho)]);
+            for held in std::mem::take(&mut world.machines[bob].held_requests) {
+                held.respond(Response::Success(None));
+            }
+            if goes {
+                world.cut(rho, mallory, Code::PipeLost);
+            }
+            dials.borrow_mut().clear();
+            world.run_for(Duration::from_secs(100));
+            let knocks = dials
+                .borrow()
+                .iter()
+                .filter(|dial| dial.1 == mallory)
+                .count();
+            assert_eq!(knocks, 0, "goes: {goes}, bob asks: {bob_asks}");
+            // Whom bob himself wants to talk to, he calls.
+            world.request(bob, &name("mallory"), b"are you there?");
+            world.run_for(Duration::from_secs(5));
+            assert!(dials.borrow().contains(&(bob, mallory)));
+        }
+    }
+}
+
+#[test]
+fn whoever_called_directly_and_acknowledges_nothing_has_nobody_knock_at_the_address_in_its_record()
+{
+    let (mut world, [rho, _, mallory], dials) = called_by_mallory(2);
+    let token = world.request(mallory, &name("rho"), b"hello");
+    assert!(matches!(
+        world.outcome(mallory, token),
+        Outcome::Answered(_)
+    ));
+    world.machines[rho].hold_requests = true;
+    world.request(mallory, &name("rho"), b"and?");
+    world.run_for(Duration::from_secs(1));
+    // She hears, and nobody hears her.
+    world.severed.insert((mallory, rho));
+    for held in std::mem::take(&mut world.machines[rho].held_requests) {
+        held.respond(Response::Success(None));
+    }
+    dials.borrow_mut().clear();
+    world.run_for(Duration::from_secs(100));
+    assert!(!dials.borrow().contains(&(rho, mallory)));
+    world.request(rho, &name("mallory"), b"are you there?");
+    world.run_for(Duration::from_secs(5));
+    assert!(dials.borrow().contains(&(rho, mallory)), "it would be seen");
+}

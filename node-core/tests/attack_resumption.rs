@@ -449,6 +449,37 @@ fn a_router_that_turns_itself_indirect_does_not_keep_its_callers_from_giving_up(
 }
 
 #[test]
+fn two_routers_whose_records_name_each_other_keep_no_search_from_its_end() {
+    let records = [
+        ("rho", direct("rho", 1)),
+        ("mordred", indirect("mordred", &["morgana"])),
+        ("morgana", indirect("morgana", &["mordred"])),
+        ("bob", indirect("bob", &["rho", "mordred"])),
+        ("alice", indirect("alice", &[])),
+    ];
+    let mut world = Simulation::new(1);
+    let mut config = Simulation::config("rho", &records);
+    config.router = RouterPolicy {
+        host: Access::Anyone,
+        call: Access::Anyone,
+        guests: true,
+    };
+    world.add_named("rho", config);
+    let alice = world.add_named("alice", Simulation::config("alice", &records));
+    world.run_for(Duration::from_secs(2));
+    for to in ["bob", "mordred"] {
+        let began = world.now();
+        let token = world.request(alice, &name(to), b"?");
+        assert!(matches!(world.outcome(alice, token), Outcome::Failed(_)));
+        assert!(world.now().since(began) < Duration::from_secs(5), "{to}");
+    }
+    world.add_named("bob", Simulation::config("bob", &records));
+    world.run_for(Duration::from_secs(2));
+    let token = world.request(alice, &name("bob"), b"?");
+    assert!(matches!(world.outcome(alice, token), Outcome::Answered(_)));
+}
+
+#[test]
 fn a_guest_who_dials_a_node_again_does_not_lose_the_session_that_it_has() {
     let records = [
         ("sigma", direct("sigma", 2)),

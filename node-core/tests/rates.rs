@@ -5,15 +5,19 @@
     reason = "a test fails by panicking"
 )]
 
-use nectar_sim::{EPOCH_MS, NodeId, Outcome, Simulation, direct, key_of, name};
+use nectar_sim::{EPOCH_MS, NodeId, Outcome, Simulation, direct, indirect, key_of, name};
 use node_core::{
     Code, Instant, Now, Timestamp,
     channel::{HelloInfo, Identity, Local, Reject, SignerTrust, initiator},
-    node::{Access, Node, NodeConfig, Output},
+    node::{Access, Node, NodeConfig, Output, RouterPolicy},
+    session::StreamError,
     time::Duration,
     wire::frame::Response,
 };
-use std::{sync::Arc, task::Waker};
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 /// Alice, who calls, and bob.
 fn two(seed: u64, change: impl FnOnce(&mut NodeConfig)) -> (Simulation, [NodeId; 2]) {
@@ -115,6 +119,73 @@ fn a_stranger_does_not_get_a_new_budget_by_coming_back() {
     let again = world.add_named("alice", Simulation::config("alice", &records));
     let (answered, refused) = ask(&mut world, again, 100);
     assert!(answered < 10 && refused > 90, "{answered} answered");
+}
+
+#[test]
+fn streams_beyond_the_rate_are_stopped_and_reset_with_it() {
+    let (mut world, [alice, bob]) = two(5, |config| config.limits.stranger_requests = 5);
+    let tokens: Vec<_> = (0..8)
+        .map(|_| world.open_stream(alice, &name("bob")))
+        .collect();
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.machines[bob].streams.len(), 5);
+    let mut refused = 0;
+    for token in tokens {
+        let Outcome::Opened(stream) = world.outcome(alice, token) else {
+            panic!("it was opened here");
+        };
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(read) = stream.poll_read(&mut cx) {
+            assert_eq!(read, Err(StreamError::Reset(Code::RequestRate.as_u16())));
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 3);
+    assert_eq!(ask(&mut world, alice, 3), (0, 3), "of the same budget");
+}
+
+#[test]
+fn guests_behind_one_router_have_budgets_of_their_own_and_one_together() {
+    let records = [
+        ("rho", direct("rho", 1)),
+        ("bob", indirect("bob", &["rho"])),
+    ];
+    let mut world = Simulation::new(6);
+    let mut config = Simulation::config("rho", &records);
+    config.router = RouterPolicy {
+        host: Access::Anyone,
+        call: Access::Anyone,
+        guests: true,
+    };
+    world.add_named("rho", config);
+    let mut config = Simulation::config("bob", &records);
+    config.guests = true;
+    (
+        config.limits.stranger_requests,
+        config.limits.channels_per_group,
+    ) = (4, 3);
+    let bob = world.add_named("bob", config);
+    world.run_for(Duration::from_secs(2));
+    let guest = |world: &mut Simulation| {
+        let mut config = Simulation::config("guest", &records);
+        (config.identity.name, config.identity.key) = (None, [0; 32]);
+        world.add(config, key_of("guest"), None)
+    };
+    // They come one after the other, and each is gone before the next.
+    let answered = [(); 6].map(|()| {
+        let guest = guest(&mut world);
+        let (answered, _) = ask(&mut world, guest, 6);
+        world.kill(guest);
+        answered
+    });
+    assert_eq!(answered[..3], [4; 3]);
+    // What has come back meanwhile.
+    let late: usize = answered[3..].iter().sum();
+    assert!(late <= 2, "{answered:?}");
+    assert_eq!(world.machines[bob].requests.len(), 12 + late);
+    world.run_for(Duration::from_secs(10));
+    let next = guest(&mut world);
+    assert_eq!(ask(&mut world, next, 6).0, 4);
 }
 
 /// Bob, and what he makes of message 1s.

@@ -35,6 +35,8 @@ pub(super) struct SessionCell<T> {
     /// What ATTACH calls it.
     pub(super) sid: [u8; 16],
     pub(super) peer: Peer,
+    /// Whether the peer came through a router. It does not know where we are, and may not make us show it.
+    pub(super) came_by_circuit: bool,
     /// What carries it; nothing while it is parked. Changed only by who holds the session.
     pipe: Mutex<Option<Arc<PipeCell<T>>>>,
     pub(super) timers: Arc<Timers>,
@@ -42,8 +44,37 @@ pub(super) struct SessionCell<T> {
     armed: Armed,
     /// Circuits that end here and may have something to send.
     ready: Mutex<Vec<u32>>,
-    /// When the peer's bucket of requests is full again; `None` for a peer that may ask as fast as it likes.
-    requests: Mutex<Option<Instant>>,
+    rates: Mutex<Rates>,
+}
+
+/// When a bucket is full again, shared by all who take from it.
+pub(super) type Bucket = Arc<Mutex<Instant>>;
+
+/// What each request of a peer takes a token from.
+pub(super) struct Rate {
+    pub(super) bucket: Bucket,
+    /// Whose it is, where that is remembered.
+    pub(super) subject: Option<Subject>,
+    /// How many it is for: it has so many times the tokens of one.
+    pub(super) sharers: u32,
+}
+
+/// How fast a peer may ask.
+enum Rates {
+    /// It has not asked yet.
+    Unknown,
+    Bounded(Vec<Rate>),
+    /// It may ask as fast as it likes.
+    Free,
+}
+
+/// What becomes of a peer's request.
+pub(super) enum Taken {
+    Granted,
+    /// How long to wait.
+    TooFast(Duration),
+    /// It has to be found out what it takes tokens from.
+    Unknown,
 }
 
 impl<T> SessionCell<T> {
@@ -57,40 +88,48 @@ impl<T> SessionCell<T> {
         Self {
             id,
             sid: *session.id(),
+            came_by_circuit: pipe.over_circuit() && pipe.target.is_none(),
             peer,
             pipe: Mutex::new(Some(pipe)),
             timers,
             state: Mutex::new(session),
             armed: Armed::new(),
             ready: Mutex::new(Vec::new()),
-            requests: Mutex::new(Some(Instant::default())),
+            rates: Mutex::new(Rates::Unknown),
         }
     }
 
-    /// Takes a request from the peer's bucket; how long to wait if that is empty.
-    pub(super) fn take_request(&self, limits: &Limits, now: Instant) -> Option<Duration> {
-        let mut bucket = lock(&self.requests);
-        standing::take_request(bucket.as_mut()?, limits, now).err()
+    /// Takes a token for a request of the peer's.
+    pub(super) fn take_request(&self, limits: &Limits, now: Instant) -> Taken {
+        let rates = match &*lock(&self.rates) {
+            Rates::Unknown => return Taken::Unknown,
+            Rates::Free => return Taken::Granted,
+            Rates::Bounded(rates) => {
+                let mut taken = rates.iter().map(|rate| {
+                    let mut bucket = lock(&rate.bucket);
+                    standing::take_request(&mut bucket, rate.sharers, limits, now)
+                });
+                taken.find_map(Result::err)
+            }
+        };
+        rates.map_or(Taken::Granted, Taken::TooFast)
     }
 
-    /// When the peer's bucket of requests is full again.
-    pub(super) fn requests(&self) -> Instant {
-        lock(&self.requests).unwrap_or_default()
+    /// The peer may ask as fast as it likes.
+    pub(super) fn set_free(&self) {
+        *lock(&self.rates) = Rates::Free;
     }
 
-    /// Replaces the peer's bucket of requests; `None` for a peer that may ask as fast as it likes.
-    pub(super) fn set_requests(&self, bucket: Option<Instant>) {
-        *lock(&self.requests) = bucket;
+    /// What the peer's requests take tokens from, from now on.
+    pub(super) fn set_rates(&self, rates: Vec<Rate>) {
+        *lock(&self.rates) = Rates::Bounded(rates);
     }
 
-    /// Whom the peer's rates count against: its name, or the addresses that a guest comes from.
-    pub(super) fn subject(&self) -> Option<Subject> {
-        if let Some(name) = &self.peer.name {
-            return Some(Subject::Name(name.clone()));
-        }
-        match self.pipe()?.kind {
-            PipeKind::Socket { group, .. } => group.map(Subject::Group),
-            PipeKind::Circuit { .. } => None,
+    /// The same as long as it is not known, which it is not at first.
+    pub(super) fn take_rates(&self) -> Vec<Rate> {
+        match core::mem::replace(&mut *lock(&self.rates), Rates::Unknown) {
+            Rates::Bounded(rates) => rates,
+            Rates::Unknown | Rates::Free => Vec::new(),
         }
     }
 
@@ -154,6 +193,16 @@ impl<T> SessionCell<T> {
         lock(&self.pipe)
             .as_ref()
             .is_some_and(|pipe| pipe.target.is_some())
+    }
+
+    /// Whether it is for us to look for another pipe for it, `dialled` if we began the last one: if something is under way on
+    /// it. Of who came to us directly, that is only what we have begun ourselves: what he has begun, or does not acknowledge,
+    /// must not have us dial whom he likes. Who came through a router is looked for on ways that cost no dialling.
+    pub(super) fn is_ours_to_keep(&self, dialled: bool) -> bool {
+        let under_way = |session: &mut Session<T>| {
+            session.has_begun() || (self.came_by_circuit && !session.is_idle())
+        };
+        dialled || self.with_pipe(under_way)
     }
 
     /// Tells whoever drives its pipe to poll it.

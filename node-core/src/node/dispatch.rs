@@ -2,7 +2,7 @@
 
 use super::{
     Node,
-    cell::{Pipe, PipeCell, PipeKind, PipeState, SessionCell, Target},
+    cell::{Pipe, PipeCell, PipeKind, PipeState, SessionCell, Taken, Target},
     control::{Action, Control},
     output::{Event, Failure, Incoming, IncomingMessage, IncomingStream, Output, Stream},
     timers::{Due, lock},
@@ -196,9 +196,13 @@ impl<T> Node<T> {
                     cell.with(|session| session.respond(id, Response::refuse(code)));
                 }
                 E::Request { id, .. } | E::Message { id, .. }
-                    if let Some(refusal) = self.too_fast(cell, now) =>
+                    if let Some(wait) = self.too_fast(cell, now) =>
                 {
+                    let refusal = refuse_for(wait);
                     cell.with(|session| session.respond(id, refusal));
+                }
+                E::Stream(opened) if self.too_fast(cell, now).is_some() => {
+                    cell.with(|session| session.refuse_stream(opened.id, Code::RequestRate));
                 }
                 E::Answered { token, response } => out.push(Output::Answered { token, response }),
                 E::Delivered { token } => out.push(Output::Delivered { token }),
@@ -390,21 +394,23 @@ impl<T> Node<T> {
         Err(refusal)
     }
 
-    /// The answer to a stranger that asks too fast.
-    fn too_fast(&self, cell: &SessionCell<T>, now: Now) -> Option<Response> {
-        let wait = cell.take_request(&self.inner.limits, now.mono)?;
+    /// Whether a stranger asks too fast, and how long it has to wait.
+    fn too_fast(&self, cell: &SessionCell<T>, now: Now) -> Option<Duration> {
+        let mut taken = cell.take_request(&self.inner.limits, now.mono);
+        if matches!(taken, Taken::Unknown) {
+            lock(&self.inner.control).bound_rates(cell);
+            taken = cell.take_request(&self.inner.limits, now.mono);
+        }
+        let Taken::TooFast(wait) = taken else {
+            return None;
+        };
         let name = cell.peer.name.as_ref();
         if name.is_some_and(|name| lock(&self.inner.control).is_chosen(name)) {
-            cell.set_requests(None);
+            cell.set_free();
             return None;
         }
-        let code = Code::RequestRate;
-        self.inner.refused.count(code);
-        let millis = wait.as_secs() * 1000 + u64::from(wait.subsec_millis()) + 1;
-        Some(Response::Error {
-            code: code.as_u16(),
-            message: alloc::format!("{code}; try again in {millis} ms").into(),
-        })
+        self.inner.refused.count(Code::RequestRate);
+        Some(wait)
     }
 
     pub(super) fn session(&self, id: u64) -> Option<Arc<SessionCell<T>>> {
@@ -432,5 +438,15 @@ impl<T> Node<T> {
             agent: self.inner.local.hello.user_agent.as_str().into(),
             secret: crate::crypto::hmac(&self.inner.instance_secret, &own),
         }
+    }
+}
+
+/// The answer to a stranger that has to wait.
+fn refuse_for(wait: Duration) -> Response {
+    let code = Code::RequestRate;
+    let millis = wait.as_secs() * 1000 + u64::from(wait.subsec_millis()) + 1;
+    Response::Error {
+        code: code.as_u16(),
+        message: alloc::format!("{code}; try again in {millis} ms").into(),
     }
 }

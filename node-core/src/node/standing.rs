@@ -315,14 +315,20 @@ impl Standings {
     }
 }
 
-/// Takes one request of a stranger from its bucket, or says how long to wait.
+/// Takes one request of a stranger from its bucket, which is for so many strangers, or says how long to wait.
 pub(super) fn take_request(
     full_at: &mut Instant,
+    sharers: u32,
     limits: &Limits,
     now: Instant,
 ) -> Result<(), Duration> {
-    let interval = WINDOW / limits.stranger_requests.max(1);
+    let interval = WINDOW / limits.stranger_requests.saturating_mul(sharers).max(1);
     take(full_at, interval, WINDOW, now)
+}
+
+/// Whether people share an address group who have nothing to do with each other.
+pub(super) const fn is_shared(group: AddressGroup) -> bool {
+    group & SHARED != 0
 }
 
 #[cfg(test)]

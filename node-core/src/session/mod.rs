@@ -375,6 +375,12 @@ impl<T> Session<T> {
             && self.sender.all_acknowledged()
     }
 
+    /// Whether something that our side has begun is not over: a request, a message, a stream.
+    pub fn has_begun(&self) -> bool {
+        let ours = |id: &u64| self.numbers.is_own(*id);
+        !self.items.asked.is_empty() || self.streams.keys().any(ours)
+    }
+
     /// Bytes of requests, messages and answers that wait to be sent.
     pub fn waiting_bytes(&self) -> usize {
         self.sender.queued + self.items.long_bytes

@@ -63,9 +63,14 @@ impl Numbers {
         Ok(())
     }
 
+    /// Whether a number is one that our side gives.
+    pub(super) const fn is_own(&self, id: u64) -> bool {
+        id % 2 == self.side
+    }
+
     /// The same for numbers of our own.
     pub(super) fn check_own(&self, id: u64) -> Result<(), Code> {
-        if id % 2 == self.side {
+        if self.is_own(id) {
             self.check_used(id)
         } else {
             Err(Code::FrameUnexpected)
@@ -74,7 +79,7 @@ impl Numbers {
 
     /// The same for numbers of the peer's.
     pub(super) fn check_theirs(&self, id: u64) -> Result<(), Code> {
-        if id % 2 == self.side {
+        if self.is_own(id) {
             Err(Code::FrameUnexpected)
         } else {
             self.check_used(id)

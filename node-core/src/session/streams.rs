@@ -137,8 +137,13 @@ impl<T> Session<T> {
 
     /// The application lets go of a stream: unfinished halves are reset and stopped.
     pub fn release_stream(&mut self, id: u64) {
-        self.reset(id, Code::Cancelled.as_u16());
-        self.stop(id, Code::Cancelled.as_u16());
+        self.refuse_stream(id, Code::Cancelled);
+    }
+
+    /// The same, with what the peer is told.
+    pub fn refuse_stream(&mut self, id: u64, code: Code) {
+        self.reset(id, code.as_u16());
+        self.stop(id, code.as_u16());
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.released = true;
             self.settle_stream(id);

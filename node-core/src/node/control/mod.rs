@@ -6,6 +6,7 @@
 mod admit;
 mod chain;
 mod parked;
+mod rates;
 mod reach;
 mod sessions;
 
@@ -210,7 +211,25 @@ impl<T> Peer<T> {
         let wants =
             |session: &mut Session<T>| session.wants_pipe() && (alone || session.is_confirmed());
         let current = self.current.as_ref();
-        current.is_some_and(|cell| cell.with_pipe(wants))
+        let asked = !self.waiting.is_empty();
+        let ours = |cell: &SessionCell<T>| asked || cell.is_ours_to_keep(cell.dialled());
+        current.is_some_and(|cell| cell.with_pipe(wants) && ours(cell))
+    }
+
+    /// Whether it is only looked for to carry circuits.
+    fn is_only_to_carry(&self) -> bool {
+        self.waiting.is_empty() && !self.keep && !self.resumes() && !self.wants_pipe()
+    }
+
+    /// Whether all that we look for is another pipe for sessions whose peer came through a router: only ways that show it
+    /// nothing new will do, whatever its record says.
+    fn is_looked_for_unseen(&self) -> bool {
+        let waits = self.keep || self.router || !self.waiting.is_empty();
+        let parked = self.parked.iter().filter(|parked| parked.dial);
+        let parked = parked.map(|parked| &parked.cell);
+        let current = self.current.iter().filter(|_| self.wants_pipe());
+        let mut looked_for = parked.chain(current).peekable();
+        !waits && looked_for.peek().is_some() && looked_for.all(|cell| cell.came_by_circuit)
     }
 
     fn wanted(&self) -> bool {
@@ -260,6 +279,8 @@ pub(super) struct Control<T> {
     /// The sessions of all peers that wait for another pipe, in the order in which they began to.
     parked: Vec<Waiting<T>>,
     timers: Set<(Instant, Timer)>,
+    /// What the requests of strangers who are here take tokens from.
+    buckets: rates::Buckets,
     /// Sessions that finish what is under way and then close.
     /// With how long they wait at most, once nothing is under way here, for the peer to have nothing under way either;
     /// `None` until it was told.
@@ -300,6 +321,7 @@ impl<T> Control<T> {
             lookups: Map::default(),
             parked: Vec::new(),
             timers: Set::default(),
+            buckets: rates::Buckets::default(),
             draining: Map::default(),
             closed: false,
             reachable: false,
@@ -482,8 +504,9 @@ impl<T> Control<T> {
             self.ensure(&name, now);
         } else {
             // It may have become a stranger.
-            for cell in self.sessions_with(&name) {
-                cell.set_requests(Some(Instant::default()));
+            let sessions: Vec<_> = self.sessions_with(&name).collect();
+            for cell in sessions {
+                self.keep_rates(&cell, now);
             }
         }
     }

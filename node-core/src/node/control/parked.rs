@@ -177,7 +177,9 @@ impl<T> Control<T> {
         };
         let is_current = self.current(&name).is_some_and(|used| used.id == cell.id);
         // The other side looks as well. A guest cannot go on over another pipe.
-        let ours = cell.dialled() || !cell.with_pipe(|session| session.is_idle());
+        let peer = self.peers.get(&name);
+        let asked = peer.is_some_and(|peer| !peer.waiting.is_empty());
+        let ours = asked || cell.is_ours_to_keep(cell.dialled());
         if !is_current || !ours || self.closed || self.config.identity.name.is_none() {
             return;
         }
@@ -209,7 +211,8 @@ impl<T> Control<T> {
         let is_current = self
             .current(&name)
             .is_some_and(|current| current.id == cell.id);
-        let (still, idle) = cell.with_pipe(|session| (session.is_parked(), session.is_idle()));
+        let ours = cell.is_ours_to_keep(dialled);
+        let still = cell.with_pipe(|session| session.is_parked());
         self.draining.remove(&cell.id);
         let peer = self.peers.get_mut(&name).filter(|_| still);
         let Some(peer) = peer else {
@@ -224,7 +227,7 @@ impl<T> Control<T> {
             instance: peer.instance,
             agent: peer.agent.clone(),
             reason: code,
-            dial: dialled || !idle,
+            dial: ours,
         };
         peer.parked.retain(|parked| parked.cell.id != cell.id);
         let oldest = (peer.parked.len() == PER_NAME).then(|| peer.parked.remove(0));

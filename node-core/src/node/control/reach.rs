@@ -8,7 +8,7 @@ use crate::{
         dial::{Attempt, Dial, Race, Stage, backoff},
         output::{Event, Failure, Output, Route},
     },
-    registry::{Cause, Freshness, Lookup, ROUTERS_MAX, Record, ResolveError, Resolved},
+    registry::{Cause, Freshness, Lookup, ROUTERS_MAX, Record, ResolveError, Resolved, Routing},
     time::{Duration, Instant},
 };
 use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
@@ -99,10 +99,20 @@ impl<T> Control<T> {
             return self.give_up(name, Code::EpochChanged, None, now);
         }
         let record = resolved.record.clone();
+        let only_to_carry = peer.is_only_to_carry();
         self.learn(&resolved);
+        // Over a router it could be reached and would carry nobody. Were it looked for there, two records that name each
+        // other could keep a search for ever.
+        if !record.is_direct() {
+            if only_to_carry {
+                return self.give_up(name, Code::NoRoute, None, now);
+            }
+            self.router_unreachable(name, Code::NoRoute, now);
+        }
         let routes = self.routes(name, &record);
         if routes.is_empty() {
-            let code = if record.is_direct() {
+            let seen = |peer: &Peer<T>| !peer.is_looked_for_unseen();
+            let code = if record.is_direct() && self.peers.get(name).is_some_and(seen) {
                 Code::SchemeBlocked
             } else {
                 Code::NoRoute
@@ -120,15 +130,11 @@ impl<T> Control<T> {
     /// its routers, a connected router before another, the nearer one first, and chance decides among equals.
     pub(super) fn routes(&mut self, name: &Name, record: &Record) -> VecDeque<Route> {
         let mut routes: Vec<(Rank, Route)> = Vec::new();
-        let asked = self
-            .peers
-            .get(name)
-            .is_some_and(|peer| !peer.waiting.is_empty());
-        if record
-            .routing
-            .as_ref()
-            .is_some_and(|routing| routing.wss || (routing.ws && !self.config.secure_only))
-        {
+        let peer = self.peers.get(name);
+        let asked = peer.is_some_and(|peer| !peer.waiting.is_empty());
+        let unseen = peer.is_some_and(Peer::is_looked_for_unseen);
+        let open = |routing: &Routing| routing.wss || (routing.ws && !self.config.secure_only);
+        if record.routing.as_ref().is_some_and(open) && !unseen {
             let silent = self.stayed_silent(name, &Route::Direct);
             routes.push(((silent, 0, Duration::ZERO, [0; 32]), Route::Direct));
         }
@@ -143,6 +149,10 @@ impl<T> Control<T> {
             // Another process of our name is there now. A session that waits takes nothing back from it, a person may.
             let superseded = self.peers.get(&router).is_some_and(|peer| peer.superseded);
             if superseded && !asked && self.carrier(&router).is_none() {
+                continue;
+            }
+            let ours = self.peers.get(&router).is_some_and(|peer| peer.router);
+            if unseen && !ours && self.carrier(&router).is_none() {
                 continue;
             }
             let (class, distance) = match self.carrier(&router) {

@@ -28,13 +28,6 @@ impl<T> Control<T> {
         agent: Box<str>,
         now: Now,
     ) {
-        // Whoever comes again goes on with the bucket that it had.
-        if let Some(subject) = cell.subject() {
-            let others = cell.peer.name.as_ref().map(|name| self.sessions_with(name));
-            let others = others.into_iter().flatten().map(|other| other.requests());
-            let known = self.standings.requests(&subject);
-            cell.set_requests(Some(others.fold(known, Instant::max)));
-        }
         let Some(name) = cell.peer.name.clone() else {
             return;
         };
@@ -226,9 +219,7 @@ impl<T> Control<T> {
     ) {
         self.draining.remove(&cell.id);
         self.unpark(cell.id);
-        if let Some(subject) = cell.subject() {
-            self.standings.set_requests(&subject, cell.requests(), now);
-        }
+        self.keep_rates(cell, now);
         let Some(name) = cell.peer.name.clone() else {
             for operation in unsent {
                 self.fail(operation, Failure::offline(code));
