@@ -27,7 +27,7 @@ pub struct Limits {
     /// Requests and messages per 10 s of a peer that is neither on the allow list, nor kept, nor a router of ours. 100; one
     /// more is answered with `request_rate`.
     pub stranger_requests: u32,
-    /// How long whoever broke the rules may not come back. 1 h.
+    /// How long a name that broke the rules may not come back; addresses may after a sixtieth of it. 1 h.
     pub ban: Duration,
     /// Names, and address groups, whose rates, scores and bans are remembered. 1,024 of each; worst case 512 B for both.
     pub standings: usize,

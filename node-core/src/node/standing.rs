@@ -45,6 +45,10 @@ const BURST: Duration = Duration::from_secs(2);
 const HALF_LIFE: Duration = Duration::from_secs(600);
 /// The score at which a subject is banned.
 const BANNED_AT: u32 = 100;
+/// Addresses come back after this part of the time for which a name is banned. Nobody has signed what counts against them: who
+/// is on the way of an unencrypted socket can spoil what others send, and must not shut them out for longer than he is there.
+/// Rubbish that has to pause for a minute after ten attempts costs nothing.
+const GROUPS_SOONER: u32 = 60;
 /// Groups with this bit are shared by people who have nothing to do with each other: callers through one router, clients of a
 /// proxy on this machine. They have rates and no scores, or one of them could shut the others out.
 const SHARED: AddressGroup = 1 << 63;
@@ -190,7 +194,11 @@ impl Standings {
             return None;
         }
         standing.score = 0;
-        let millis = u64::try_from(limits.ban.as_millis()).unwrap_or(u64::MAX);
+        let time = match subject {
+            Subject::Name(_) => limits.ban,
+            Subject::Group(_) => limits.ban / GROUPS_SOONER,
+        };
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let ban = Ban {
             subject: subject.clone(),
             until: Timestamp(now.wall.0.saturating_add(millis)),
