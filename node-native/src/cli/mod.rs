@@ -113,7 +113,8 @@ fn load(global: &Global, flags: Vec<Override>) -> Result<Config, Failure> {
     Config::load(&sources).map_err(Failure::from)
 }
 
-/// Logs to standard error, filtered by `NECTAR_LOG`: a running node tells what happens, other commands only trouble.
+/// Logs to standard error, filtered by `NECTAR_LOG`: a running node tells what happens, other commands only trouble. Lines
+/// for people, or with `NECTAR_LOG_FORMAT=json` an object each.
 fn start_log(cli: &Cli, out: Output) {
     let default = if matches!(cli.command, Command::Run(_)) {
         "info"
@@ -131,9 +132,18 @@ fn start_log(cli: &Cli, out: Output) {
         ));
         EnvFilter::new(default)
     });
-    tracing_subscriber::fmt()
+    let format = std::env::var("NECTAR_LOG_FORMAT").unwrap_or_default();
+    if !matches!(&*format, "" | "text" | "json") {
+        out.note(format_args!(
+            "warning: NECTAR_LOG_FORMAT={format} is ignored: write text or json"
+        ));
+    }
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    if format == "json" {
+        log.json().flatten_event(true).init();
+    } else {
+        log.with_ansi(std::io::stderr().is_terminal()).init();
+    }
 }

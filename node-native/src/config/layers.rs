@@ -51,6 +51,7 @@ const SETTINGS: &[&str] = &[
 const OTHER_VARIABLES: &[&str] = &[
     "NECTAR_CONFIG",
     "NECTAR_LOG",
+    "NECTAR_LOG_FORMAT",
     "NECTAR_PASSPHRASE",
     "NECTAR_PASSPHRASE_FILE",
     "NECTAR_WALLET_KEY",

@@ -223,6 +223,23 @@ fn a_filter_of_the_log_that_makes_no_sense_is_told_by_its_name() {
     }
 }
 
+#[test]
+fn a_format_of_the_log_that_makes_no_sense_is_told_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |format| {
+        nectar_with(
+            dir.path(),
+            &["run", "--check"],
+            &[("NECTAR_LOG_FORMAT", format)],
+        )
+    };
+    let said = |format| String::from_utf8(check(format).stderr).unwrap();
+    assert!(said("xml").contains("NECTAR_LOG_FORMAT=xml is ignored: write text or json"));
+    for right in ["text", "json", ""] {
+        assert!(!said(right).contains("NECTAR_LOG_FORMAT"), "{right}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_key_that_others_can_read_is_refused_with_the_remedy() {

@@ -43,15 +43,16 @@ async fn the_log_of_a_router_and_of_both_ends_holds_no_payload_and_no_key() {
         std::fs::rename(keys.path().join(label), home.path().join("nectar.key")).unwrap();
         home
     });
-    let run = |home: &Home, address| {
+    let run = |home: &Home, address, format| {
         let mut command = home.run_command(address, &["--echo"]);
         command.env("NECTAR_LOG", "trace");
+        command.env("NECTAR_LOG_FORMAT", format);
         command.env("NECTAR_PASSPHRASE", PASSPHRASE);
         command.stderr(File::create(home.path().join("log")).unwrap());
         Running::begin(command)
     };
-    let router = run(&rho, Some(network.address("rho")));
-    let answering = run(&bob, None);
+    let router = run(&rho, Some(network.address("rho")), "text");
+    let answering = run(&bob, None, "json");
 
     // Carol runs in this process, and what she logs is kept.
     let log = Arc::new(Mutex::new(Vec::new()));
@@ -88,20 +89,30 @@ async fn the_log_of_a_router_and_of_both_ends_holds_no_payload_and_no_key() {
     let stdout = [router.end(), answering.end()];
     carol.close().await;
     let read = |home: &Home| std::fs::read(home.path().join("log")).unwrap();
+    for line in String::from_utf8(read(&bob)).unwrap().lines() {
+        let object: serde_json::Value = serde_json::from_str(line).expect(line);
+        let text = |key: &str| {
+            object[key]
+                .as_str()
+                .unwrap_or_else(|| panic!("{key}: {line}"))
+        };
+        let levels = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR"];
+        assert!(levels.contains(&text("level")), "{line}");
+        assert!(
+            text("timestamp").ends_with('Z') && !text("target").is_empty(),
+            "{line}"
+        );
+    }
     let logs = [
         (
             "the router",
             read(&rho),
-            ["alice.nectar is online", "bob.nectar is online"],
+            ["alice.nectar is online", " DEBUG "],
         ),
-        (
-            "bob",
-            read(&bob),
-            ["rho.nectar is online", "carol.nectar is online"],
-        ),
+        ("bob", read(&bob), ["carol.nectar is online", "\"DEBUG\""]),
         ("carol", log.lock().unwrap().clone(), ["Peer", "rho"]),
-        ("alice's request", asked.stderr, ["", ""]),
-        ("alice's message", sent.stderr, ["", ""]),
+        ("alice's request", asked.stderr, [" DEBUG ", ""]),
+        ("alice's message", sent.stderr, [" DEBUG ", ""]),
         ("the router's output", stdout[0].clone(), ["", ""]),
         ("bob's output", stdout[1].clone(), ["", ""]),
     ];

@@ -169,4 +169,74 @@ fn the_unit_starts_a_command_that_is_understood_with_settings_that_exist() {
     };
     assert_eq!(check(&environment), "");
     assert!(check(&["NECTAR_NODE_KEY=x".to_owned()]).contains("warning"));
+    // What it says of the program in numbers.
+    let number = |key: &str| values(key).pop().unwrap().parse::<u64>().unwrap();
+    assert!(
+        number("TimeoutStopSec") > 3,
+        "as long as a goodbye may take"
+    );
+    let usage = Command::new(env!("CARGO_BIN_EXE_nectar"))
+        .args(["run", "--no-such-option"])
+        .output()
+        .unwrap();
+    let exit = usage.status.code().unwrap();
+    assert_eq!(number("RestartPreventExitStatus"), exit as u64);
+    let example = read("node-native/nectar.example.toml");
+    let connections = example
+        .lines()
+        .find_map(|line| line.strip_prefix("connections = "));
+    assert!(number("LimitNOFILE") > 2 * connections.unwrap().parse::<u64>().unwrap());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/nectar.service");
+    // It looks for the program, too.
+    let verified = Command::new("systemd-analyze")
+        .arg("verify")
+        .arg(path)
+        .output();
+    if let Ok(verified) = verified {
+        let said = String::from_utf8(verified.stderr).unwrap();
+        let wrong = said
+            .lines()
+            .filter(|line| !line.contains("/usr/local/bin/nectar"));
+        assert_eq!(wrong.collect::<Vec<_>>(), [""; 0]);
+    }
+}
+
+#[test]
+fn the_container_is_built_of_all_that_the_workspace_needs_by_a_compiler_that_is_new_enough() {
+    let file = read("node-native/packaging/Containerfile");
+    let copied: BTreeSet<&str> = file
+        .lines()
+        .filter(|line| line.starts_with("COPY ") && !line.contains("--from"))
+        .flat_map(|line| line.split_whitespace().skip(1))
+        .collect();
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--locked",
+            "--no-deps",
+            "--offline",
+            "--format-version=1",
+        ])
+        .output()
+        .unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let root = Path::new(metadata["workspace_root"].as_str().unwrap());
+    for package in metadata["packages"].as_array().unwrap() {
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+        let within = manifest.strip_prefix(root).unwrap();
+        let directory = within.components().next().unwrap().as_os_str();
+        assert!(copied.contains(directory.to_str().unwrap()), "{within:?}");
+        let least = package["rust_version"].as_str().unwrap();
+        let rust = file
+            .lines()
+            .find_map(|line| line.strip_prefix("ARG RUST="))
+            .unwrap();
+        let version = |text: &str| -> Vec<u32> {
+            text.split('.').map(|part| part.parse().unwrap()).collect()
+        };
+        assert!(version(rust) >= version(least), "{rust}");
+    }
+    for file in ["Cargo.toml", "Cargo.lock"] {
+        assert!(copied.contains(file), "{file}");
+    }
 }
