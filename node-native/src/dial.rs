@@ -1,8 +1,8 @@
 //! Dialling a direct node at the address that its record names.
 //!
 //! Whoever registers a name chooses what stands there, so the address is hostile: a DNS name is resolved once, every
-//! address is judged, and only an address that was judged is dialled. Redirects are not followed, and TLS is never
-//! given up for plain text.
+//! address is judged, by its range and by the way to it, and only an address that was judged is dialled. Redirects are not
+//! followed, and TLS is never given up for plain text.
 
 use crate::{
     stream::{READ_BUFFER, Socket, Stream, socket_config},
@@ -20,8 +20,8 @@ use node_core::{
 };
 use rustls::{ClientConfig, pki_types::ServerName};
 use std::{
-    io,
-    net::{IpAddr, SocketAddr},
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::Arc,
     time::Duration,
 };
@@ -49,6 +49,14 @@ pub enum DialError {
         address: IpAddr,
         /// What it is.
         class: AddressClass,
+    },
+    /// The record names an address of the public internet that no firewall stands before when we knock.
+    #[error("{address} is {near} and not dialled: set allow_private if you mean it")]
+    Near {
+        /// The address.
+        address: IpAddr,
+        /// How near it is.
+        near: Near,
     },
     /// The record names a port of another protocol.
     #[error("port {0} belongs to another protocol and is not dialled")]
@@ -100,10 +108,28 @@ impl DialError {
     /// What applications see of it.
     pub const fn code(&self) -> Code {
         match self {
-            Self::Refused { .. } | Self::RefusedPort(_) => Code::AddressRefused,
+            Self::Refused { .. } | Self::Near { .. } | Self::RefusedPort(_) => Code::AddressRefused,
             Self::Busy { .. } => Code::Overloaded,
             _ => Code::DialFailed,
         }
+    }
+}
+
+/// Where an address is that its range says nothing about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Near {
+    /// Delivered without leaving this machine.
+    Here,
+    /// On a network that this machine is on.
+    Neighbour,
+}
+
+impl fmt::Display for Near {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Here => "an address of this machine",
+            Self::Neighbour => "a neighbour's address, of this machine's own /64",
+        })
     }
 }
 
@@ -157,7 +183,8 @@ impl Dialer {
         if port_blocked(routing.port) && !self.allow_private {
             return Err(DialError::RefusedPort(routing.port));
         }
-        let addresses = self.judge(resolve(&routing.host, routing.port).await?)?;
+        let addresses = resolve(&routing.host, routing.port).await?;
+        let addresses = self.judge(addresses, dialled_from)?;
         let stream = race(addresses).await?;
         let host = routing.host.to_string();
         let (stream, scheme) = if routing.wss {
@@ -174,26 +201,53 @@ impl Dialer {
         .await
     }
 
-    /// Leaves the addresses that may be dialled.
-    fn judge(&self, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, DialError> {
+    /// Leaves the addresses that may be dialled. `from` says which address of ours each is dialled from.
+    fn judge(
+        &self,
+        addresses: Vec<SocketAddr>,
+        from: impl Fn(SocketAddr) -> io::Result<IpAddr>,
+    ) -> Result<Vec<SocketAddr>, DialError> {
         let mut refused = None;
         let allowed: Vec<_> = addresses
             .into_iter()
-            .filter(|address| match forbidden(address.ip()) {
-                Some(class) if !(self.allow_private && is_dialable(class)) => {
-                    refused = Some(DialError::Refused {
-                        address: address.ip(),
-                        class,
-                    });
+            // As what the kernel takes it for: a mapped address leads where the IPv4 address does.
+            .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
+            .filter(|address| match self.judge_one(*address, &from) {
+                Ok(()) => true,
+                Err(error) => {
+                    refused = Some(error);
                     false
                 }
-                _ => true,
             })
             .take(ADDRESSES)
             .collect();
         match refused {
             Some(error) if allowed.is_empty() => Err(error),
             _ => Ok(allowed),
+        }
+    }
+
+    fn judge_one(
+        &self,
+        target: SocketAddr,
+        from: impl Fn(SocketAddr) -> io::Result<IpAddr>,
+    ) -> Result<(), DialError> {
+        let address = target.ip();
+        match forbidden(address) {
+            Some(class) if !(self.allow_private && is_dialable(class)) => {
+                return Err(DialError::Refused { address, class });
+            }
+            _ if self.allow_private => return Ok(()),
+            _ => {}
+        }
+        // Without a way to it nobody can say where it leads, and nothing would come of dialling it.
+        let from = from(target).map_err(|source| DialError::Tcp {
+            address: target,
+            source,
+        })?;
+        match near(address, from) {
+            Some(near) => Err(DialError::Near { address, near }),
+            None => Ok(()),
         }
     }
 
@@ -222,6 +276,38 @@ const fn is_dialable(class: AddressClass) -> bool {
         class,
         AddressClass::Unspecified | AddressClass::Multicast | AddressClass::Reserved
     )
+}
+
+/// How near a target is that is dialled from this address. What is delivered on this machine, or by one hop, passes no
+/// firewall: what listens there counts on one. Of IPv4 networks nobody knows the size, and strangers share them.
+fn near(target: IpAddr, from: IpAddr) -> Option<Near> {
+    if target == from || from.is_loopback() {
+        return Some(Near::Here);
+    }
+    match (target, from) {
+        (IpAddr::V6(target), IpAddr::V6(from))
+            if target.segments()[..4] == from.segments()[..4] =>
+        {
+            Some(Near::Neighbour)
+        }
+        _ => None,
+    }
+}
+
+/// The address of this machine that the kernel dials `target` from: the same one, if it is of this machine itself. Nothing
+/// is sent, and nothing waited for.
+fn dialled_from(target: SocketAddr) -> io::Result<IpAddr> {
+    let from = |from: IpAddr| {
+        let socket = UdpSocket::bind((from, 0))?;
+        socket.connect(target)?;
+        Ok(socket.local_addr()?.ip())
+    };
+    match target.ip() {
+        // Where this machine has several addresses of one network, it dials all of them from the first. But it lets a socket
+        // have the address of another machine not at all, or (`ip_nonlocal_bind`) lets it go nowhere.
+        own @ IpAddr::V4(_) => from(own).or_else(|_| from(Ipv4Addr::UNSPECIFIED.into())),
+        IpAddr::V6(_) => from(Ipv6Addr::UNSPECIFIED.into()),
+    }
 }
 
 async fn resolve(host: &Host, port: u16) -> Result<Vec<SocketAddr>, DialError> {
@@ -444,7 +530,58 @@ mod tests {
         // A public address among private ones does not let those in.
         let some: [SocketAddr; 3] =
             ["127.0.0.1:9444", "198.41.0.4:9444", "[fe80::1]:9444"].map(|at| at.parse().unwrap());
-        let left = Dialer::new(false).unwrap().judge(some.to_vec()).unwrap();
-        assert_eq!(left, [some[1]]);
+        let elsewhere = |_| Ok([192, 168, 1, 2].into());
+        let left = Dialer::new(false).unwrap().judge(some.to_vec(), elsewhere);
+        assert_eq!(left.unwrap(), [some[1]]);
+    }
+
+    #[test]
+    fn an_address_of_this_machine_or_of_its_own_64_is_not_dialled_though_it_is_public() {
+        let judged = |allow_private, target: &str, from: &str| {
+            let (target, from): (IpAddr, IpAddr) = (target.parse().unwrap(), from.parse().unwrap());
+            let dialer = Dialer::new(allow_private).unwrap();
+            dialer.judge(vec![(target, 9444).into()], |_| Ok(from))
+        };
+        for (target, from, expected) in [
+            ("198.41.0.4", "198.41.0.4", Some(Near::Here)),
+            ("::ffff:198.41.0.4", "198.41.0.4", Some(Near::Here)),
+            ("198.41.0.4", "127.0.0.1", Some(Near::Here)),
+            ("2a00:1450::7", "2a00:1450::7", Some(Near::Here)),
+            ("2a00:1450::1", "2a00:1450::7", Some(Near::Neighbour)),
+            ("2a00:1450:0:1::1", "2a00:1450::7", None),
+            // Strangers have them, at whoever lets machines.
+            ("198.41.0.5", "198.41.0.4", None),
+            ("198.41.0.4", "192.168.1.2", None),
+        ] {
+            let strict = judged(false, target, from);
+            assert_eq!(strict.is_ok(), expected.is_none(), "{target} from {from}");
+            if let Err(error) = strict {
+                assert_eq!(error.code(), Code::AddressRefused);
+                assert!(error.to_string().contains("allow_private"), "{error}");
+                assert!(
+                    matches!(error, DialError::Near { near, .. } if Some(near) == expected),
+                    "{target} from {from}: {error}"
+                );
+            }
+            assert!(judged(true, target, from).is_ok(), "{target} from {from}");
+        }
+        let nowhere = |_| Err(io::ErrorKind::NetworkUnreachable.into());
+        let target = "2a00:1450::1".parse().unwrap();
+        let error = Dialer::new(false)
+            .unwrap()
+            .judge(vec![(IpAddr::V6(target), 9444).into()], nowhere);
+        assert!(matches!(error, Err(DialError::Tcp { .. })), "{error:?}");
+    }
+
+    #[test]
+    fn the_kernel_says_from_where_it_dials_without_dialling() {
+        let listener = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let from = dialled_from(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(from, IpAddr::from([127, 0, 0, 1]));
+        assert!(listener.recv(&mut [0; 1]).is_err(), "nothing came");
+        // All of 127.0.0.0/8 is this machine, though one address of it stands for the others.
+        let other = dialled_from(([127, 0, 0, 2], 9444).into()).unwrap();
+        assert_eq!(near([127, 0, 0, 2].into(), other), Some(Near::Here));
     }
 }

@@ -70,7 +70,8 @@ pub struct Node {
     pub allow: Access,
     /// Whether guests may.
     pub guests: bool,
-    /// Whether addresses of private networks and of this machine may be dialled. Off: the chain is hostile input.
+    /// Whether addresses of private networks, of this machine and of its neighbours may be dialled. Off: the chain is hostile
+    /// input.
     pub allow_private: bool,
 }
 
