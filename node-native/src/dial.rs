@@ -21,11 +21,15 @@ use node_core::{
 use rustls::{ClientConfig, pki_types::ServerName};
 use std::{
     fmt, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket},
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{
+    net::TcpStream,
+    sync::Semaphore,
+    task::{JoinSet, spawn_blocking},
+};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
     client_async_with_config,
@@ -38,6 +42,10 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const ADDRESSES: usize = 4;
 /// Head start of an address over the next (RFC 8305).
 const STAGGER: Duration = Duration::from_millis(250);
+
+/// DNS names that are looked up at once, of all nodes in this process; 16, worst case 16 threads. A look-up that nobody answers
+/// holds its thread for half a minute and longer, and tokio has 512 for everything that blocks.
+static LOOKUPS: Semaphore = Semaphore::const_new(16);
 
 /// Why an address could not be dialled.
 #[derive(Debug, thiserror::Error)]
@@ -320,16 +328,29 @@ async fn resolve(host: &Host, port: u16) -> Result<Vec<SocketAddr>, DialError> {
         host: name.to_string(),
         source,
     };
-    let addresses: Vec<_> = tokio::net::lookup_host((&**name, port))
-        .await
-        .map_err(failed)?
-        .collect();
+    let asked = (name.to_string(), port);
+    let look_up = move || Ok(asked.to_socket_addrs()?.collect::<Vec<_>>());
+    let addresses = on_a_thread(&LOOKUPS, look_up).await.map_err(failed)?;
     if addresses.is_empty() {
         return Err(failed(io::Error::other(
             "the name exists, but not with an address",
         )));
     }
     Ok(addresses)
+}
+
+/// Has a thread do what blocks. It goes on when nobody waits for it any more, and keeps its place until it really ends.
+async fn on_a_thread<T: Send + 'static>(
+    places: &'static Semaphore,
+    block: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let place = places.acquire().await.map_err(io::Error::other)?;
+    let thread = spawn_blocking(move || {
+        let result = block();
+        drop(place);
+        result
+    });
+    thread.await.map_err(io::Error::other)?
 }
 
 /// The first address that accepts; each has a head start over the next.
@@ -535,6 +556,37 @@ mod tests {
         assert_eq!(left.unwrap(), [some[1]]);
     }
 
+    #[tokio::test]
+    async fn names_that_dns_never_answers_hold_the_threads_of_look_ups_and_no_more() {
+        static PLACES: Semaphore = Semaphore::const_new(2);
+        let (silent, begun) = (
+            Arc::new(tokio::sync::Mutex::new(())),
+            Arc::new(std::sync::atomic::AtomicUsize::new(0)),
+        );
+        let look_up = || {
+            let (silent, begun) = (silent.clone(), begun.clone());
+            tokio::time::timeout(
+                Duration::from_millis(50),
+                on_a_thread(&PLACES, move || {
+                    begun.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    drop(silent.blocking_lock());
+                    Ok(())
+                }),
+            )
+        };
+        let begun = || begun.load(std::sync::atomic::Ordering::Relaxed);
+        let silence = silent.lock().await;
+        for _ in 0..6 {
+            assert!(look_up().await.is_err(), "its time is over");
+        }
+        assert_eq!(begun(), 2, "the others waited for a thread to end");
+        drop(silence);
+        // Whoever gave up waiting is in nobody's way.
+        let answered = async { while look_up().await.is_err() {} };
+        tokio::time::timeout(DIAL_TIMEOUT, answered).await.unwrap();
+        assert!(begun() >= 3);
+    }
+
     #[test]
     fn an_address_of_this_machine_or_of_its_own_64_is_not_dialled_though_it_is_public() {
         let judged = |allow_private, target: &str, from: &str| {
@@ -575,7 +627,7 @@ mod tests {
 
     #[test]
     fn the_kernel_says_from_where_it_dials_without_dialling() {
-        let listener = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let from = dialled_from(listener.local_addr().unwrap()).unwrap();
         assert_eq!(from, IpAddr::from([127, 0, 0, 1]));
