@@ -181,7 +181,11 @@ pub fn parse(text: &str, registries: &[RegistryConfig]) -> Result<Subject, Strin
             .map(Subject::Name)
             .map_err(|error| format!("{text:?} is neither a name nor a network: {error}"));
     };
-    let whole = if address.is_ipv4() { "24" } else { "48" };
+    let whole = if unfold(address).is_ipv4() {
+        "24"
+    } else {
+        "48"
+    };
     let group = group(address);
     if size.is_some_and(|size| size != whole) {
         return Err(format!(
@@ -204,7 +208,7 @@ const SHARED: AddressGroup = 1 << 63 | 1 << 61;
 /// What one operator usually holds, as a number: an IPv4 /24 or an IPv6 /48. Behind an address of this machine or of a private
 /// network may be a proxy, and behind that everybody.
 pub fn group(address: IpAddr) -> AddressGroup {
-    match address.to_canonical() {
+    match unfold(address) {
         IpAddr::V4(address) => {
             u64::from(u32::from(address) >> 8) | if is_shared(address.into()) { SHARED } else { 0 }
         }
@@ -215,9 +219,25 @@ pub fn group(address: IpAddr) -> AddressGroup {
     }
 }
 
+/// The IPv4 address that a translator has put into an IPv6 one: a mapped one, NAT64's (`64:ff9b::/96`), 6to4's. Through one
+/// translator come people who have nothing to do with each other but for the prefix that it gives to all of them. An address of
+/// any other kind stays as it is; where another prefix holds an IPv4 address is the secret of the network that chose it.
+pub(crate) fn unfold(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(outer) = address else {
+        return address;
+    };
+    let inner = match outer.segments() {
+        [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => u32::from(high) << 16 | u32::from(low),
+        _ => return address,
+    };
+    Ipv4Addr::from_bits(inner).into()
+}
+
 /// Whether an address is one of this network, where a proxy may stand for people who have nothing to do with each other.
 pub(crate) fn is_shared(address: IpAddr) -> bool {
-    match address.to_canonical() {
+    match unfold(address) {
         IpAddr::V4(address) => {
             address.is_loopback() || address.is_private() || address.is_link_local()
         }
@@ -258,6 +278,20 @@ mod tests {
         assert_eq!(of("2001:db8:1::1"), of("2001:db8:1:ffff::2"));
         assert_ne!(of("2001:db8:1::1"), of("2001:db8:2::1"));
         assert_ne!(of("::192.0.2.1"), of("192.0.2.1"));
+        for (text, inner) in [
+            ("64:ff9b::192.0.2.1", "192.0.2.1"),
+            ("2002:c000:201:7::1", "192.0.2.1"),
+            ("64:ff9b::10.1.2.3", "10.1.2.3"),
+        ] {
+            assert_eq!(
+                of(text),
+                of(inner),
+                "{text}: what a translator passes on is not the translator's"
+            );
+        }
+        for text in ["64:ff9b:1::192.0.2.1", "64:ff9b:0:0:1::192.0.2.1"] {
+            assert_ne!(of(text), of("192.0.2.1"), "{text}: only its network knows");
+        }
         for text in ["255.255.255.255", "ffff:ffff:ffff:ffff::", "8.8.8.8"] {
             assert_eq!(of(text) >> 63, 0, "{text}");
         }
@@ -276,8 +310,14 @@ mod tests {
             parse("192.0.2.7/33", &registries()).unwrap_err(),
             "\"192.0.2.7/33\": addresses are banned by /24, write 192.0.2.0/24"
         );
-        let one = parse("192.0.2.77", &registries()).unwrap();
-        assert_eq!(shown(&one, &registries()), "192.0.2.0/24");
+        for text in ["192.0.2.77", "64:ff9b::192.0.2.77", "2002:c000:24d::1"] {
+            let one = parse(text, &registries()).unwrap();
+            assert_eq!(shown(&one, &registries()), "192.0.2.0/24");
+        }
+        assert_eq!(
+            parse("2002:c000:24d::/48", &registries()).unwrap_err(),
+            "\"2002:c000:24d::/48\": addresses are banned by /24, write 192.0.2.0/24"
+        );
         for text in ["mallory", "mallory.other", "192.0.2.0/16", "127.0.0.1", ""] {
             assert!(parse(text, &registries()).is_err(), "{text}");
         }

@@ -1,6 +1,6 @@
 //! How many connections there are, in all and per address.
 
-use crate::metrics::Gauge;
+use crate::{bans::unfold, metrics::Gauge};
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
@@ -75,10 +75,10 @@ impl Drop for Slot {
     }
 }
 
-/// Whoever has one IPv6 address has the whole /64.
+/// Whoever has one IPv6 address has the whole /64, unless a translator made it of an IPv4 address.
 pub(super) fn holder(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
+    match unfold(address) {
+        IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
             address.to_bits() & !u128::from(u64::MAX),
         )),
@@ -104,6 +104,18 @@ mod tests {
         assert_eq!(open.get(), 2);
         let _fourth = take("2001:db8::2").unwrap();
         assert!(take("2001:db8::3").is_none());
+    }
+
+    #[test]
+    fn who_comes_through_a_translator_takes_nobody_elses_places() {
+        let slots = Slots::new(10, 1);
+        let open = Arc::new(Gauge::default());
+        let take = |address: &str| slots.take(address.parse().unwrap(), open.clone());
+        let _nat64 = take("64:ff9b::192.0.2.1").unwrap();
+        let _other = take("64:ff9b::192.0.2.2").unwrap();
+        for same in ["192.0.2.1", "::ffff:192.0.2.1", "2002:c000:201:1::1"] {
+            assert!(take(same).is_none(), "{same}");
+        }
     }
 
     #[test]
