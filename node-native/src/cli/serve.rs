@@ -17,9 +17,20 @@ use crate::{
     resolve::Clock,
 };
 use ed25519_dalek::SigningKey;
-use node_core::{Name, wire::upgrade::PATH};
+use node_core::{
+    Instant, Name,
+    node::{Ban, Subject},
+    time::take,
+    wire::upgrade::PATH,
+};
 use serde_json::json;
-use std::{collections::HashMap, fs::File};
+use std::{collections::HashMap, fs::File, time::Duration};
+use tracing::Level;
+
+/// How often a line about peers that are no routers of ours is logged: one a second, 20 at once; worst case 15 MB a day. Whoever
+/// has a name comes and goes as often as he likes, and would push out of the journal what others have to say.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
+const LINES: Duration = Duration::from_secs(20);
 
 pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     let Context { config, out } = context;
@@ -81,19 +92,14 @@ pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     );
     let ended = ended();
     tokio::pin!(ended);
-    let mut said = Said::default();
+    let (mut said, clock) = (Said::new(node.name()), Clock::new());
     loop {
         tokio::select! {
             result = &mut ended => {
                 result.map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))?;
                 break;
             }
-            Some(event) = events.next() => {
-                // Whoever is out of reach is tried every few seconds, and comes to the same each time.
-                if said.is_new(&event) {
-                    tell(&node, own.as_ref(), &event);
-                }
-            }
+            Some(event) = events.next() => tell(&node, own.as_ref(), &event, &mut said, clock.now().mono),
         }
     }
     tracing::info!("saying goodbye");
@@ -191,79 +197,174 @@ async fn offered(config: &Config, name: &Name) -> Result<Option<PublicRouter>, C
     }))
 }
 
-/// Why our routers are offline, as the log said last.
-#[derive(Default)]
-struct Said(HashMap<Name, Code>);
+/// What the log has said. It is not filled with what it says already, nor by strangers.
+struct Said {
+    me: Option<Name>,
+    /// Our routers, and why each is offline, as was said last.
+    routers: HashMap<Name, Option<Code>>,
+    /// When there may be [`LINES`] about others again.
+    full_at: Instant,
+    /// How many lines about others were left out since the last line.
+    left_out: u64,
+}
 
 impl Said {
-    /// Whether an event says more than the log does.
+    fn new(me: Option<&Name>) -> Self {
+        Self {
+            me: me.cloned(),
+            routers: HashMap::new(),
+            full_at: Instant::default(),
+            left_out: 0,
+        }
+    }
+
+    /// Whether the log gets the line about an event, and what that says beside. `heard` is whether the log has lines of its
+    /// level at all; `all`, whether it is to leave out nothing.
+    fn admit(&mut self, event: &Event, heard: bool, all: bool, now: Instant) -> Option<String> {
+        // What is not heard changes what is new all the same.
+        if !self.is_new(event) || !heard {
+            return None;
+        }
+        if !(all || self.is_ours(event))
+            && take(&mut self.full_at, LINE_INTERVAL, LINES, now).is_err()
+        {
+            self.left_out += 1;
+            return None;
+        }
+        Some(match std::mem::take(&mut self.left_out) {
+            0 => String::new(),
+            left_out => format!(" (before it, {left_out} more about other peers were not logged)"),
+        })
+    }
+
+    /// Whether an event says more than the log does. A router that is out of reach is tried every few seconds, and comes to
+    /// the same each time.
     fn is_new(&mut self, event: &Event) -> bool {
-        match event {
-            Event::Peer {
-                name,
-                router: true,
-                state: PeerState::Offline { reason, .. },
-            } => self.0.insert(name.clone(), *reason) != Some(*reason),
-            Event::Peer {
-                name,
-                state: PeerState::Online { .. },
-                ..
-            } => {
-                self.0.remove(name);
+        let Event::Peer {
+            name,
+            router,
+            state,
+        } = event
+        else {
+            return true;
+        };
+        if !router {
+            self.routers.remove(name);
+            return true;
+        }
+        let last = self.routers.entry(name.clone()).or_default();
+        match state {
+            PeerState::Offline { reason, .. } => last.replace(*reason) != Some(*reason),
+            PeerState::Online { .. } => {
+                *last = None;
                 true
             }
-            _ => true,
+            PeerState::Connecting | PeerState::Interrupted { .. } => true,
         }
+    }
+
+    /// Whether an event is about this node, its routers, or what its operator did.
+    fn is_ours(&self, event: &Event) -> bool {
+        let name = match event {
+            Event::Peer { router, .. } => return *router,
+            Event::Misbehaved { name, .. } => name.as_ref(),
+            Event::Banned(Ban { code: None, .. }) => return true,
+            Event::Banned(Ban { subject, .. }) | Event::Lifted(subject) => match subject {
+                Subject::Name(name) => Some(name),
+                Subject::Group(_) => None,
+            },
+            Event::RecordChanged(resolved) => Some(&resolved.name),
+            Event::Reachable(_)
+            | Event::Identity(_)
+            | Event::Latency { .. }
+            | Event::Attempt { .. } => return true,
+        };
+        name.is_some_and(|name| self.me.as_ref() == Some(name) || self.routers.contains_key(name))
     }
 }
 
-/// Tells the operator what happens, with the remedy where there is one.
-fn tell(node: &Node, own: Option<&Own>, event: &Event) {
+/// Tells the operator what happens, unless too much does.
+fn tell(node: &Node, own: Option<&Own>, event: &Event, said: &mut Said, now: Instant) {
+    let Some((level, line)) = line(node, event) else {
+        return;
+    };
+    let doubt = own.filter(|_| {
+        matches!(event, Event::Peer { state: PeerState::Offline { reason, .. }, .. } if own::may_be_ours(*reason))
+    });
+    let loudest = doubt.map_or(level, |_| Level::ERROR);
+    let Some(more) = said.admit(event, is_heard(loudest), is_heard(Level::DEBUG), now) else {
+        return;
+    };
+    match (doubt, event) {
+        (Some(own), Event::Peer { name, .. }) => {
+            let (node, own, who) = (node.clone(), own.clone(), node.display_name(name));
+            tokio::spawn(async move {
+                match own.fault(&node).await {
+                    Some(fault) => {
+                        let fault = fault.told(&me(&node));
+                        log(
+                            Level::ERROR,
+                            &format!("{who} refuses this node: {fault}{more}"),
+                        );
+                    }
+                    None => log(level, &format!("{line}{more}")),
+                }
+            });
+        }
+        _ => log(level, &format!("{line}{more}")),
+    }
+}
+
+fn me(node: &Node) -> String {
+    node.name()
+        .map(|name| node.display_name(name))
+        .unwrap_or_default()
+}
+
+/// What is to be said about an event, with the remedy where there is one.
+fn line(node: &Node, event: &Event) -> Option<(Level, String)> {
     let shown = |name: &Name| node.display_name(name);
-    let me = || node.name().map(shown).unwrap_or_default();
-    match event {
+    Some(match event {
         Event::Peer {
             name,
             router,
             state,
         } => {
-            let who = shown(name);
+            let who = match router {
+                true => format!("the router {}", shown(name)),
+                false => shown(name),
+            };
             match state {
-                PeerState::Connecting => tracing::debug!("{who}: connecting"),
+                PeerState::Connecting => (Level::DEBUG, format!("{who}: connecting")),
                 PeerState::Online {
                     route: Route::Direct,
                     ..
-                } => tracing::info!(router, "{who} is online"),
+                } => (Level::INFO, format!("{who} is online")),
                 PeerState::Online {
                     route: Route::Via(hop),
                     ..
-                } => tracing::info!("{who} is online, through {}", shown(hop)),
+                } => (
+                    Level::INFO,
+                    format!("{who} is online, through {}", shown(hop)),
+                ),
                 PeerState::Interrupted { reason } => {
-                    tracing::info!("{who} is interrupted: {reason}");
+                    (Level::INFO, format!("{who} is interrupted: {reason}"))
                 }
-                PeerState::Offline { reason, .. } => match own {
-                    Some(own) if own::may_be_ours(*reason) => {
-                        let (node, own) = (node.clone(), own.clone());
-                        let (me, router, reason) = (me(), *router, *reason);
-                        tokio::spawn(async move {
-                            match own.fault(&node).await {
-                                Some(fault) => {
-                                    tracing::error!("{who} refuses this node: {}", fault.told(&me));
-                                }
-                                None => offline(&who, router, reason),
-                            }
-                        });
-                    }
-                    _ => offline(&who, *router, *reason),
-                },
+                PeerState::Offline { reason, .. } => {
+                    let level = if *router { Level::WARN } else { Level::INFO };
+                    (level, format!("{who} is offline: {reason}"))
+                }
             }
         }
-        Event::Reachable(true) => tracing::info!("others can reach this node"),
-        Event::Reachable(false) => tracing::warn!("nobody can reach this node at the moment"),
+        Event::Reachable(true) => (Level::INFO, "others can reach this node".into()),
+        Event::Reachable(false) => (
+            Level::WARN,
+            "nobody can reach this node at the moment".into(),
+        ),
         Event::Identity(code) => {
             let why = match code {
-                Code::NameUnknown => Fault::Unregistered.told(&me()),
-                Code::KeyMismatch => Fault::OtherKey.told(&me()),
+                Code::NameUnknown => Fault::Unregistered.told(&me(node)),
+                Code::KeyMismatch => Fault::OtherKey.told(&me(node)),
                 Code::Superseded => {
                     format!("{code}: one name, one node; stop the other one and start this again")
                 }
@@ -272,35 +373,52 @@ fn tell(node: &Node, own: Option<&Own>, event: &Event) {
                     |trouble| format!("{trouble}; trying again within a minute"),
                 ),
             };
-            tracing::error!("this node's own name cannot be used: {why}");
+            (
+                Level::ERROR,
+                format!("this node's own name cannot be used: {why}"),
+            )
         }
         Event::Misbehaved { name, code } => {
             let who = name.as_ref().map_or_else(|| "a stranger".into(), shown);
-            tracing::warn!("{who} broke the protocol: {code}");
+            (Level::WARN, format!("{who} broke the protocol: {code}"))
         }
         Event::Banned(ban) => {
             let who = node.display_subject(&ban.subject);
             let time = minutes(ban.until.distance(Clock::new().now().wall));
-            match ban.code {
-                None => tracing::warn!("{who} is banned by the operator for {time}"),
-                Some(why) => tracing::warn!("{who} is banned for {time}: {why}"),
-            }
+            let line = match ban.code {
+                None => format!("{who} is banned by the operator for {time}"),
+                Some(why) => format!("{who} is banned for {time}: {why}"),
+            };
+            (Level::WARN, line)
         }
         Event::Lifted(subject) => {
-            tracing::info!("{} is no longer banned", node.display_subject(subject));
+            let who = node.display_subject(subject);
+            (Level::INFO, format!("{who} is no longer banned"))
         }
         Event::RecordChanged(resolved) => {
-            tracing::info!("the record of {} changed", shown(&resolved.name));
+            let who = shown(&resolved.name);
+            (Level::INFO, format!("the record of {who} changed"))
         }
-        Event::Latency { .. } | Event::Attempt { .. } => {}
+        Event::Latency { .. } | Event::Attempt { .. } => return None,
+    })
+}
+
+/// Whether the log has lines of this level about peers.
+fn is_heard(level: Level) -> bool {
+    match level {
+        Level::ERROR => tracing::enabled!(Level::ERROR),
+        Level::WARN => tracing::enabled!(Level::WARN),
+        Level::INFO => tracing::enabled!(Level::INFO),
+        _ => tracing::enabled!(Level::DEBUG),
     }
 }
 
-fn offline(who: &str, router: bool, reason: Code) {
-    if router {
-        tracing::warn!("the router {who} is offline: {reason}");
-    } else {
-        tracing::info!("{who} is offline: {reason}");
+fn log(level: Level, line: &str) {
+    match level {
+        Level::ERROR => tracing::error!("{line}"),
+        Level::WARN => tracing::warn!("{line}"),
+        Level::INFO => tracing::info!("{line}"),
+        _ => tracing::debug!("{line}"),
     }
 }
 
@@ -317,4 +435,122 @@ pub(super) async fn ended() -> std::io::Result<()> {
 #[cfg(not(unix))]
 pub(super) async fn ended() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+    use super::*;
+    use node_core::{RegistryId, Timestamp};
+
+    fn name(label: &str) -> Name {
+        Name {
+            registry: RegistryId {
+                chain_id: 1,
+                contract: [1; 20],
+            },
+            label: node_core::Label::new(label).unwrap(),
+        }
+    }
+
+    fn peer(label: &str, router: bool, state: PeerState) -> Event {
+        Event::Peer {
+            name: name(label),
+            router,
+            state,
+        }
+    }
+
+    fn breach(label: &str) -> Event {
+        Event::Misbehaved {
+            name: Some(name(label)),
+            code: Code::Malformed,
+        }
+    }
+
+    fn banned(label: &str, code: Option<Code>) -> Event {
+        Event::Banned(Ban {
+            subject: Subject::Name(name(label)),
+            until: Timestamp(0),
+            code,
+        })
+    }
+
+    const OFFLINE: PeerState = PeerState::Offline {
+        reason: Code::GoingAway,
+        retry: None,
+    };
+    const INTERRUPTED: PeerState = PeerState::Interrupted {
+        reason: Code::GoingAway,
+    };
+
+    #[test]
+    fn strangers_have_twenty_lines_and_one_a_second_whatever_they_do_and_the_rest_is_counted() {
+        let mut said = Said::new(Some(&name("ourselves")));
+        let mut tell = |event: &Event, seconds| {
+            let now = Instant::default() + Duration::from_secs(seconds);
+            said.admit(event, true, false, now)
+        };
+        let all = [
+            peer("mallory", false, OFFLINE),
+            peer("mordred", false, INTERRUPTED),
+            breach("mallory"),
+            banned("mallory", Some(Code::Malformed)),
+            Event::Lifted(Subject::Group(1)),
+        ];
+        let told = all.iter().cycle().take(143).map(|event| tell(event, 0));
+        assert_eq!(told.filter(Option::is_some).count(), 20);
+        assert_eq!(
+            tell(&all[0], 1).unwrap(),
+            " (before it, 123 more about other peers were not logged)"
+        );
+        assert_eq!(tell(&all[0], 1), None);
+        assert_eq!(
+            tell(&Event::Reachable(true), 1).unwrap(),
+            " (before it, 1 more about other peers were not logged)"
+        );
+        let told = all.iter().cycle().take(100).map(|event| tell(event, 60));
+        assert_eq!(told.filter(Option::is_some).count(), 20);
+    }
+
+    #[test]
+    fn what_is_about_this_node_its_routers_or_its_operator_is_always_told() {
+        let mut said = Said::new(Some(&name("ourselves")));
+        let mut tell = |event: &Event| said.admit(event, true, false, Instant::default());
+        while tell(&breach("mallory")).is_some() {}
+        assert!(tell(&breach("rho")).is_none(), "not known to be a router");
+        for _ in 0..50 {
+            for event in [
+                peer("rho", true, INTERRUPTED),
+                breach("rho"),
+                banned("rho", Some(Code::Malformed)),
+                Event::Lifted(Subject::Name(name("rho"))),
+                breach("ourselves"),
+                banned("mallory", None),
+                Event::Reachable(false),
+                Event::Identity(Code::Superseded),
+            ] {
+                assert!(tell(&event).is_some(), "{event:?}");
+            }
+        }
+        assert!(tell(&peer("rho", true, OFFLINE)).is_some());
+        assert!(tell(&peer("rho", true, OFFLINE)).is_none(), "said already");
+        assert!(tell(&peer("rho", false, OFFLINE)).is_none(), "no longer");
+        assert!(tell(&breach("rho")).is_none());
+    }
+
+    #[test]
+    fn who_wants_to_hear_all_does_and_what_nobody_hears_takes_no_place() {
+        let mut said = Said::new(None);
+        let gone = peer("mallory", false, OFFLINE);
+        let now = Instant::default();
+        for _ in 0..1000 {
+            assert_eq!(said.admit(&gone, false, false, now), None);
+        }
+        for _ in 0..1000 {
+            assert_eq!(said.admit(&gone, true, true, now), Some(String::new()));
+        }
+        let told = (0..1000).filter(|_| said.admit(&gone, true, false, now).is_some());
+        assert_eq!(told.count(), 20);
+    }
 }

@@ -160,3 +160,40 @@ async fn whom_a_node_refused_and_what_counts_against_whom_is_told_by_a_running_o
         "no label that a peer chooses: {metrics}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_and_goes_all_the_time_does_not_fill_the_log_unless_all_of_it_is_wanted() {
+    let network = Network::default().direct("bob").direct("alice");
+    let bob = Home::new(&network, "bob");
+    let said = || std::fs::read_to_string(bob.path().join("log")).unwrap();
+    let come_and_go = async || {
+        let alice = network.start("alice").await;
+        assert_eq!(echo(&alice, "bob", b"?").await, ok(b"?"));
+        alice.close().await;
+    };
+    let begun = Instant::now();
+    let running = run(&bob, Some(network.address("bob")), &["--echo"]);
+    let mut times = 0;
+    while !said().contains(" more about other peers were not logged)") {
+        assert!(begun.elapsed() < PATIENCE, "{}", said());
+        come_and_go().await;
+        times += 1;
+    }
+    let told = said().matches("alice.nectar is ").count();
+    let most = 21 + usize::try_from(begun.elapsed().as_secs()).unwrap();
+    assert!((20..=most).contains(&told), "{told}, {most}: {}", said());
+    running.end();
+
+    let mut command = bob.run_command(Some(network.address("bob")), &["--echo"]);
+    command.env("NECTAR_LOG", "info,node_native::cli=debug");
+    command.stderr(File::create(bob.path().join("log")).unwrap());
+    let _running = Running::begin(command);
+    for _ in 0..times {
+        come_and_go().await;
+    }
+    crate::support::until("all is told", || {
+        said().matches("alice.nectar is online").count() == times
+    })
+    .await;
+    assert!(!said().contains("not logged"), "{}", said());
+}
