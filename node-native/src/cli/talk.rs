@@ -12,11 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
-use std::{
-    fs::File,
-    io::{Read, Write},
-    time::Duration,
-};
+use std::{fs::File, io::Read, time::Duration};
 
 pub(super) async fn send(context: Context, args: MessageArgs) -> Result<(), Failure> {
     let Context { mut config, out } = context;
@@ -57,7 +53,7 @@ pub(super) async fn request(context: Context, args: MessageArgs) -> Result<(), F
         Response::Success(data) => ("success", data.unwrap_or_default()),
         Response::Protocol(data) => ("protocol", data),
         Response::Error { code, message } => {
-            // Whatever the peer wrote must not steer our terminal.
+            // One line of ours, not several of the peer's.
             let message: String = message.chars().filter(|c| !c.is_control()).collect();
             return Err(Failure::failed(format!(
                 "{} answers with error {code}: {message}",
@@ -68,10 +64,7 @@ pub(super) async fn request(context: Context, args: MessageArgs) -> Result<(), F
     if out.is_json() {
         out.result("", &json!({ "answer": kind, "data": text_or_hex(&data) }));
     } else {
-        // As it came, for pipes. A reader that goes away is no error.
-        let mut stdout = std::io::stdout();
-        let _ = stdout.write_all(&data);
-        let _ = stdout.write_all(b"\n");
+        out.data(&data);
     }
     Ok(())
 }
