@@ -1,14 +1,15 @@
 //! Attackers at public addresses, in a network that a test has to itself.
 
 use super::{
-    attacker::{Caller, Wire, get, get_from, somewhere},
+    attacker::{Caller, Wire, get, get_from, request, somewhere},
     siege::{LITTLE, Siege},
 };
 use crate::{
     home::Home,
     support::{Network, strict},
 };
-use node_core::Code;
+use futures_util::future::join_all;
+use node_core::{Code, wire::frame::Frame};
 use std::{
     fs,
     io::{self, Write},
@@ -40,7 +41,9 @@ pub(super) fn inside(test: &str, addresses: &[Ipv4Addr]) -> bool {
         command.args(["--map-root-user", "--net", "--mount", "--"]);
         command
     };
-    let tried = unshare().args(["ip", "link", "set", "lo", "up"]).output();
+    // Some have somebody in a second network.
+    let tries = "ip link set lo up && ip link add near type veth peer name far";
+    let tried = unshare().args(["sh", "-c", tries]).output();
     if !tried.as_ref().is_ok_and(|tried| tried.status.success()) {
         let why = match tried {
             Ok(tried) => String::from_utf8_lossy(&tried.stderr).into_owned(),
@@ -83,7 +86,7 @@ fn done(command: &mut Command) {
 }
 
 /// A siege of a router that all of these reach.
-fn lay() -> Siege {
+fn lay(settings: &[(&str, &str)]) -> Siege {
     let network = Network::default()
         .direct("rho")
         .indirect("alice", &["rho"])
@@ -92,7 +95,7 @@ fn lay() -> Siege {
         .direct("mordred");
     let home = Home::new(&network, "rho");
     let all = (Ipv6Addr::UNSPECIFIED, network.address("rho").port());
-    Siege::open_to(all.into(), network, home, &[])
+    Siege::open_to(all.into(), network, home, settings)
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn whoever_is_not_on_this_machine_sees_no_metrics_and_no_status_whatever_he_clai
     if !inside(test, &[EVIL, EVILS_NEIGHBOUR, HONEST]) {
         return;
     }
-    let siege = lay();
+    let siege = lay(&[]);
     let report = siege.attack("strangers from outside", LITTLE, async |router| {
         let mut came = Vec::new();
         for at in [SocketAddr::from((HONEST, router.port())), router] {
@@ -146,7 +149,7 @@ fn a_network_that_sends_rubbish_is_banned_from_a_running_node_and_no_other() {
     if !inside(test, &[EVIL, EVILS_NEIGHBOUR, HONEST]) {
         return;
     }
-    let siege = lay();
+    let siege = lay(&[]);
     let report = siege.attack("rubbish from one network", LITTLE, async |router| {
         let rubbish = async |from| {
             let mut wire = Wire::open(router, from).await.unwrap();
@@ -212,5 +215,44 @@ fn a_network_that_sends_rubbish_is_banned_from_a_running_node_and_no_other() {
         },
     );
     assert_eq!(report.seen, Ok(()));
+    siege.lift();
+}
+
+#[test]
+fn guests_of_one_network_have_one_budget_of_requests_together_and_their_neighbours_another() {
+    let test = "outside::\
+        guests_of_one_network_have_one_budget_of_requests_together_and_their_neighbours_another";
+    if !inside(test, &[EVIL, HONEST]) {
+        return;
+    }
+    let siege = lay(&[("node.guests", "true")]);
+    let report = siege.attack("guests who ask side by side", LITTLE, async |router| {
+        // How many of fifty are answered.
+        let ask = async |from| {
+            let mut guest = Caller::guest().enter(router, from, "rho").await.unwrap();
+            let asked: Vec<_> = (0..50).map(|n| request(4 + 4 * n, b"?")).collect();
+            guest.say(&asked).await.unwrap();
+            let (mut answered, mut refused) = (0, 0);
+            while answered + refused < asked.len() {
+                for frame in guest.hear().await.unwrap() {
+                    if let Frame::Response { code, .. } = frame {
+                        answered += usize::from(code == 0);
+                        refused += usize::from(code == Code::RequestRate.as_u16());
+                    }
+                }
+            }
+            (answered, guest)
+        };
+        // None of them goes before the last has come.
+        let evil = join_all((0..4).map(|_| ask(EVIL))).await;
+        let (honest, _) = ask(HONEST).await;
+        (
+            evil.iter().map(|(answered, _)| answered).sum::<usize>(),
+            honest,
+        )
+    });
+    let (evil, honest) = report.seen;
+    assert!((100..115).contains(&evil), "{evil}");
+    assert_eq!(honest, 50);
     siege.lift();
 }
