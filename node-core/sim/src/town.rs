@@ -28,6 +28,20 @@ pub struct Endpoint {
     pub view: View,
     /// How long it takes to answer.
     pub delay: Duration,
+    /// How often it was asked.
+    pub asked: usize,
+}
+
+impl Endpoint {
+    /// An honest and prompt one.
+    fn new(url: &str) -> Self {
+        Self {
+            url: url.into(),
+            view: View::Honest,
+            delay: Duration::from_millis(5),
+            asked: 0,
+        }
+    }
 }
 
 /// A simulation whose nodes resolve names on a chain. A block comes every two seconds of virtual time.
@@ -51,20 +65,17 @@ impl Town {
     /// A town without names, and honest endpoints at these URLs. Nothing answers at others.
     pub fn with_endpoints(seed: u64, urls: &[&str]) -> Self {
         let registry = Rc::new(RefCell::new(Registry::new(EPOCH_MS / 1000)));
-        let endpoints = urls.iter().map(|url| Endpoint {
-            url: Box::from(*url),
-            view: View::Honest,
-            delay: Duration::from_millis(5),
-        });
+        let endpoints = urls.iter().map(|url| Endpoint::new(url));
         let endpoints = Rc::new(RefCell::new(endpoints.collect::<Vec<_>>()));
         let reads = Rc::new(RefCell::new(Vec::new()));
         let mut simulation = Simulation::new(seed);
         let (on, seen, read) = (registry.clone(), endpoints.clone(), reads.clone());
         simulation.rpc = Box::new(move |url, body, now| {
-            let endpoints = seen.borrow();
-            let Some(endpoint) = endpoints.iter().find(|known| *known.url == *url) else {
+            let mut endpoints = seen.borrow_mut();
+            let Some(endpoint) = endpoints.iter_mut().find(|known| *known.url == *url) else {
                 return (Duration::from_millis(5), Err(FetchFailure::Unreachable));
             };
+            endpoint.asked += 1;
             read.borrow_mut().push(body.into());
             let chain = &mut on.borrow_mut().chain;
             // Blocks come with the world's clock, whatever the asking node's own clock says.
@@ -105,6 +116,10 @@ pub(crate) fn seconds(now: Instant) -> u64 {
 impl World for Town {
     type Stream = Stream<Token>;
 
+    fn lenience() -> u32 {
+        1
+    }
+
     fn register(&mut self, labels: &[&str], place: Place<'_>) {
         self.mine(|registry| {
             for label in labels {
@@ -123,10 +138,23 @@ impl World for Town {
         self.mine(|registry| registry.change(label, change));
     }
 
+    fn show(&mut self, endpoint: usize, view: View, delay: Duration) {
+        let mut endpoints = self.endpoints.borrow_mut();
+        if endpoint == endpoints.len() {
+            endpoints.push(Endpoint::new(&format!("http://rpc-{endpoint}.test")));
+        }
+        let shown = &mut endpoints[endpoint];
+        (shown.view, shown.delay) = (view, delay);
+    }
+
+    fn reads(&self, endpoint: usize) -> usize {
+        self.endpoints.borrow()[endpoint].asked
+    }
+
     fn start(&mut self, mut plan: Plan) -> NodeId {
         let registry = self.registry.borrow();
-        let rpcs = self.endpoints.borrow();
-        let rpcs = rpcs.iter().map(|endpoint| endpoint.url.clone()).collect();
+        let urls = |endpoints: &[Endpoint]| endpoints.iter().map(|at| at.url.clone()).collect();
+        let rpcs = urls(&self.endpoints.borrow());
         let (key, address) = (plan.signing_key(), registry.address(&plan));
         let config = registry.config(&mut plan, rpcs);
         drop(registry);
@@ -217,8 +245,6 @@ impl World for Town {
 }
 
 impl Wire for Town {
-    const LENIENCE: u32 = 1;
-
     fn harm(&mut self, node: NodeId, harm: Harm) {
         let others = (0..self.simulation.machines.len()).filter(|other| *other != node);
         for other in others.collect::<Vec<_>>() {

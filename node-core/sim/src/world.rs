@@ -4,7 +4,7 @@
 //! [`Town`](crate::Town) is such a world in virtual time. The tests of node-native have another one, of real sockets.
 //! A scenario ([`scenarios`](mod@crate::scenarios)) cannot tell which of them it runs in.
 
-use crate::names::key_of;
+use crate::{chain::View, names::key_of};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use node_core::{
@@ -40,6 +40,9 @@ pub trait World: Sized {
     /// Bytes between two nodes.
     type Stream: ByteStream;
 
+    /// How many times longer than promised anything may take: 1, unless the machine may be busy with something else.
+    fn lenience() -> u32;
+
     // Names.
 
     /// Registers names, with the keys that [`key_of`] gives them. Direct ones get an address each.
@@ -47,6 +50,13 @@ pub trait World: Sized {
 
     /// Changes a registered name's record, for whoever reads the chain from now on.
     fn change(&mut self, label: &str, change: impl FnOnce(&mut Record));
+
+    /// Lets an endpoint show the chain like this from now on, after such a delay. Number 0 is there from the start, honest
+    /// and prompt; the next number is that of a new one, of which those know who read the chain and start later.
+    fn show(&mut self, endpoint: usize, view: View, delay: Duration);
+
+    /// How often an endpoint was asked so far.
+    fn reads(&self, endpoint: usize) -> usize;
 
     // Nodes.
 
@@ -110,9 +120,6 @@ pub trait World: Sized {
 
 /// A world in which somebody stands on the way to the nodes' addresses.
 pub trait Wire: World {
-    /// How many times longer than promised anything may take: 1, unless the machine may be busy with something else.
-    const LENIENCE: u32;
-
     /// Harms the sockets that lead to a node's address at this moment.
     fn harm(&mut self, node: NodeId, harm: Harm);
 

@@ -5,6 +5,7 @@
 mod attacks;
 mod bans;
 mod command;
+mod endpoint;
 mod failover;
 mod first_flight;
 mod home;

@@ -1,12 +1,14 @@
-//! The world of real sockets: nodes of this crate on loopback addresses, and an endpoint that shows a chain.
+//! The world of real sockets: nodes of this crate on loopback addresses, and endpoints that show a chain.
 
 use crate::{
+    endpoint::Endpoint,
     proxy::Proxy,
-    support::{direct_at, free_address, log},
+    support::{direct_at, free_address, log, strict},
 };
 use bytes::Bytes;
 use nectar_sim::{
     Outcome, Registry, World,
+    chain::View,
     world::{
         Accepted, Ask, ByteStream, CHAT, ECHO, FILE, Harm, Inbox, NodeId, PATIENCE, Place, Plan,
         Token, Wire,
@@ -21,22 +23,13 @@ use node_core::{
 use node_native::node::{self, IncomingStream, Node, NodeConfig, Request, Response};
 use std::{
     collections::HashMap,
-    io,
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-    runtime::Runtime,
-    task::JoinHandle,
-};
+use tokio::{runtime::Runtime, task::JoinHandle};
 
 /// Time between two looks at what a scenario waits for.
 const TICK: Duration = Duration::from_millis(1);
@@ -45,9 +38,7 @@ const TICK: Duration = Duration::from_millis(1);
 pub(crate) struct Sockets {
     nodes: Vec<Running>,
     registry: Arc<Mutex<Registry>>,
-    rpc: String,
-    /// How often the endpoint was asked.
-    asked: Arc<AtomicUsize>,
+    endpoints: Vec<Endpoint>,
     next: Token,
     /// Where nodes listen whose registered address is a proxy's; `None` where there are no proxies.
     behind: Option<HashMap<SocketAddr, SocketAddr>>,
@@ -80,15 +71,11 @@ impl Sockets {
             .build()
             .unwrap();
         let registry = Arc::new(Mutex::new(Registry::new(unix_time())));
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let rpc = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(AtomicUsize::new(0));
-        runtime.spawn(show(listener, registry.clone(), asked.clone()));
+        let endpoint = runtime.block_on(Endpoint::start(registry.clone()));
         Self {
             nodes: Vec::new(),
             registry,
-            rpc,
-            asked,
+            endpoints: vec![endpoint],
             next: 0,
             behind: None,
             runtime,
@@ -103,14 +90,14 @@ impl Sockets {
         }
     }
 
-    /// The endpoint that shows the chain.
+    /// The first endpoint that shows the chain.
     pub(crate) fn rpc(&self) -> &str {
-        &self.rpc
+        self.endpoints[0].url()
     }
 
     /// How often that was asked so far.
     pub(crate) fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
+        self.endpoints[0].asked()
     }
 
     fn node(&self, node: NodeId) -> &Node {
@@ -145,7 +132,8 @@ impl Sockets {
     ) -> NodeConfig {
         let registry = lock(&self.registry);
         let stuck = plan.stuck;
-        let core = registry.config(&mut plan, vec![self.rpc.as_str().into()]);
+        let rpcs = self.endpoints.iter().map(|endpoint| endpoint.url().into());
+        let core = registry.config(&mut plan, rpcs.collect());
         let mut config = match core.identity.name.clone() {
             Some(name) => NodeConfig::named(name, plan.signing_key()),
             None => NodeConfig::guest(),
@@ -197,9 +185,6 @@ impl Sockets {
 }
 
 impl Wire for Sockets {
-    /// Other tests run on the same processors.
-    const LENIENCE: u32 = 5;
-
     fn harm(&mut self, node: NodeId, harm: Harm) {
         let proxy = self.nodes[node].proxy.as_ref();
         proxy.expect("somebody is on the way").harm(harm);
@@ -213,6 +198,11 @@ impl Wire for Sockets {
 
 impl World for Sockets {
     type Stream = Live;
+
+    fn lenience() -> u32 {
+        // Other tests run on the same processors.
+        if strict() { 1 } else { 5 }
+    }
 
     fn register(&mut self, labels: &[&str], place: Place<'_>) {
         let mut registry = lock(&self.registry);
@@ -230,6 +220,18 @@ impl World for Sockets {
         let mut registry = lock(&self.registry);
         registry.change(label, change);
         registry.chain.mine(unix_time());
+    }
+
+    fn show(&mut self, endpoint: usize, view: View, delay: Duration) {
+        if endpoint == self.endpoints.len() {
+            let started = Endpoint::start(self.registry.clone());
+            self.endpoints.push(self.runtime.block_on(started));
+        }
+        self.endpoints[endpoint].show(view, delay);
+    }
+
+    fn reads(&self, endpoint: usize) -> usize {
+        self.endpoints[endpoint].asked()
     }
 
     fn start(&mut self, plan: Plan) -> NodeId {
@@ -389,51 +391,11 @@ async fn ask(node: &Node, to: &Name, what: Ask) -> Outcome<Live> {
     done.unwrap_or_else(Outcome::Failed)
 }
 
-/// Answers JSON-RPC over HTTP with what stands on the registry's chain, whose newest block is always of this moment.
-async fn show(listener: TcpListener, registry: Arc<Mutex<Registry>>, asked: Arc<AtomicUsize>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        asked.fetch_add(1, Ordering::Relaxed);
-        let registry = registry.clone();
-        tokio::spawn(async move { answer(stream, &registry).await });
-    }
-}
-
-async fn answer(stream: TcpStream, registry: &Mutex<Registry>) -> io::Result<()> {
-    let mut stream = BufReader::new(stream);
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line).await?;
-        match line.trim_end().split_once(": ") {
-            Some((field, value)) if field.eq_ignore_ascii_case("content-length") => {
-                length = value.parse().unwrap();
-            }
-            None if line.trim_end().is_empty() => break,
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
-    let answer = {
-        let chain = &mut lock(registry).chain;
-        chain.mine(unix_time());
-        chain.answer(str::from_utf8(&body).unwrap())
-    };
-    let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        answer.len()
-    );
-    stream
-        .write_all(&[head.as_bytes(), &answer].concat())
-        .await?;
-    stream.shutdown().await
-}
-
-fn unix_time() -> u64 {
+pub(crate) fn unix_time() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap().as_secs()
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
 }

@@ -106,7 +106,7 @@ pub(super) fn a_peer_that_is_gone_without_a_word_is_missed_although_nobody_wants
     for gone in [alice, dave] {
         world.kill(gone);
     }
-    let missed = world.wait(MISSED * W::LENIENCE, |world| {
+    let missed = world.wait(MISSED * W::lenience(), |world| {
         [bob, carol].map(|node| world.counts(node).parked) == [1, 1]
     });
     assert!(missed, "somebody takes another one to be there");
@@ -159,7 +159,7 @@ fn harmed_in_the_middle<W: Wire>(
     let mut asked = UnderWay::ask(world, "in the middle", [from, to]);
     let used = used(world);
     world.harm(used, harm);
-    let answered = world.wait(FOUND * W::LENIENCE, |world| {
+    let answered = world.wait(FOUND * W::lenience(), |world| {
         flow.go_on(&mut here, &mut far);
         asked.is_over(world)
     });
@@ -194,7 +194,7 @@ fn left_with_requests_under_way<W: Wire>(world: &mut W, ways: Ways) {
     let mut before = UnderWay::ask(world, "just before", pair);
     world.harm(used, Harm::Swallow(ways));
     let mut after = UnderWay::ask(world, "just after", pair);
-    let within = FOUND * W::LENIENCE;
+    let within = FOUND * W::lenience();
     assert!(
         within < Limits::default().keepalive,
         "nobody asks by then whether an idle peer lives"

@@ -2,13 +2,15 @@
 
 use super::{echo, ok, request, start_reachable, two_direct, until};
 use crate::{
+    chain::View,
     names::{key_of, name},
-    world::{NodeId, Place, Plan, World},
+    world::{Ask, ECHO, NodeId, Outcome, Place, Plan, World},
 };
 use node_core::{
     Code, Name, RegistryId,
     node::{Access, Event, NodeConfig, PeerState},
     registry::Provenance,
+    session::Request,
     time::Duration,
 };
 
@@ -49,6 +51,89 @@ pub(super) fn names_on_the_chain_find_each_other(world: &mut impl World) {
             "{found:?}"
         );
     }
+}
+
+/// How long an endpoint takes that is in good health.
+const PROMPT: Duration = Duration::from_millis(5);
+
+/// Lets the first of three endpoints show the chain in its own way, and the others honestly.
+fn three_endpoints(world: &mut impl World, view: View, delay: Duration) {
+    world.show(0, view, delay);
+    for honest in [1, 2] {
+        world.show(honest, View::Honest, PROMPT);
+    }
+}
+
+/// Lets it look for no changes by itself while this lasts, so that it reads what it is asked about and nothing else.
+fn reads_seldom(config: &mut NodeConfig) {
+    config.resolver.watch_interval = Duration::from_secs(600);
+}
+
+/// The key that a node finds for a name, and how that is known.
+fn found(world: &mut impl World, node: NodeId, label: &str) -> ([u8; 32], Provenance) {
+    let token = world.ask(node, &name(label), Ask::Resolve);
+    match world.outcome(node, token) {
+        Outcome::Resolved(Ok(found)) => (found.record.key, found.how),
+        Outcome::Resolved(Err(error)) => panic!("{label} is registered: {error}"),
+        _ => panic!("a look-up ends with a record or an error"),
+    }
+}
+
+pub(super) fn a_key_that_one_of_three_endpoints_makes_up_is_outvoted_and_the_liar_asked_last(
+    world: &mut impl World,
+) {
+    three(world);
+    let mallory = key_of("mallory").verifying_key().to_bytes();
+    three_endpoints(world, View::OtherKey("bob".into(), mallory), PROMPT);
+    // Whoever has made the endpoint lie answers at bob's address.
+    let waits = world.start(Plan::named("bob").key("mallory"));
+    let alice = world.start(Plan::named("alice").on_chain().with(reads_seldom));
+    assert_eq!(cause(world, alice, "bob"), Some(Code::KeyMismatch));
+    assert!(world.inbox(waits).requests.is_empty());
+    let by_two = Provenance::Quorum { agreeing: 2, of: 3 };
+    let bob = key_of("bob").verifying_key().to_bytes();
+    assert_eq!(found(world, alice, "bob"), (bob, by_two));
+    world.kill(waits);
+    world.start(Plan::named("bob"));
+    assert_eq!(echo(world, alice, "bob", b"himself"), ok(b"himself"));
+    let lied = world.reads(0);
+    assert!(lied > 0, "it was asked first");
+    let carol = key_of("carol").verifying_key().to_bytes();
+    assert_eq!(found(world, alice, "carol"), (carol, by_two));
+    assert_eq!(world.reads(0), lied, "there are two who did not lie");
+}
+
+pub(super) fn an_endpoint_that_is_slow_is_passed_over(world: &mut impl World) {
+    passes_over(world, Duration::from_secs(3));
+}
+
+pub(super) fn an_endpoint_that_never_answers_is_passed_over(world: &mut impl World) {
+    passes_over(world, Duration::from_secs(3600));
+}
+
+/// One of three endpoints takes so long for every answer.
+fn passes_over<W: World>(world: &mut W, delay: Duration) {
+    three(world);
+    three_endpoints(world, View::Honest, delay);
+    world.start(Plan::named("bob"));
+    let alice = world.start(Plan::named("alice").on_chain().with(reads_seldom));
+    let request = Ask::Request(Request::new(ECHO, "found"), None);
+    let token = world.ask(alice, &name("bob"), request);
+    // After one second another one is asked instead.
+    let mut outcome = None;
+    world.wait(Duration::from_secs(2) * W::lenience(), |world| {
+        outcome = world.ended(alice, token);
+        outcome.is_some()
+    });
+    assert!(matches!(outcome, Some(Outcome::Answered(_))), "{delay:?}");
+    // Its answer has come by then, or is not waited for any more; a single failure would be forgiven.
+    world.pass(Duration::from_secs(8));
+    let slow = world.reads(0);
+    assert!(slow > 0, "it was asked first");
+    let carol = key_of("carol").verifying_key().to_bytes();
+    let by_two = Provenance::Quorum { agreeing: 2, of: 3 };
+    assert_eq!(found(world, alice, "carol"), (carol, by_two));
+    assert_eq!(world.reads(0), slow, "there are two who are not slow");
 }
 
 pub(super) fn an_unregistered_name_is_unknown(world: &mut impl World) {

@@ -74,6 +74,9 @@ table! { $ scenarios in World;
         everybody_behind_one_router_talks_with_everybody_at_once;
     identity:
         names_on_the_chain_find_each_other
+        a_key_that_one_of_three_endpoints_makes_up_is_outvoted_and_the_liar_asked_last
+        an_endpoint_that_is_slow_is_passed_over
+        an_endpoint_that_never_answers_is_passed_over
         an_unregistered_name_is_unknown
         a_node_does_not_talk_to_itself
         a_name_outside_the_allow_list_is_refused
