@@ -194,6 +194,11 @@ impl Chain {
         self.latest(label).map_or(0, |entry| entry.version)
     }
 
+    /// When the newest block was made, in seconds since the Unix epoch.
+    pub fn time(&self) -> u64 {
+        self.blocks.last().map_or(0, |block| block.time)
+    }
+
     /// Height of the newest block.
     pub fn height(&self) -> u64 {
         self.blocks.len() as u64 - 1

@@ -94,17 +94,11 @@ impl Town {
         }
     }
 
-    /// Changes the chain; the change is in a block of its own.
-    pub fn mine(&mut self, change: impl FnOnce(&mut Registry)) {
+    /// Changes the chain; the change is in a block of its own, whose height is returned.
+    pub fn mine(&mut self, change: impl FnOnce(&mut Registry)) -> u64 {
         let mut registry = self.registry.borrow_mut();
         change(&mut registry);
-        registry.chain.mine(seconds(self.simulation.now()));
-    }
-
-    /// The chain goes another way from this height on, on which nothing was changed.
-    pub fn undo(&mut self, height: u64) {
-        let now = seconds(self.simulation.now());
-        self.registry.borrow_mut().undo(height, now);
+        registry.chain.mine(seconds(self.simulation.now()))
     }
 }
 
@@ -134,8 +128,13 @@ impl World for Town {
         });
     }
 
-    fn change(&mut self, label: &str, change: impl FnOnce(&mut Record)) {
-        self.mine(|registry| registry.change(label, change));
+    fn change(&mut self, label: &str, change: impl FnOnce(&mut Record)) -> u64 {
+        self.mine(|registry| registry.change(label, change))
+    }
+
+    fn undo(&mut self, height: u64) {
+        let now = seconds(self.simulation.now());
+        self.registry.borrow_mut().undo(height, now);
     }
 
     fn show(&mut self, endpoint: usize, view: View, delay: Duration) {

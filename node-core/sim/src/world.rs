@@ -48,8 +48,12 @@ pub trait World: Sized {
     /// Registers names, with the keys that [`key_of`] gives them. Direct ones get an address each.
     fn register(&mut self, labels: &[&str], place: Place<'_>);
 
-    /// Changes a registered name's record, for whoever reads the chain from now on.
-    fn change(&mut self, label: &str, change: impl FnOnce(&mut Record));
+    /// Changes a registered name's record, for whoever reads the chain from now on, in a block of the height that is
+    /// returned.
+    fn change(&mut self, label: &str, change: impl FnOnce(&mut Record)) -> u64;
+
+    /// The chain goes another way from this height on, on which nothing was changed.
+    fn undo(&mut self, height: u64);
 
     /// Lets an endpoint show the chain like this from now on, after such a delay. Number 0 is there from the start, honest
     /// and prompt; the next number is that of a new one, of which those know who read the chain and start later.

@@ -216,10 +216,20 @@ impl World for Sockets {
         registry.chain.mine(unix_time());
     }
 
-    fn change(&mut self, label: &str, change: impl FnOnce(&mut Record)) {
+    fn change(&mut self, label: &str, change: impl FnOnce(&mut Record)) -> u64 {
         let mut registry = lock(&self.registry);
         registry.change(label, change);
-        registry.chain.mine(unix_time());
+        registry.chain.mine(unix_time())
+    }
+
+    fn undo(&mut self, height: u64) {
+        let mut registry = lock(&self.registry);
+        let before = registry.chain.height();
+        registry.undo(height, unix_time());
+        // Endpoints follow the other way because it is longer.
+        while registry.chain.height() <= before {
+            registry.chain.mine(unix_time());
+        }
     }
 
     fn show(&mut self, endpoint: usize, view: View, delay: Duration) {
