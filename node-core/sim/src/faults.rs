@@ -2,9 +2,9 @@
 
 use crate::{
     machine::Machine,
-    network::{Happening, Socket},
+    network::{Happening, Socket, Tamper},
     simulation::Simulation,
-    world::NodeId,
+    world::{Harm, NodeId, Ways},
 };
 use node_core::{Code, time::Duration};
 
@@ -48,29 +48,31 @@ impl Simulation {
         }
     }
 
-    /// A bit changes in the next long message that one node sends through each of its present sockets to another.
-    pub fn alter_next(&mut self, from: NodeId, to: NodeId) {
-        for socket in self.between(from, to).collect::<Vec<_>>() {
-            let mut altered = false;
-            self.sockets[socket].tamper = Some(Box::new(move |message| {
-                if !altered && message.len() >= LONG {
-                    let middle = message.len() / 2;
-                    message[middle] ^= 1;
-                    altered = true;
-                }
-                true
-            }));
-        }
-    }
-
-    /// How many sockets a node has accepted.
-    pub(crate) fn accepted(&self, node: NodeId) -> usize {
+    /// The sockets that a node has accepted, in this order, whether they are open or not.
+    pub(crate) fn accepted(&self, node: NodeId) -> impl Iterator<Item = usize> {
         let all = self.sockets.iter().enumerate();
         // The dialling end was there first.
-        let accepted = all.filter(|(at, socket)| {
+        let accepted = all.filter(move |(at, socket)| {
             socket.owner == node && socket.peer.is_some_and(|peer| peer < *at)
         });
-        accepted.count()
+        accepted.map(|(at, _)| at)
+    }
+
+    /// Harms a socket that was accepted, if it is open, and its dialling end likewise.
+    pub(crate) fn harm(&mut self, accepted: usize, harm: Harm) {
+        let dialling = self.sockets[accepted].peer;
+        let ends = [(dialling, Ways::Back), (Some(accepted), Ways::There)];
+        for (end, spared) in ends {
+            let Some(end) = end.filter(|end| self.sockets[*end].open) else {
+                continue;
+            };
+            match harm {
+                Harm::Cut => self.end(end, Code::PipeLost),
+                Harm::Alter if end == accepted => {}
+                Harm::Alter => self.sockets[end].tamper = Some(alter_once()),
+                Harm::Swallow(ways) => self.sockets[end].silent |= ways != spared,
+            }
+        }
     }
 
     /// All sockets of a node fall silent: it has another address from now on.
@@ -141,6 +143,19 @@ impl Simulation {
             self.wake(node);
         }
     }
+}
+
+/// Changes a bit in the next long message.
+fn alter_once() -> Tamper {
+    let mut altered = false;
+    Box::new(move |message| {
+        if !altered && message.len() >= LONG {
+            let middle = message.len() / 2;
+            message[middle] ^= 1;
+            altered = true;
+        }
+        true
+    })
 }
 
 impl Machine {

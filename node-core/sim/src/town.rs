@@ -6,8 +6,7 @@ use crate::{
     registry::Registry,
     simulation::{EPOCH_MS, Simulation},
     world::{
-        Accepted, Ask, CHAT, FILE, Harm, Inbox, NodeId, Outcome, Place, Plan, Token, Ways, Wire,
-        World,
+        Accepted, Ask, CHAT, FILE, Harm, Inbox, NodeId, Outcome, Place, Plan, Token, Wire, World,
     },
 };
 use bytes::Bytes;
@@ -17,7 +16,7 @@ use node_core::{
     registry::{FetchFailure, Record},
     time::Duration,
 };
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, ops::Range, rc::Rc};
 
 /// An RPC endpoint.
 #[derive(Clone, Debug)]
@@ -244,20 +243,14 @@ impl World for Town {
 }
 
 impl Wire for Town {
-    fn harm(&mut self, node: NodeId, harm: Harm) {
-        let others = (0..self.simulation.machines.len()).filter(|other| *other != node);
-        for other in others.collect::<Vec<_>>() {
-            match harm {
-                Harm::Cut => self.simulation.cut(node, other, Code::PipeLost),
-                Harm::Alter => self.simulation.alter_next(other, node),
-                Harm::Swallow(Ways::There) => self.simulation.silence_way(other, node),
-                Harm::Swallow(Ways::Back) => self.simulation.silence_way(node, other),
-                Harm::Swallow(Ways::Both) => self.simulation.silence(node, other),
-            }
+    fn harm_some(&mut self, node: NodeId, which: Range<usize>, harm: Harm) {
+        let accepted = self.simulation.accepted(node).skip(which.start);
+        for socket in accepted.take(which.len()).collect::<Vec<_>>() {
+            self.simulation.harm(socket, harm);
         }
     }
 
     fn dialled(&self, node: NodeId) -> usize {
-        self.simulation.accepted(node)
+        self.simulation.accepted(node).count()
     }
 }

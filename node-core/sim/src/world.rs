@@ -15,7 +15,10 @@ use node_core::{
     time::Duration,
     wire::frame::Response,
 };
-use std::task::{Context, Poll, Waker};
+use std::{
+    ops::Range,
+    task::{Context, Poll, Waker},
+};
 
 /// The token of every operation in a world: a number, unique in it.
 pub type Token = u64;
@@ -125,7 +128,13 @@ pub trait World: Sized {
 /// A world in which somebody stands on the way to the nodes' addresses.
 pub trait Wire: World {
     /// Harms the sockets that lead to a node's address at this moment.
-    fn harm(&mut self, node: NodeId, harm: Harm);
+    fn harm(&mut self, node: NodeId, harm: Harm) {
+        self.harm_some(node, 0..self.dialled(node), harm);
+    }
+
+    /// Harms some of all the sockets that have ever been opened to a node's address, in that order. Those of one dialler are
+    /// known by what [`dialled`](Self::dialled) has said before and after it dialled.
+    fn harm_some(&mut self, node: NodeId, which: Range<usize>, harm: Harm);
 
     /// How many sockets have been opened to its address so far.
     fn dialled(&self, node: NodeId) -> usize;

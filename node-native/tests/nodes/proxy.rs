@@ -9,9 +9,10 @@ use std::{
     collections::VecDeque,
     io,
     net::SocketAddr,
+    ops::Range,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -41,7 +42,6 @@ const BULK: usize = 1 << 10;
 pub(crate) struct Proxy {
     accepting: JoinHandle<()>,
     passages: Arc<Mutex<Vec<Arc<Passage>>>>,
-    opened: Arc<AtomicUsize>,
 }
 
 /// What is to be done to one connection.
@@ -65,12 +65,10 @@ impl Proxy {
     pub(crate) async fn start(known: SocketAddr, node: SocketAddr, seed: u64) -> Self {
         let listener = TcpListener::bind(known).await.unwrap();
         let passages = Arc::<Mutex<Vec<Arc<Passage>>>>::default();
-        let opened = Arc::<AtomicUsize>::default();
-        let (known, count) = (passages.clone(), opened.clone());
+        let known = passages.clone();
         let accepting = tokio::spawn(async move {
             let mut dice = Dice::new(seed);
             while let Ok((stream, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::Relaxed);
                 let passage = Arc::<Passage>::default();
                 known.lock().unwrap().push(passage.clone());
                 let dice = Dice::new(dice.roll(u64::MAX));
@@ -80,18 +78,17 @@ impl Proxy {
         Self {
             accepting,
             passages,
-            opened,
         }
     }
 
     /// How many connections there have been.
     pub(crate) fn opened(&self) -> usize {
-        self.opened.load(Ordering::Relaxed)
+        self.passages.lock().unwrap().len()
     }
 
-    /// Harms the connections of this moment.
-    pub(crate) fn harm(&self, harm: Harm) {
-        for passage in self.passages.lock().unwrap().drain(..) {
+    /// Harms some of the connections that there have been, in the order in which they were opened.
+    pub(crate) fn harm(&self, which: Range<usize>, harm: Harm) {
+        for passage in &self.passages.lock().unwrap()[which] {
             match harm {
                 Harm::Cut => passage.cut.notify_one(),
                 Harm::Alter => passage.there.alter.store(true, Ordering::Relaxed),

@@ -24,6 +24,7 @@ use node_native::node::{self, IncomingStream, Node, NodeConfig, Request, Respons
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    ops::Range,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
@@ -185,9 +186,9 @@ impl Sockets {
 }
 
 impl Wire for Sockets {
-    fn harm(&mut self, node: NodeId, harm: Harm) {
+    fn harm_some(&mut self, node: NodeId, which: Range<usize>, harm: Harm) {
         let proxy = self.nodes[node].proxy.as_ref();
-        proxy.expect("somebody is on the way").harm(harm);
+        proxy.expect("somebody is on the way").harm(which, harm);
     }
 
     fn dialled(&self, node: NodeId) -> usize {

@@ -8,7 +8,7 @@ use crate::{
 use bytes::Bytes;
 use node_core::{
     Limits,
-    node::{PeerInfo, PeerState, Route},
+    node::{Event, PeerInfo, PeerState, Route},
     session::Request,
     time::Duration,
 };
@@ -22,6 +22,10 @@ const MIDDLE: usize = 1 << 20;
 /// Within this time another way is found for whatever waits for an answer.
 const FOUND: Duration = Duration::from_secs(2);
 
+/// Within this time whatever waits for an answer has it although all sockets of one side lead nowhere: a circuit through one
+/// that is not missed yet is waited for as long as any.
+const MOVED: Duration = Duration::from_secs(15);
+
 /// Within this time a peer is missed of whom nobody wants anything.
 const MISSED: Duration = Duration::from_secs(20);
 
@@ -29,13 +33,10 @@ pub(super) fn a_stream_between_direct_nodes_goes_on_where_it_was_when_its_socket
     world: &mut impl Wire,
 ) {
     let pair = two_direct_connected(world);
-    harmed_in_the_middle(
-        world,
-        pair,
-        |_| pair[1].0,
-        pair.map(|(node, _)| node),
-        Harm::Cut,
-    );
+    let places = pair.map(|(node, _)| node);
+    harmed_in_the_middle(world, pair, places, FOUND, |world| {
+        world.harm(pair[1].0, Harm::Cut)
+    });
 }
 
 pub(super) fn a_stream_through_a_router_goes_on_where_it_was_when_all_its_sockets_are_cut(
@@ -48,13 +49,10 @@ pub(super) fn an_altered_byte_ends_a_socket_between_direct_nodes_and_nothing_els
     world: &mut impl Wire,
 ) {
     let pair = two_direct_connected(world);
-    harmed_in_the_middle(
-        world,
-        pair,
-        |_| pair[1].0,
-        pair.map(|(node, _)| node),
-        Harm::Alter,
-    );
+    let places = pair.map(|(node, _)| node);
+    harmed_in_the_middle(world, pair, places, FOUND, |world| {
+        world.harm(pair[1].0, Harm::Alter)
+    });
 }
 
 pub(super) fn an_altered_byte_ends_a_socket_to_a_router_and_nothing_else(world: &mut impl Wire) {
@@ -67,7 +65,9 @@ pub(super) fn what_is_swallowed_on_its_way_back_between_direct_nodes_is_told_aga
     // Bob sends what is swallowed through the socket that alice has opened.
     let [alice, bob] = two_direct_connected(world);
     let swallow = Harm::Swallow(Ways::Back);
-    harmed_in_the_middle(world, [bob, alice], |_| bob.0, [alice.0, bob.0], swallow);
+    harmed_in_the_middle(world, [bob, alice], [alice.0, bob.0], FOUND, |world| {
+        world.harm(bob.0, swallow)
+    });
 }
 
 pub(super) fn what_a_router_says_and_is_swallowed_on_its_way_is_told_again(world: &mut impl Wire) {
@@ -112,6 +112,41 @@ pub(super) fn a_peer_that_is_gone_without_a_word_is_missed_although_nobody_wants
     assert!(missed, "somebody takes another one to be there");
 }
 
+pub(super) fn a_node_whose_address_changes_goes_on_with_its_sessions_and_leaves_others_theirs(
+    world: &mut impl Wire,
+) {
+    world.register(&["rho", "sigma"], Place::Direct);
+    let behind = Place::Behind(&["rho", "sigma"]);
+    world.register(&["alice", "bob", "carol"], behind);
+    let routers = ["rho", "sigma"].map(|label| world.start(Plan::router(label)));
+    let dialled = |world: &_| routers.map(|router| Wire::dialled(world, router));
+    let [bob, carol] = ["bob", "carol"].map(|label| start_with_both_routers(world, label));
+    let before = dialled(world);
+    let alice = start_with_both_routers(world, "alice");
+    let after = dialled(world);
+    let pair = [(alice, "alice"), (bob, "bob")];
+    assert_eq!(echo(world, carol, "bob", b"before"), ok(b"before"));
+    // Nobody is told that what alice has dialled leads nowhere now.
+    harmed_in_the_middle(world, pair, routers, MOVED, |world| {
+        for (at, router) in routers.into_iter().enumerate() {
+            let hers = before[at]..after[at];
+            world.harm_some(router, hers, Harm::Swallow(Ways::Both));
+        }
+    });
+    let met = |event: &&Event| match event {
+        Event::Peer { router, state, .. } => *router && matches!(state, PeerState::Online { .. }),
+        _ => false,
+    };
+    let met = |node| world.inbox(node).events.iter().filter(met).count();
+    assert!(met(alice) > 2, "she has not dialled anew");
+    assert_eq!(
+        [bob, carol].map(met),
+        [2; 2],
+        "their own routers were there"
+    );
+    assert_eq!(echo(world, carol, "bob", b"after"), ok(b"after"));
+}
+
 /// Alice and bob at addresses of their own, with a session for which alice has dialled.
 fn two_direct_connected(world: &mut impl Wire) -> [Person; 2] {
     let [alice, bob] = two_direct(world);
@@ -125,26 +160,35 @@ type Person = (NodeId, &'static str);
 /// Alice and bob behind the routers rho and sigma, connected to both, so that there is another way at once; in this order.
 fn each_with_both_routers(world: &mut impl Wire) -> [NodeId; 4] {
     let all @ [alice, bob, ..] = two_routed(world);
-    until(world, "both have both routers", |world| {
-        [alice, bob].iter().all(|node| {
-            let peers = world.peers(*node);
-            let online =
-                |peer: &&PeerInfo| peer.router && matches!(peer.state, PeerState::Online { .. });
-            peers.iter().filter(online).count() == 2
-        })
-    });
+    for node in [alice, bob] {
+        gets_both_routers(world, node);
+    }
     all
 }
 
-/// Sends a stream from the first of a pair to the second, harms the sockets to the node that is `used` when a part of it
-/// has come, with requests under way both ways, and sees that these are answered in time and all of the stream comes, and
-/// that sockets are opened anew to `places`.
+fn start_with_both_routers(world: &mut impl Wire, label: &str) -> NodeId {
+    let node = world.start(Plan::named(label));
+    gets_both_routers(world, node);
+    node
+}
+
+fn gets_both_routers(world: &mut impl Wire, node: NodeId) {
+    let online = |peer: &PeerInfo| peer.router && matches!(peer.state, PeerState::Online { .. });
+    until(world, "it has both routers", |world| {
+        let peers = world.peers(node);
+        peers.iter().filter(|peer| online(peer)).count() == 2
+    });
+}
+
+/// Sends a stream from the first of a pair to the second, lets sockets be harmed when a part of it has come, with requests
+/// under way both ways, and sees that these are answered in time and all of the stream comes, and that sockets are opened
+/// anew to `places`.
 fn harmed_in_the_middle<W: Wire>(
     world: &mut W,
     [from, to]: [Person; 2],
-    used: impl Fn(&W) -> NodeId,
     places: [NodeId; 2],
-    harm: Harm,
+    within: Duration,
+    harm: impl FnOnce(&mut W),
 ) {
     let dialled = |world: &W| places.map(|node| world.dialled(node)).iter().sum::<usize>();
     let [mut here, mut far] = open(world, from.0, to.1, to.0);
@@ -157,13 +201,12 @@ fn harmed_in_the_middle<W: Wire>(
     assert!(come && !flow.ended, "{} bytes arrived", flow.got.len());
     let before = dialled(world);
     let mut asked = UnderWay::ask(world, "in the middle", [from, to]);
-    let used = used(world);
-    world.harm(used, harm);
-    let answered = world.wait(FOUND * W::lenience(), |world| {
+    harm(world);
+    let answered = world.wait(within * W::lenience(), |world| {
         flow.go_on(&mut here, &mut far);
         asked.is_over(world)
     });
-    assert!(answered, "{harm:?}: {asked:?}");
+    assert!(answered, "{asked:?}");
     let arrived = world.wait(PATIENCE, |_| flow.go_on(&mut here, &mut far));
     assert!(arrived, "{} bytes arrived", flow.got.len());
     assert!(flow.got == data, "not the same bytes");
@@ -179,9 +222,11 @@ fn harmed_in_the_middle<W: Wire>(
 /// The same for alice, bob and whichever router they use.
 fn harmed_at_the_router(world: &mut impl Wire, harm: Harm) {
     let [alice, bob, rho, sigma] = each_with_both_routers(world);
-    let used = |world: &_| router(world, alice, [rho, sigma]);
     let pair = [(alice, "alice"), (bob, "bob")];
-    harmed_in_the_middle(world, pair, used, [rho, sigma], harm);
+    harmed_in_the_middle(world, pair, [rho, sigma], FOUND, |world| {
+        let used = router(world, alice, [rho, sigma]);
+        world.harm(used, harm);
+    });
 }
 
 /// Swallows what goes to or from the router in use with requests under way, and asks more.
