@@ -4,10 +4,10 @@ use super::{echo, ok, request, start_reachable, two_direct, until};
 use crate::{
     chain::View,
     names::{key_of, name},
-    world::{Ask, ECHO, NodeId, Outcome, Place, Plan, World},
+    world::{Ask, ECHO, NodeId, Outcome, PATIENCE, Place, Plan, World},
 };
 use node_core::{
-    Code, Name, RegistryId,
+    Code, Limits, Name, RegistryId,
     node::{Access, Event, NodeConfig, PeerState},
     registry::Provenance,
     session::Request,
@@ -218,9 +218,12 @@ fn reads_often(config: &mut NodeConfig) {
     config.resolver.peer_name_interval = Duration::from_secs(1);
 }
 
+/// Within this time a node that [`reads_often`] knows that a key is another one now.
+const ROTATED: Duration = Duration::from_secs(10);
+
 /// Waits for what follows when a node that [`reads_often`] sees that a peer's key is another one now.
 fn loses_its_sessions<W: World>(world: &mut W, node: NodeId) {
-    let ended = world.wait(Duration::from_secs(20) * W::lenience(), |world| {
+    let ended = world.wait(ROTATED * W::lenience(), |world| {
         world.counts(node).sessions == 0
     });
     assert!(ended, "a session outlives the record of its peer's key");
@@ -240,6 +243,44 @@ pub(super) fn a_rotated_key_ends_what_the_old_one_made(world: &mut impl World) {
     world.kill(bob);
     world.start(Plan::named("bob").key("bobby").on_chain());
     assert_eq!(echo(world, alice, "bob", b"new key"), ok(b"new key"));
+}
+
+pub(super) fn a_session_that_waits_ends_when_its_peers_key_is_rotated_and_nobody_gets_what_was_under_way<
+    W: World,
+>(
+    world: &mut W,
+) {
+    three(world);
+    let alice = world.start(Plan::named("alice").on_chain().with(reads_often));
+    let old = world.start(Plan::named("bob").on_chain().stuck());
+    // The request itself may take longer than a session waits for another pipe.
+    let request = Ask::Request(Request::new(ECHO, "?"), Some(PATIENCE));
+    let asked = world.ask(alice, &name("bob"), request);
+    until(world, "bob is asked", |world| {
+        !world.inbox(old).requests.is_empty()
+    });
+    world.kill(old);
+    until(world, "alice's session waits", |world| {
+        world.counts(alice).parked == 1
+    });
+    world.change("bob", |record| {
+        record.key = key_of("bobby").verifying_key().to_bytes();
+    });
+    let within = ROTATED * W::lenience();
+    assert!(within < Limits::default().session_kept, "it ends anyway");
+    let mut outcome = None;
+    world.wait(within, |world| {
+        outcome = world.ended(alice, asked);
+        outcome.is_some()
+    });
+    let Some(Outcome::Failed(failure)) = outcome else {
+        panic!("it waits for somebody who is no longer bob")
+    };
+    assert_eq!(failure.code, Code::OutcomeUnknown, "bob may have done it");
+    assert_eq!(world.counts(alice).parked, 0);
+    let new = world.start(Plan::named("bob").key("bobby").on_chain());
+    assert_eq!(echo(world, alice, "bob", b"new key"), ok(b"new key"));
+    assert_eq!(world.inbox(new).requests.len(), 1, "what the old key had");
 }
 
 pub(super) fn a_rotation_that_a_reorganisation_undoes_lets_the_old_key_in_again_and_ends_what_the_new_one_made(

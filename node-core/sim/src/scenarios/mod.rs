@@ -85,6 +85,7 @@ table! { $ scenarios in World;
         whoever_answers_at_the_address_with_another_key_is_not_talked_to
         whoever_answers_under_another_name_is_not_talked_to
         a_rotated_key_ends_what_the_old_one_made
+        a_session_that_waits_ends_when_its_peers_key_is_rotated_and_nobody_gets_what_was_under_way
         a_rotation_that_a_reorganisation_undoes_lets_the_old_key_in_again_and_ends_what_the_new_one_made
         a_caller_with_a_freshly_rotated_key_is_let_in_after_one_more_read
         with_every_endpoint_down_pinned_names_still_talk_and_others_say_why_not;
