@@ -1,6 +1,6 @@
 //! What somebody on the way does to sockets, and that sessions outlive it.
 
-use super::{Flow, echo, ok, open, pattern, route, two_direct, two_routed, until};
+use super::{Flow, echo, ok, open, pattern, route, start_reachable, two_direct, two_routed, until};
 use crate::{
     names::name,
     world::{Ask, ECHO, Harm, NodeId, Outcome, PATIENCE, Place, Plan, Token, Ways, Wire},
@@ -12,6 +12,7 @@ use node_core::{
     session::Request,
     time::Duration,
 };
+use std::ops::Range;
 
 /// Much more than is on its way at once, so that most of it is still to come after the harm.
 const LENGTH: usize = 4 << 20;
@@ -22,10 +23,6 @@ const MIDDLE: usize = 1 << 20;
 /// Within this time another way is found for whatever waits for an answer.
 const FOUND: Duration = Duration::from_secs(2);
 
-/// Within this time whatever waits for an answer has it although all sockets of one side lead nowhere: a circuit through one
-/// that is not missed yet is waited for as long as any.
-const MOVED: Duration = Duration::from_secs(15);
-
 /// Within this time a peer is missed of whom nobody wants anything.
 const MISSED: Duration = Duration::from_secs(20);
 
@@ -34,7 +31,7 @@ pub(super) fn a_stream_between_direct_nodes_goes_on_where_it_was_when_its_socket
 ) {
     let pair = two_direct_connected(world);
     let places = pair.map(|(node, _)| node);
-    harmed_in_the_middle(world, pair, places, FOUND, |world| {
+    harmed_in_the_middle(world, pair, places, |world| {
         world.harm(pair[1].0, Harm::Cut)
     });
 }
@@ -50,7 +47,7 @@ pub(super) fn an_altered_byte_ends_a_socket_between_direct_nodes_and_nothing_els
 ) {
     let pair = two_direct_connected(world);
     let places = pair.map(|(node, _)| node);
-    harmed_in_the_middle(world, pair, places, FOUND, |world| {
+    harmed_in_the_middle(world, pair, places, |world| {
         world.harm(pair[1].0, Harm::Alter)
     });
 }
@@ -65,7 +62,7 @@ pub(super) fn what_is_swallowed_on_its_way_back_between_direct_nodes_is_told_aga
     // Bob sends what is swallowed through the socket that alice has opened.
     let [alice, bob] = two_direct_connected(world);
     let swallow = Harm::Swallow(Ways::Back);
-    harmed_in_the_middle(world, [bob, alice], [alice.0, bob.0], FOUND, |world| {
+    harmed_in_the_middle(world, [bob, alice], [alice.0, bob.0], |world| {
         world.harm(bob.0, swallow)
     });
 }
@@ -84,6 +81,27 @@ pub(super) fn a_router_that_freezes_is_left_and_whatever_is_under_way_is_answere
     world: &mut impl Wire,
 ) {
     left_with_requests_under_way(world, Ways::Both);
+}
+
+pub(super) fn a_router_that_answers_and_forwards_nothing_is_left_for_the_other_one(
+    world: &mut impl Wire,
+) {
+    world.register(&["rho", "sigma"], Place::Direct);
+    world.register(&["alice", "bob"], Place::Behind(&["rho", "sigma"]));
+    let routers @ [rho, sigma] = ["rho", "sigma"].map(|label| world.start(Plan::router(label)));
+    let [(alice, _), (bob, his)] =
+        ["alice", "bob"].map(|label| start_with_both(world, label, routers));
+    let mut used = rho;
+    left_when(world, [alice, bob, rho, sigma], |world, router| {
+        // To alice it is what it was; whatever it has for bob is lost behind it.
+        used = router;
+        let his = if router == rho { &his[0] } else { &his[1] };
+        world.harm_some(router, his.clone(), Harm::Swallow(Ways::Both));
+    });
+    let label = if used == rho { "rho" } else { "sigma" };
+    let token = world.ask(alice, &name(label), Ask::Ping);
+    assert!(matches!(world.outcome(alice, token), Outcome::RoundTrip(_)));
+    assert_met_once(world, alice, label);
 }
 
 pub(super) fn a_peer_that_is_gone_without_a_word_is_missed_although_nobody_wants_anything_of_it<
@@ -115,36 +133,27 @@ pub(super) fn a_peer_that_is_gone_without_a_word_is_missed_although_nobody_wants
 pub(super) fn a_node_whose_address_changes_goes_on_with_its_sessions_and_leaves_others_theirs(
     world: &mut impl Wire,
 ) {
-    world.register(&["rho", "sigma"], Place::Direct);
-    let behind = Place::Behind(&["rho", "sigma"]);
-    world.register(&["alice", "bob", "carol"], behind);
-    let routers = ["rho", "sigma"].map(|label| world.start(Plan::router(label)));
-    let dialled = |world: &_| routers.map(|router| Wire::dialled(world, router));
-    let [bob, carol] = ["bob", "carol"].map(|label| start_with_both_routers(world, label));
-    let before = dialled(world);
-    let alice = start_with_both_routers(world, "alice");
-    let after = dialled(world);
-    let pair = [(alice, "alice"), (bob, "bob")];
+    world.register(&["rho", "bob", "carol"], Place::Direct);
+    world.register(&["alice"], Place::Behind(&["rho"]));
+    let rho = world.start(Plan::router("rho"));
+    let [bob, carol] = ["bob", "carol"].map(|label| world.start(Plan::named(label)));
     assert_eq!(echo(world, carol, "bob", b"before"), ok(b"before"));
+    let places = [rho, bob];
+    let before = places.map(|place| world.dialled(place));
+    let alice = start_reachable(world, Plan::named("alice"));
+    assert_eq!(echo(world, alice, "bob", b"before"), ok(b"before"));
+    let after = places.map(|place| world.dialled(place));
+    let pair = [(alice, "alice"), (bob, "bob")];
     // Nobody is told that what alice has dialled leads nowhere now.
-    harmed_in_the_middle(world, pair, routers, MOVED, |world| {
-        for (at, router) in routers.into_iter().enumerate() {
+    harmed_in_the_middle(world, pair, places, |world| {
+        for at in [0, 1] {
             let hers = before[at]..after[at];
-            world.harm_some(router, hers, Harm::Swallow(Ways::Both));
+            world.harm_some(places[at], hers, Harm::Swallow(Ways::Both));
         }
     });
-    let met = |event: &&Event| match event {
-        Event::Peer { router, state, .. } => *router && matches!(state, PeerState::Online { .. }),
-        _ => false,
-    };
-    let met = |node| world.inbox(node).events.iter().filter(met).count();
-    assert!(met(alice) > 2, "she has not dialled anew");
-    assert_eq!(
-        [bob, carol].map(met),
-        [2; 2],
-        "their own routers were there"
-    );
+    assert!(met(world, alice, "bob") > 1, "she has not dialled anew");
     assert_eq!(echo(world, carol, "bob", b"after"), ok(b"after"));
+    assert_met_once(world, carol, "bob");
 }
 
 /// Alice and bob at addresses of their own, with a session for which alice has dialled.
@@ -166,10 +175,17 @@ fn each_with_both_routers(world: &mut impl Wire) -> [NodeId; 4] {
     all
 }
 
-fn start_with_both_routers(world: &mut impl Wire, label: &str) -> NodeId {
+/// Starts a node and waits until it is connected to both routers; with the sockets that it has opened to each.
+fn start_with_both(
+    world: &mut impl Wire,
+    label: &str,
+    routers: [NodeId; 2],
+) -> (NodeId, [Range<usize>; 2]) {
+    let before = routers.map(|router| world.dialled(router));
     let node = world.start(Plan::named(label));
     gets_both_routers(world, node);
-    node
+    let after = routers.map(|router| world.dialled(router));
+    (node, [0, 1].map(|at| before[at]..after[at]))
 }
 
 fn gets_both_routers(world: &mut impl Wire, node: NodeId) {
@@ -180,6 +196,25 @@ fn gets_both_routers(world: &mut impl Wire, node: NodeId) {
     });
 }
 
+/// The node has not dialled the peer anew, since nothing was wrong with what it had. On a busy machine it cannot tell.
+fn assert_met_once<W: Wire>(world: &W, node: NodeId, peer: &str) {
+    let times = met(world, node, peer);
+    assert!(times == 1 || W::lenience() > 1, "{peer}: {times} times");
+}
+
+/// How often a peer has come within a node's reach.
+fn met(world: &impl Wire, node: NodeId, peer: &str) -> usize {
+    let wanted = name(peer);
+    let events = world.inbox(node).events.into_iter();
+    let met = events.filter(|event| match event {
+        Event::Peer { name, state, .. } => {
+            *name == wanted && matches!(state, PeerState::Online { .. })
+        }
+        _ => false,
+    });
+    met.count()
+}
+
 /// Sends a stream from the first of a pair to the second, lets sockets be harmed when a part of it has come, with requests
 /// under way both ways, and sees that these are answered in time and all of the stream comes, and that sockets are opened
 /// anew to `places`.
@@ -187,7 +222,6 @@ fn harmed_in_the_middle<W: Wire>(
     world: &mut W,
     [from, to]: [Person; 2],
     places: [NodeId; 2],
-    within: Duration,
     harm: impl FnOnce(&mut W),
 ) {
     let dialled = |world: &W| places.map(|node| world.dialled(node)).iter().sum::<usize>();
@@ -202,7 +236,7 @@ fn harmed_in_the_middle<W: Wire>(
     let before = dialled(world);
     let mut asked = UnderWay::ask(world, "in the middle", [from, to]);
     harm(world);
-    let answered = world.wait(within * W::lenience(), |world| {
+    let answered = world.wait(FOUND * W::lenience(), |world| {
         flow.go_on(&mut here, &mut far);
         asked.is_over(world)
     });
@@ -223,21 +257,32 @@ fn harmed_in_the_middle<W: Wire>(
 fn harmed_at_the_router(world: &mut impl Wire, harm: Harm) {
     let [alice, bob, rho, sigma] = each_with_both_routers(world);
     let pair = [(alice, "alice"), (bob, "bob")];
-    harmed_in_the_middle(world, pair, [rho, sigma], FOUND, |world| {
+    harmed_in_the_middle(world, pair, [rho, sigma], |world| {
         let used = router(world, alice, [rho, sigma]);
         world.harm(used, harm);
     });
 }
 
-/// Swallows what goes to or from the router in use with requests under way, and asks more.
+/// Swallows what goes to or from the router in use.
 fn left_with_requests_under_way<W: Wire>(world: &mut W, ways: Ways) {
-    let [alice, bob, rho, sigma] = each_with_both_routers(world);
+    let all = each_with_both_routers(world);
+    left_when(world, all, |world, used| {
+        world.harm(used, Harm::Swallow(ways))
+    });
+}
+
+/// Lets the router in use be harmed with requests under way, and asks more.
+fn left_when<W: Wire>(
+    world: &mut W,
+    [alice, bob, rho, sigma]: [NodeId; 4],
+    harm: impl FnOnce(&mut W, NodeId),
+) {
     let pair = [(alice, "alice"), (bob, "bob")];
     assert_eq!(echo(world, alice, "bob", b"before"), ok(b"before"));
     let used = router(world, alice, [rho, sigma]);
     let dialled = world.dialled(used);
     let mut before = UnderWay::ask(world, "just before", pair);
-    world.harm(used, Harm::Swallow(ways));
+    harm(world, used);
     let mut after = UnderWay::ask(world, "just after", pair);
     let within = FOUND * W::lenience();
     assert!(

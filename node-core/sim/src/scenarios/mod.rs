@@ -105,6 +105,7 @@ table! { $ harmed_scenarios in Wire;
         a_router_that_hears_nothing_any_more_is_noticed_by_those_who_wait_for_an_answer
         a_router_that_freezes_is_left_and_whatever_is_under_way_is_answered_once
         a_node_whose_address_changes_goes_on_with_its_sessions_and_leaves_others_theirs
+        a_router_that_answers_and_forwards_nothing_is_left_for_the_other_one
         a_peer_that_is_gone_without_a_word_is_missed_although_nobody_wants_anything_of_it;
 }
 
