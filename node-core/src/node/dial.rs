@@ -27,6 +27,8 @@ pub(super) struct Race {
     pub(super) routes: VecDeque<Route>,
     /// Under way.
     pub(super) attempts: Vec<Attempt>,
+    /// Those that were begun a second time.
+    pub(super) renewed: Vec<Route>,
     /// When the next route starts even if none has failed.
     pub(super) next: Option<Instant>,
     /// The record was read anew because an earlier one led nowhere.
@@ -71,6 +73,7 @@ impl Race {
         Self {
             routes,
             attempts: Vec::new(),
+            renewed: Vec::new(),
             next: None,
             again,
             unread,

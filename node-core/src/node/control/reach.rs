@@ -287,6 +287,12 @@ impl<T> Control<T> {
         race.retry = race.retry.max(retry.map(|retry| retry.min(longest)));
         race.worst = Some(race.worst.map_or(code, |worst| telling(worst, code)));
         race.overtaken |= attempt.stage == Stage::Asked && code == Code::Duplicate;
+        // A router's socket has ended under it, which says nothing of the peer: its next one may be there already.
+        let through_another = matches!(attempt.route, Route::Via(_)) && code == Code::PipeLost;
+        if through_another && !race.renewed.contains(&attempt.route) {
+            race.renewed.push(attempt.route.clone());
+            race.routes.push_back(attempt.route.clone());
+        }
         let took = now.mono.since(attempt.began);
         let (route, stage) = (attempt.route.clone(), attempt.stage);
         let (more, over, again) = (
