@@ -8,6 +8,7 @@ use super::{
     json::Json,
     probe::ProbeReport,
     read::blame,
+    registries::Registry,
     resolver::{Resolver, ResolverOutput},
     rpc::{self, Head, Refusal},
 };
@@ -79,9 +80,16 @@ impl Resolver {
         let Fetch {
             registry, endpoint, ..
         } = fetch;
-        self.registries
+        let Self {
+            registries, limits, ..
+        } = self;
+        registries
             .endpoint_mut(registry, endpoint)
             .has_head(head.block.number);
+        registries
+            .get_mut(registry)
+            .heights
+            .told(endpoint, head.block.number, limits);
         match fetch.purpose {
             Purpose::ReadHead { read: id, round } => {
                 if let Some(read) = self.reads.get_mut(&id) {
@@ -206,14 +214,26 @@ impl Resolver {
         let Self {
             registries, limits, ..
         } = self;
-        if registries.get(registry).watch.is_idle() {
+        let Registry { heights, watch, .. } = registries.get_mut(registry);
+        if watch.is_idle() {
             return;
         }
-        match registries
-            .get_mut(registry)
-            .watch
-            .range(head.block.number, limits)
-        {
+        let height = head.block.number;
+        let Some(agreed) = heights.agreed_near(height, limits) else {
+            watch.doubt(endpoint, now);
+            return;
+        };
+        let lied = watch
+            .take_doubted()
+            .filter(|doubted| heights.is_far(*doubted, limits));
+        let range = watch.range(endpoint, height, agreed, limits);
+        if let Some(lied) = lied {
+            let detail = format!("its newest block is far from block {agreed}, where others are");
+            registries
+                .endpoint_mut(registry, lied)
+                .failed(EndpointState::Invalid, detail, now);
+        }
+        match range {
             Some(range) => {
                 let purpose = Purpose::WatchLogs {
                     from: range.from,
@@ -230,24 +250,23 @@ impl Resolver {
         let Purpose::WatchLogs { from, to, .. } = fetch.purpose else {
             return;
         };
-        let watch = &mut self.registries.get_mut(fetch.registry).watch;
+        let Self {
+            registries, limits, ..
+        } = self;
+        let watch = &mut registries.get_mut(fetch.registry).watch;
         match result
             .as_ref()
             .map(|value| rpc::changes(value, &abi::record_changed_topic()))
         {
             Ok(Some(changes)) => {
-                for name in watch.changes(from, to, changes) {
+                for name in watch.changes(fetch.endpoint, (from, to), changes, limits, now) {
                     self.invalidate(&name);
                 }
                 self.read_due(fetch.registry, now);
             }
             Ok(None) => self.senseless(fetch, &result, "a list of events", now),
             Err(_) => {
-                let endpoints = self.registries.get(fetch.registry).endpoints.len();
-                self.registries
-                    .get_mut(fetch.registry)
-                    .watch
-                    .refused(endpoints, now);
+                watch.refused(now);
                 self.read_due(fetch.registry, now);
             }
         }

@@ -156,12 +156,7 @@ impl Resolver {
             let Self {
                 registries, limits, ..
             } = self;
-            let endpoints = registries.get(registry).endpoints.len();
-            if let Some(endpoint) = registries
-                .get_mut(registry)
-                .watch
-                .begin(endpoints, limits, now)
-            {
+            if let Some(endpoint) = registries.get_mut(registry).watch.begin(limits, now) {
                 // A crowd of other names must not push out what these are compared with.
                 for name in registries.get(registry).watch.names() {
                     self.cache.touch(name);
@@ -391,11 +386,7 @@ impl Resolver {
                 }
             }
             Purpose::WatchLogs { .. } if error.code == Code::RpcInvalid => {
-                let endpoints = self.registries.get(registry).endpoints.len();
-                self.registries
-                    .get_mut(registry)
-                    .watch
-                    .refused(endpoints, now);
+                self.registries.get_mut(registry).watch.refused(now);
             }
             // The next poll is another endpoint's turn.
             Purpose::WatchHead | Purpose::WatchLogs { .. } | Purpose::Chain(_) => {}

@@ -22,6 +22,7 @@ mod config;
 mod drive;
 mod endpoint;
 mod error;
+mod heights;
 mod json;
 mod names;
 mod probe;

@@ -1,6 +1,6 @@
 //! Registries and their endpoints, by number.
 
-use super::{config::RegistryConfig, endpoint::Endpoint, watch::Watch};
+use super::{config::RegistryConfig, endpoint::Endpoint, heights::Heights, watch::Watch};
 use alloc::vec::Vec;
 use core::slice;
 
@@ -9,6 +9,7 @@ use core::slice;
 pub(super) struct Registry {
     pub(super) config: RegistryConfig,
     pub(super) endpoints: Vec<Endpoint>,
+    pub(super) heights: Heights,
     pub(super) watch: Watch,
 }
 

@@ -7,6 +7,7 @@ use super::{
     drive::Fetch,
     endpoint::{Endpoint, EndpointHealth},
     error::ResolveError,
+    heights::Heights,
     names::{self, NameParseError},
     probe::{Probe, ProbeReport},
     read::{Agreement, Read, Waiter},
@@ -129,7 +130,8 @@ impl Resolver {
     ) -> Result<Self, (Name, RecordError)> {
         let registries = registries.into_iter().map(|config| Registry {
             endpoints: config.rpcs.iter().map(|url| Endpoint::new(url)).collect(),
-            watch: Watch::default(),
+            heights: Heights::new(usize::from(config.effective_quorum())),
+            watch: Watch::new(config.rpcs.len(), usize::from(config.effective_quorum())),
             config,
         });
         let mut resolver = Self {

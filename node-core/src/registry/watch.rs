@@ -1,28 +1,57 @@
 //! Which names changed on the chain while their sessions live.
 //!
-//! Every interval one endpoint, another one each time, is asked for its newest block and for the changes since the poll
-//! before the last. Blocks are thus read by two endpoints, and again as long as they may be reorganised: an endpoint that
+//! Every interval one endpoint, another one each time, is asked for its newest block and for the changes since its own poll
+//! before the last. Blocks are thus read by every endpoint, and again as long as they may be reorganised: an endpoint that
 //! withholds a change delays it by one interval, and a change that vanishes from the chain counts as a change.
+//!
+//! What an endpoint says of its height decides only what that endpoint is asked next, and whether another one is asked at
+//! once. Names are read again because the
+//! chain has run away from us, and an endpoint is passed over because it is far off, only by the height of
+//! [`Heights`](super::heights::Heights).
 
-use super::{abi::token_id, config::ResolverLimits, rpc::Change};
+use super::{abi::token_id, config::ResolverLimits, heights::ascending, rpc::Change};
 use crate::{
     name::Name,
     sorted::{Map, Set},
-    time::{Duration, Instant},
+    time::{self, Duration, Instant},
 };
 use alloc::vec::Vec;
 
 #[derive(Debug, Default)]
 pub(super) struct Watch {
+    /// Endpoints there are.
+    endpoints: usize,
+    /// Endpoints that must agree.
+    need: usize,
     names: Map<[u8; 32], Watched>,
     next_poll: Option<Instant>,
     turn: usize,
-    /// Heights up to which the last poll and the one before it looked.
-    covered: [Option<u64>; 2],
+    second: Second,
+    /// Whose newest block was far from the others' at this poll.
+    doubted: Option<usize>,
+    /// Heights up to which each endpoint's last poll and the one before it looked.
+    covered: Map<usize, Covered>,
+    /// When each endpoint's bucket of announced changes is full again.
+    announced: Map<usize, Instant>,
     /// Changes seen in blocks that will be read again.
     seen: Set<Change>,
     /// Polls in a row whose logs were refused.
     refused: usize,
+}
+
+/// A second endpoint that is asked within one interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Second {
+    #[default]
+    Unneeded,
+    Due,
+    Asked,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Covered {
+    last: u64,
+    before: u64,
 }
 
 #[derive(Debug)]
@@ -30,8 +59,10 @@ struct Watched {
     name: Name,
     /// How often it was asked for.
     users: usize,
-    /// Changes from this height on matter and were not looked for yet.
+    /// Changes from this height on matter and fewer endpoints than the quorum have looked for them yet.
     since: Option<u64>,
+    /// Polls that looked for them.
+    looks: usize,
     dirty: Option<Dirty>,
     read_at: Instant,
 }
@@ -52,6 +83,12 @@ const SEEN_MAX: usize = 4096;
 /// Where logs are refused, watched names are read this often instead.
 const WITHOUT_LOGS: Duration = Duration::from_secs(60);
 
+/// Beyond as many changes as there are watched names and this many more, which one endpoint announces at once, it must wait
+/// for [`ANNOUNCEMENTS_EVERY`] before the next is followed up: it may be making them up, and each costs up to five reads.
+/// What it announces meanwhile is left to the others' polls.
+const ANNOUNCEMENTS_SPARE: usize = 32;
+const ANNOUNCEMENTS_EVERY: Duration = Duration::from_secs(60);
+
 /// Blocks to look through, both ends included, and for which tokens (none: for all).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Range {
@@ -61,6 +98,14 @@ pub(super) struct Range {
 }
 
 impl Watch {
+    pub(super) fn new(endpoints: usize, need: usize) -> Self {
+        Self {
+            endpoints,
+            need,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn add(
         &mut self,
         name: &Name,
@@ -74,6 +119,7 @@ impl Watch {
                 name: name.clone(),
                 users: 0,
                 since: known_at,
+                looks: 0,
                 dirty: None,
                 read_at: now,
             });
@@ -89,11 +135,14 @@ impl Watch {
         watched.users -= 1;
         if watched.users == 0 {
             self.names.remove(&token);
+            // Whoever watches it next may know less than we do.
+            self.seen.retain(|change| change.token != token);
         }
         if self.names.is_empty() {
             *self = Self {
                 turn: self.turn,
-                ..Self::default()
+                announced: core::mem::take(&mut self.announced),
+                ..Self::new(self.endpoints, self.need)
             };
         }
     }
@@ -111,43 +160,86 @@ impl Watch {
     }
 
     /// Begins a poll if one is due, and says which endpoint's turn it is.
-    pub(super) fn begin(
-        &mut self,
-        endpoints: usize,
-        limits: &ResolverLimits,
-        now: Instant,
-    ) -> Option<usize> {
+    pub(super) fn begin(&mut self, limits: &ResolverLimits, now: Instant) -> Option<usize> {
         if self.names.is_empty() || self.next_poll.is_none_or(|at| now < at) {
             return None;
         }
         self.next_poll = Some(now + limits.watch_interval);
         self.turn = self.turn.wrapping_add(1);
-        self.turn.checked_rem(endpoints)
+        self.second = match self.second {
+            Second::Due => Second::Asked,
+            Second::Unneeded | Second::Asked => {
+                self.doubted = None;
+                Second::Unneeded
+            }
+        };
+        self.turn.checked_rem(self.endpoints)
     }
 
-    /// The blocks to look through up to `head`, or `None` if they are too many: then every name is read again.
-    pub(super) fn range(&mut self, head: u64, limits: &ResolverLimits) -> Option<Range> {
-        let [last, before] = self.covered;
-        let covered = before
-            .or(last)
+    /// The endpoint's newest block is far from the height that a quorum has reached: it is not asked for changes, and the
+    /// next one's turn comes at once. Either that one has gone as far, or this poll is its own. Once per interval, so that
+    /// endpoints that contradict each other are not asked without a pause.
+    pub(super) fn doubt(&mut self, endpoint: usize, now: Instant) {
+        self.doubted = Some(endpoint);
+        if self.second == Second::Unneeded {
+            self.second = Second::Due;
+            self.next_poll = Some(now);
+        }
+    }
+
+    /// Whom to blame, now that another endpoint is where a quorum is: nobody where it may be these two that are wrong.
+    pub(super) fn take_doubted(&mut self) -> Option<usize> {
+        self.doubted.take().filter(|_| self.endpoints > self.need)
+    }
+
+    /// The blocks to look through up to an endpoint's `head`, where a quorum has reached `agreed`. `None` if that is so far
+    /// beyond what a quorum has looked through that every name is read again.
+    pub(super) fn range(
+        &mut self,
+        endpoint: usize,
+        head: u64,
+        agreed: u64,
+        limits: &ResolverLimits,
+    ) -> Option<Range> {
+        if agreed.saturating_sub(self.looked_to().unwrap_or(agreed)) > limits.log_range {
+            for watched in self.names.values_mut() {
+                watched.soil(agreed);
+                watched.since = None;
+            }
+            self.seen.clear();
+            // What lies before needs no second look: it is not looked at, but read.
+            for covered in self.covered.values_mut() {
+                *covered = Covered {
+                    last: agreed,
+                    before: agreed,
+                };
+            }
+            return None;
+        }
+        // One that was never polled begins where the others are.
+        let covered = match self.covered.get(&endpoint) {
+            Some(covered) => Some(covered.before),
+            None => self.covered.values().map(|covered| covered.last).min(),
+        };
+        let covered = covered
             .unwrap_or(head)
             .min(head)
             .saturating_sub(limits.reorg_depth);
+        let first = head.saturating_sub(limits.log_range);
+        // A name that was read before the first block in reach is read again; that block is a read's word alone, and no
+        // reason to read others.
+        for watched in self.names.values_mut() {
+            if watched.since.is_some_and(|since| since < first) {
+                watched.since = None;
+                watched.soil(0);
+            }
+        }
         let from = self
             .names
             .values()
             .filter_map(|watched| watched.since)
-            .fold(covered, u64::min);
-        if head.saturating_sub(from) > limits.log_range {
-            self.names
-                .values_mut()
-                .for_each(|watched| watched.soil(head));
-            self.seen.clear();
-            self.advance(head);
-            // What lies before needs no second look: it is not looked at, but read.
-            self.covered = [Some(head); 2];
-            return None;
-        }
+            .fold(covered, u64::min)
+            .max(first);
         let tokens = match self.names.len() {
             ..=TOKENS_MAX => self.names.keys().copied().collect(),
             _ => Vec::new(),
@@ -159,8 +251,22 @@ impl Watch {
         })
     }
 
+    /// The height up to which as many endpoints as the quorum have looked, or as many as give logs.
+    fn looked_to(&self) -> Option<u64> {
+        let heights = ascending(self.covered.values().map(|covered| covered.last));
+        let nth = self.need.min(heights.len()).checked_sub(1)?;
+        heights.into_iter().nth_back(nth)
+    }
+
     /// Takes the changes that an endpoint found, and returns the names that are no longer known.
-    pub(super) fn changes(&mut self, from: u64, to: u64, changes: Vec<Change>) -> Vec<Name> {
+    pub(super) fn changes(
+        &mut self,
+        endpoint: usize,
+        (from, to): (u64, u64),
+        changes: Vec<Change>,
+        limits: &ResolverLimits,
+        now: Instant,
+    ) -> Vec<Name> {
         self.refused = 0;
         let inside = |change: &Change| (from..=to).contains(&change.block.number);
         let found: Set<Change> = changes
@@ -169,7 +275,9 @@ impl Watch {
             .take(SEEN_MAX)
             .collect();
         let mut stale = Set::default();
-        for change in found.difference(&self.seen) {
+        let mut news: Vec<Change> = found.difference(&self.seen).copied().collect();
+        news.retain(|_| self.may_announce(endpoint, now));
+        for change in &news {
             if let Some(watched) = self.names.get_mut(&change.token) {
                 watched.soil(change.block.number);
                 stale.insert(watched.name.clone());
@@ -181,16 +289,33 @@ impl Watch {
                 stale.insert(watched.name.clone());
             }
         }
-        self.seen.retain(|change| change.block.number > to);
-        self.seen.extend(found);
-        self.advance(to);
+        // Endpoints look through different blocks: what one of them did not look at is still known.
+        self.seen.retain(|change| match inside(change) {
+            true => found.contains(change),
+            false => change.block.number.abs_diff(to) <= 2 * limits.log_range,
+        });
+        let room = SEEN_MAX.saturating_sub(self.seen.len());
+        self.seen.extend(news.into_iter().take(room));
+        self.advance(endpoint, to);
         stale.into_iter().collect()
     }
 
+    /// Whether one more change that this endpoint announces is followed up. A single endpoint's always is: there is nobody
+    /// else to announce it.
+    fn may_announce(&mut self, endpoint: usize, now: Instant) -> bool {
+        if self.endpoints == 1 {
+            return true;
+        }
+        let at_once = self.names.len() + ANNOUNCEMENTS_SPARE;
+        let burst = ANNOUNCEMENTS_EVERY * u32::try_from(at_once).unwrap_or(u32::MAX);
+        let full_at = self.announced.get_or_insert_with(endpoint, || now);
+        time::take(full_at, ANNOUNCEMENTS_EVERY, burst, now).is_ok()
+    }
+
     /// The endpoint does not give logs.
-    pub(super) fn refused(&mut self, endpoints: usize, now: Instant) {
+    pub(super) fn refused(&mut self, now: Instant) {
         self.refused += 1;
-        if self.refused >= endpoints.max(2) {
+        if self.refused >= self.endpoints.max(2) {
             for watched in self
                 .names
                 .values_mut()
@@ -229,11 +354,18 @@ impl Watch {
         }
     }
 
-    fn advance(&mut self, to: u64) {
-        self.covered = [Some(to), self.covered[0]];
-        self.names
-            .values_mut()
-            .for_each(|watched| watched.since = None);
+    fn advance(&mut self, endpoint: usize, to: u64) {
+        let before = self
+            .covered
+            .get(&endpoint)
+            .map_or(to, |covered| covered.last);
+        self.covered.insert(endpoint, Covered { last: to, before });
+        for watched in self.names.values_mut() {
+            watched.looks += 1;
+            if watched.looks >= self.need {
+                watched.since = None;
+            }
+        }
     }
 }
 
