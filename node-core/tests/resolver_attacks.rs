@@ -3,7 +3,7 @@
 
 mod resolver_world;
 
-use nectar_sim::chain::View;
+use nectar_sim::chain::{Entry, Numbered, View};
 use node_core::{
     Code, Label, Name, Now, RegistryId,
     registry::{Cause, Freshness, Lookup, NameParseError, ResolverLimits, ResolverOutput},
@@ -467,4 +467,53 @@ fn result() -> impl Strategy<Value = String> {
         Just(r#""result":[{}]"#.to_owned()),
         Just(r#""result":[]"#.to_owned()),
     ]
+}
+
+#[test]
+fn nobody_below_the_quorum_has_the_others_vote_on_an_old_block() {
+    for numbered in [Numbered::AsTheNewest, Numbered::AsItIs] {
+        for liar in ["http://a", "http://b", "http://c"] {
+            // Who answers first proposes, where all name one number.
+            for latency in [1, 50, 200] {
+                let mut world = world(3);
+                let rotate = |entry: &mut Entry| entry.networkingKey = key(2).into();
+                world.chain.update("alice", rotate);
+                world.block_time = 12;
+                world.pass(Duration::from_secs(60));
+                let endpoint = world.endpoint(liar);
+                endpoint.view = View::RollsBack(5, numbered);
+                endpoint.latency = Duration::from_millis(latency);
+                let what = format!("{numbered:?}, {liar}, {latency} ms");
+                let resolved = world.resolve("alice").expect(&what);
+                assert_eq!(resolved.record.key, key(2), "{what}");
+                // Nor where nobody is left who would outvote it.
+                let other = if liar == "http://a" {
+                    "http://b"
+                } else {
+                    "http://a"
+                };
+                world.endpoint(other).down = true;
+                world.pass(Duration::from_secs(3600));
+                let known = world.resolve("alice").map(|resolved| resolved.record.key);
+                assert!(known.is_err() || known == Ok(key(2)), "{what}: {known:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn endpoints_that_are_a_block_apart_say_which_block_it_is_and_agree_at_once() {
+    let mut world = world(3);
+    world.endpoint("http://b").view = View::Behind(1);
+    world.resolve("alice").unwrap();
+    let asked = |method: &str| {
+        world
+            .methods
+            .iter()
+            .filter(|asked| *asked == method)
+            .count()
+    };
+    assert_eq!(asked("eth_getBlockByNumber"), 2);
+    assert_eq!(asked("eth_getBlockByHash"), 1);
+    assert_eq!(asked("eth_call"), 2);
 }

@@ -98,6 +98,8 @@ pub enum View {
     Denies(String),
     /// A newest block that does not exist, below the real one.
     InventsBlocks,
+    /// The block so far below the newest one is called the newest, with the newest one's time, and its number or its own.
+    RollsBack(usize, Numbered),
     /// No logs are given.
     RefusesLogs,
     /// Logs are left out.
@@ -110,6 +112,15 @@ pub enum View {
     RateLimited,
     /// These bytes, to everything.
     Says(Vec<u8>),
+}
+
+/// Which number an old block has that is called the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbered {
+    /// That of the newest block.
+    AsTheNewest,
+    /// Its own.
+    AsItIs,
 }
 
 impl Chain {
@@ -221,6 +232,7 @@ impl Chain {
             (View::WrongChain(other), Some("eth_chainId")) => Ok(json!(format!("{other:#x}"))),
             (_, Some("eth_chainId")) => Ok(json!(format!("{:#x}", self.chain_id))),
             (_, Some("eth_getBlockByNumber")) => Ok(self.head(view)),
+            (_, Some("eth_getBlockByHash")) => Ok(self.block(view, &request["params"][0])),
             (_, Some("eth_call")) => self.call(view, &request["params"]),
             (View::RefusesLogs, Some("eth_getLogs")) => {
                 Err(json!({ "code": -32602, "message": "block range is too large" }))
@@ -242,9 +254,27 @@ impl Chain {
         let block = &self.blocks[height];
         let (height, hash) = match view {
             View::InventsBlocks => (height.saturating_sub(1), keccak256("a block of my own")),
+            View::RollsBack(by, numbered) => {
+                let old = height.saturating_sub(*by);
+                let shown = match numbered {
+                    Numbered::AsTheNewest => height,
+                    Numbered::AsItIs => old,
+                };
+                (shown, self.blocks[old].hash)
+            }
             _ => (height, block.hash),
         };
-        json!({ "number": format!("{height:#x}"), "hash": hexadecimal(&hash.0), "timestamp": format!("{:#x}", block.time) })
+        header(height, &hash, block.time)
+    }
+
+    /// The header of the block with a hash; null if it is not in the chain.
+    fn block(&self, view: &View, hash: &Value) -> Value {
+        let known = self.blocks.iter().enumerate().take(self.visible(view) + 1);
+        let wanted = hash.as_str().unwrap_or_default();
+        let mut found = known.filter(|(_, block)| hexadecimal(&block.hash.0) == wanted);
+        found.next().map_or(Value::Null, |(height, block)| {
+            header(height, &block.hash, block.time)
+        })
     }
 
     fn call(&self, view: &View, params: &Value) -> Result<Value, Value> {
@@ -396,4 +426,8 @@ fn token(label: &str) -> B256 {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     alloy_primitives::hex::encode_prefixed(bytes)
+}
+
+fn header(height: usize, hash: &B256, time: u64) -> Value {
+    json!({ "number": format!("{height:#x}"), "hash": hexadecimal(&hash.0), "timestamp": format!("{time:#x}") })
 }

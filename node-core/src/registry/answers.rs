@@ -30,6 +30,7 @@ impl Resolver {
             Purpose::ReadHead { .. } | Purpose::ProbeHead(_) | Purpose::WatchHead => {
                 self.head_answered(fetch, result, now);
             }
+            Purpose::ReadBlock { .. } => self.block_answered(fetch, result, now.mono),
             Purpose::ReadRecord { .. } => self.record_answered(fetch, result, now.mono),
             Purpose::ProbeVersion(..) => self.version_answered(fetch, result, now.mono),
             Purpose::WatchLogs { .. } => self.logs_answered(fetch, result, now.mono),
@@ -110,6 +111,40 @@ impl Resolver {
             }
             _ => self.watch_head(registry, endpoint, &head, now.mono),
         }
+    }
+
+    /// An endpoint that has no such block, or another one by that hash, cannot vote on what is in it.
+    fn block_answered(&mut self, fetch: Fetch, result: Result<Json, Refusal>, now: Instant) {
+        let Purpose::ReadBlock {
+            read: id, block, ..
+        } = fetch.purpose
+        else {
+            return;
+        };
+        let host = self
+            .registries
+            .endpoint(fetch.registry, fetch.endpoint)
+            .host();
+        let unlike = "it does not know the block that another endpoint calls the newest, or knows it as an older one";
+        let told = match &result {
+            Ok(value) if value.is_null() => Err(blame(Code::RpcInvalid, host, &unlike)),
+            Ok(value) => match rpc::head(value) {
+                Some(told) => Ok(told),
+                None => return self.senseless(fetch, &result, "a block", now),
+            },
+            Err(refusal) => Err(blame(Code::RpcInvalid, host, &refusal)),
+        };
+        if let Some(read) = self.reads.get_mut(&id) {
+            match told {
+                Ok(told) if read.confirm(fetch.endpoint, &block, &told) => {}
+                Ok(_) => {
+                    let why = blame(Code::RpcInvalid, host, &unlike);
+                    read.cannot_vote(fetch.endpoint, &block, why);
+                }
+                Err(why) => read.cannot_vote(fetch.endpoint, &block, why),
+            }
+        }
+        self.drive_read(id, now);
     }
 
     fn record_answered(&mut self, fetch: Fetch, result: Result<Json, Refusal>, now: Instant) {

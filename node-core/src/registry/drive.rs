@@ -41,6 +41,11 @@ pub(super) enum Purpose {
         read: u64,
         round: u8,
     },
+    ReadBlock {
+        read: u64,
+        round: u8,
+        block: Block,
+    },
     ReadRecord {
         read: u64,
         round: u8,
@@ -253,6 +258,11 @@ impl Resolver {
         let round = read.round;
         let purpose = match ask {
             Ask::Head => Purpose::ReadHead { read: id, round },
+            Ask::Block(block) => Purpose::ReadBlock {
+                read: id,
+                round,
+                block,
+            },
             Ask::Record(block) => Purpose::ReadRecord {
                 read: id,
                 round,
@@ -303,6 +313,7 @@ impl Resolver {
             Purpose::ReadHead { .. } | Purpose::ProbeHead(_) | Purpose::WatchHead => {
                 rpc::head_body(id)
             }
+            Purpose::ReadBlock { block, .. } => rpc::block_body(id, block),
             Purpose::ReadRecord { label, block, .. } => {
                 rpc::call_at_body(id, contract, &abi::resolve_call(label), block)
             }
@@ -367,6 +378,9 @@ impl Resolver {
     ) {
         match purpose {
             Purpose::ReadHead { read: id, round }
+            | Purpose::ReadBlock {
+                read: id, round, ..
+            }
             | Purpose::ReadRecord {
                 read: id, round, ..
             } => {

@@ -2,8 +2,9 @@
 //!
 //! A read goes through rounds. In each it collects as many newest blocks as the quorum needs, settles on the lowest of
 //! them, which all of these endpoints should have, and lets endpoints vote on what the registry says at that block's
-//! hash. An endpoint that does not know the block cannot vote; if too few can, because the chain was reorganised or
-//! somebody made the block up, the next round begins with a newer one.
+//! hash. Whoever has not named the same block says first which number and time it has, or one endpoint alone could have all
+//! of them vote on an old one. An endpoint that does not know the block, or not as that, cannot vote; if too few can, because
+//! the chain was reorganised or somebody made the block up, the next round begins with a newer one.
 
 use super::{
     cache::Fact, config::ResolverLimits, error::ResolveError, record::Block, resolver::LookupId,
@@ -65,10 +66,14 @@ enum Phase {
 struct Votes {
     block: Block,
     proposer: usize,
-    /// Endpoints that told their newest block: they are reachable and should have this one.
-    heads: Set<usize>,
+    /// What endpoints told of their newest blocks: they are reachable and should have this one.
+    heads: Map<usize, Head>,
     asked: Set<usize>,
     waiting: Set<usize>,
+    /// Endpoints that say of the block's hash what its proposer says.
+    confirmed: Set<usize>,
+    /// What the others say at it.
+    unconfirmed: Map<usize, Fact>,
     votes: Map<usize, Fact>,
     /// Somebody does not know the block.
     unknown_to_some: bool,
@@ -78,6 +83,8 @@ struct Votes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     Head,
+    /// Which block has this hash?
+    Block(Block),
     Record(Block),
 }
 
@@ -149,10 +156,27 @@ impl Read {
     pub(super) fn vote(&mut self, endpoint: usize, block: &Block, fact: Fact) {
         if let Phase::Votes(votes) = &mut self.phase
             && votes.block == *block
-            && votes.waiting.remove(&endpoint)
+            && votes.waiting.contains(&endpoint)
         {
-            votes.votes.insert(endpoint, fact);
+            votes.unconfirmed.insert(endpoint, fact);
+            votes.count(endpoint);
         }
+    }
+
+    /// What an endpoint says of the block's hash. Whether that is what its proposer says.
+    pub(super) fn confirm(&mut self, endpoint: usize, block: &Block, told: &Head) -> bool {
+        let Phase::Votes(votes) = &mut self.phase else {
+            return true;
+        };
+        if votes.block != *block {
+            return true;
+        }
+        let same = votes.heads.get(&votes.proposer) == Some(told);
+        if same {
+            votes.confirmed.insert(endpoint);
+            votes.count(endpoint);
+        }
+        same
     }
 
     /// The endpoint has nothing to say about the block, most likely because it does not have it.
@@ -264,22 +288,35 @@ impl Read {
         }
         asked.extend(chosen.iter().copied());
         waiting.extend(chosen.iter().copied());
-        asks(&chosen, Ask::Head)
+        if chosen.is_empty() {
+            return Step::Wait;
+        }
+        Step::Ask(
+            chosen
+                .into_iter()
+                .map(|endpoint| (endpoint, Ask::Head))
+                .collect(),
+        )
     }
 
     fn begin_votes(&mut self) {
-        let Phase::Heads { heads, .. } = &self.phase else {
+        let Phase::Heads { heads, .. } = &mut self.phase else {
             return;
         };
-        let Some((proposer, head)) = heads.iter().min_by_key(|(_, head)| head.block.number) else {
+        let heads = core::mem::take(heads);
+        let lowest = heads.iter().min_by_key(|(_, head)| head.block.number);
+        let Some((&proposer, &head)) = lowest else {
             return;
         };
+        let same = heads.iter().filter(|(_, told)| **told == head);
         self.phase = Phase::Votes(Votes {
             block: head.block,
-            proposer: *proposer,
-            heads: heads.keys().copied().collect(),
+            proposer,
+            confirmed: same.map(|(endpoint, _)| *endpoint).collect(),
+            heads,
             asked: Set::default(),
             waiting: Set::default(),
+            unconfirmed: Map::default(),
             votes: Map::default(),
             unknown_to_some: false,
         });
@@ -321,7 +358,7 @@ impl Read {
         }
         let (first, then): (Vec<usize>, Vec<usize>) = order
             .iter()
-            .partition(|endpoint| votes.heads.contains(endpoint));
+            .partition(|endpoint| votes.heads.contains_key(endpoint));
         let mut candidates = first
             .into_iter()
             .chain(then)
@@ -338,7 +375,19 @@ impl Read {
         if count + votes.waiting.len() + chosen.len() >= self.need {
             votes.asked.extend(chosen.iter().copied());
             votes.waiting.extend(chosen.iter().copied());
-            return Some(asks(&chosen, Ask::Record(votes.block)));
+            let unsure = chosen
+                .iter()
+                .filter(|endpoint| !votes.confirmed.contains(endpoint));
+            let confirm = unsure.map(|endpoint| (*endpoint, Ask::Block(votes.block)));
+            let vote = chosen
+                .iter()
+                .map(|endpoint| (*endpoint, Ask::Record(votes.block)));
+            let asks: Vec<_> = confirm.chain(vote).collect();
+            return Some(if asks.is_empty() {
+                Step::Wait
+            } else {
+                Step::Ask(asks)
+            });
         }
         if votes.unknown_to_some && self.round < limits.read_rounds {
             self.distrusted.insert(votes.proposer);
@@ -391,6 +440,16 @@ impl Read {
 const RETRY: Duration = Duration::from_secs(2);
 
 impl Votes {
+    /// Takes what an endpoint says as its vote once it has confirmed the block.
+    fn count(&mut self, endpoint: usize) {
+        if self.confirmed.contains(&endpoint)
+            && let Some(fact) = self.unconfirmed.remove(&endpoint)
+            && self.waiting.remove(&endpoint)
+        {
+            self.votes.insert(endpoint, fact);
+        }
+    }
+
     fn leader(&self) -> (Option<Fact>, usize) {
         let count = |fact: &Fact| self.votes.values().filter(|vote| *vote == fact).count();
         match self.votes.values().max_by_key(|fact| count(fact)) {
@@ -418,13 +477,6 @@ fn choose(
         *hedge_at = candidates.next().map(|_| now + limits.hedge_after);
     }
     chosen
-}
-
-fn asks(endpoints: &[usize], ask: Ask) -> Step {
-    match endpoints {
-        [] => Step::Wait,
-        endpoints => Step::Ask(endpoints.iter().map(|endpoint| (*endpoint, ask)).collect()),
-    }
 }
 
 /// What is said about an endpoint that fails.

@@ -19,6 +19,12 @@ pub(super) fn head_body(id: u64) -> String {
     body(id, "eth_getBlockByNumber", r#""latest",false"#)
 }
 
+/// Body that asks for the header of the block with a hash.
+pub(super) fn block_body(id: u64, block: &Block) -> String {
+    let hash = encode(&block.hash);
+    body(id, "eth_getBlockByHash", &format!(r#""{hash}",false"#))
+}
+
 /// Body of a call at one block and no other: the endpoint refuses if the block is not in its chain (EIP-1898).
 pub(super) fn call_at_body(id: u64, contract: &[u8; 20], data: &[u8], block: &Block) -> String {
     let (call, hash) = (call(contract, data), encode(&block.hash));
