@@ -44,11 +44,7 @@ impl Options {
             "userAgent",
             "limits",
         ])?;
-        let registries = root
-            .list("registries")?
-            .iter()
-            .map(registry)
-            .collect::<Result<Vec<_>, _>>()?;
+        let registries = each(&root.list("registries")?, |_, fields| registry(fields))?;
         for (index, registry) in registries.iter().enumerate() {
             if registries[..index]
                 .iter()
@@ -68,16 +64,10 @@ impl Options {
         };
         Ok(Self {
             name,
-            routers: root
-                .list("routers")?
-                .iter()
-                .map(|router| known_router(router, &names))
-                .collect::<Result<_, _>>()?,
-            pinned: root
-                .list("pinned")?
-                .iter()
-                .map(|record| pinned(record, &names))
-                .collect::<Result<_, _>>()?,
+            routers: each(&root.list("routers")?, |_, router| {
+                known_router(router, &names)
+            })?,
+            pinned: each(&root.list("pinned")?, |_, record| pinned(record, &names))?,
             registries,
             allow_private: root
                 .optional("allowPrivate", Fields::flag)?
@@ -138,6 +128,18 @@ fn registry(fields: &Fields) -> Result<RegistryConfig, String> {
     })
 }
 
+/// Reads the items of a list by their places. A loop: what collects results is longer to download.
+fn each<I, O>(
+    items: &[I],
+    mut read: impl FnMut(usize, &I) -> Result<O, String>,
+) -> Result<Vec<O>, String> {
+    let mut all = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        all.push(read(index, item)?);
+    }
+    Ok(all)
+}
+
 /// A router that the serving node offers. Its record says where it is dialled, and only its record can say with which
 /// key it answers, so of the address just the form is checked.
 fn known_router(fields: &Fields, names: &Names) -> Result<Name, String> {
@@ -157,15 +159,10 @@ fn pinned(fields: &Fields, names: &Names) -> Result<(Name, Record), String> {
         Some(fields) => Some(routing(&fields)?),
         None => None,
     };
-    let routers = fields
-        .texts("routers")?
-        .iter()
-        .enumerate()
-        .map(|(index, router)| {
-            let path = fields.path(&format!("routers[{index}]"));
-            names.router(router, &name, &path)
-        })
-        .collect::<Result<_, _>>()?;
+    let routers = each(&fields.texts("routers")?, |index, router| {
+        let path = fields.path(&format!("routers[{index}]"));
+        names.router(router, &name, &path)
+    })?;
     let record = Record::unowned(key, routing, routers);
     match record.check() {
         Ok(()) => Ok((name, record)),
@@ -328,11 +325,12 @@ impl Fields {
         let keys = Object::keys(self.object.unchecked_ref::<Object>());
         for key in keys.iter().filter_map(|key| key.as_string()) {
             if !known.contains(&key.as_str()) {
-                return Err(format!(
-                    "{} is unknown; there are {}",
-                    self.path(&key),
-                    known.join(", ")
-                ));
+                let mut said = format!("{} is unknown; there are ", self.path(&key));
+                for (at, known) in known.iter().enumerate() {
+                    said.push_str(if at == 0 { "" } else { ", " });
+                    said.push_str(known);
+                }
+                return Err(said);
             }
         }
         Ok(())
@@ -380,22 +378,16 @@ impl Fields {
 
     /// Objects in a list; none where there is no list.
     fn list(&self, name: &str) -> Result<Vec<Self>, String> {
-        self.items(name)?
-            .iter()
-            .enumerate()
-            .map(|(index, item)| Self::new(item, &self.path(&format!("{name}[{index}]"))))
-            .collect()
+        each(&self.items(name)?, |index, item| {
+            Self::new(item, &self.path(&format!("{name}[{index}]")))
+        })
     }
 
     fn texts(&self, name: &str) -> Result<Vec<String>, String> {
-        self.items(name)?
-            .iter()
-            .enumerate()
-            .map(|(index, item)| {
-                item.as_string()
-                    .ok_or_else(|| self.wrong(&format!("{name}[{index}]"), "a text"))
-            })
-            .collect()
+        each(&self.items(name)?, |index, item| {
+            item.as_string()
+                .ok_or_else(|| self.wrong(&format!("{name}[{index}]"), "a text"))
+        })
     }
 
     fn items(&self, name: &str) -> Result<Vec<JsValue>, String> {

@@ -14,7 +14,9 @@ const PROTOCOL: &[u8] = b"Nectar_SIGMAhfs_25519+MLKEM768_Ed25519_ChaChaPoly_SHA2
 /// The state both sides begin with. The version is mixed in, so that altering it in message 1 fails the handshake.
 pub(super) fn begin(version: u8) -> SymmetricState {
     let mut symmetric = SymmetricState::new(PROTOCOL);
-    symmetric.mix_hash(&[b"nectar-link".as_slice(), &[version]].concat());
+    let mut prologue = *b"nectar-link\0";
+    prologue[11] = version;
+    symmetric.mix_hash(&prologue);
     symmetric
 }
 

@@ -174,9 +174,10 @@ impl<T> Node<T> {
         let half = u64::try_from(delay.as_micros() / 2).unwrap_or(u64::MAX / 2);
         let cells: Vec<_> = lock(&self.inner.sessions).values().cloned().collect();
         // End-to-end sessions first: their last words travel over the others.
-        let (ends, hops): (Vec<_>, Vec<_>) =
+        let (mut cells, hops): (Vec<_>, Vec<_>) =
             cells.into_iter().partition(|cell| cell.over_circuit());
-        for cell in ends.into_iter().chain(hops) {
+        cells.extend(hops);
+        for cell in cells {
             let after = half + seeds.next_u64() % (half + 1);
             let after = Duration::from_micros(after);
             cell.with(|session| {

@@ -61,7 +61,7 @@ impl Budgets {
         if used(&group) >= self.group_max || caller.is_some_and(|caller| used(&caller) >= share) {
             return Err(HandshakeError::after(Code::SourceBudget, SOON));
         }
-        for group in caller.into_iter().chain([group]) {
+        for group in [caller, Some(group)].into_iter().flatten() {
             *self.groups.get_or_insert_with(group, || 0) += 1;
         }
         self.half_open += 1;
@@ -88,7 +88,7 @@ impl Budgets {
         } else {
             self.half_open -= 1;
         }
-        for group in ticket.caller.into_iter().chain([ticket.group]) {
+        for group in [ticket.caller, Some(ticket.group)].into_iter().flatten() {
             if let Some(used) = self.groups.get_mut(&group) {
                 *used -= 1;
                 if *used == 0 {

@@ -59,7 +59,10 @@ impl<T> Node<T> {
         self.inner
             .armed
             .arm(&self.inner.timers, Due::Control, deadline);
-        for action in first.into_iter().chain(rest) {
+        if let Some(action) = first {
+            self.act(action, now, out);
+        }
+        for action in rest {
             self.act(action, now, out);
         }
     }
@@ -398,7 +401,7 @@ impl<T> Node<T> {
     fn too_fast(&self, cell: &SessionCell<T>, now: Now) -> Option<Duration> {
         let mut taken = cell.take_request(&self.inner.limits, now.mono);
         if matches!(taken, Taken::Unknown) {
-            lock(&self.inner.control).bound_rates(cell);
+            lock(&self.inner.control).bound_rates(cell, now);
             taken = cell.take_request(&self.inner.limits, now.mono);
         }
         let Taken::TooFast(wait) = taken else {

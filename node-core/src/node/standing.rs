@@ -1,12 +1,16 @@
 //! What is remembered of those that peers come from: how fast they knock and ask, which rules they broke, and until when
 //! they are banned.
 
-use super::cell::AddressGroup;
+use super::cell::{AddressGroup, Bucket};
 use crate::{
     Code, Limits, Name, Now, Timestamp,
     time::{Duration, Instant, take},
 };
-use alloc::vec::Vec;
+use alloc::{
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use std::sync::Mutex;
 
 /// Whom something counts against.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +110,8 @@ struct Standing {
     /// When the bucket of each is full again.
     handshakes: Instant,
     requests: Instant,
+    /// The bucket of requests as long as sessions take from it.
+    bucket: Weak<Mutex<Instant>>,
     /// In thousandths, as of `scored`.
     score: u32,
     scored: Instant,
@@ -116,6 +122,7 @@ impl Standing {
     fn is_blank(&self, now: Now) -> bool {
         self.handshakes <= now.mono
             && self.requests <= now.mono
+            && self.bucket.strong_count() == 0
             && self.score_at(now.mono) < 1000
             && !self.is_banned(now.wall)
     }
@@ -155,10 +162,14 @@ impl Standings {
         take(&mut standing.handshakes, interval, BURST, now.mono)
     }
 
-    /// The bucket of requests that a peer left when its last session ended.
-    pub(super) fn requests(&self, subject: &Subject) -> Instant {
-        self.get(subject)
-            .map_or(Instant::default(), |standing| standing.requests)
+    /// The bucket of requests of a peer: that of its other sessions, or as the last one has left it.
+    pub(super) fn requests(&mut self, subject: &Subject, now: Now) -> Bucket {
+        let standing = self.of(subject, now);
+        standing.bucket.upgrade().unwrap_or_else(|| {
+            let bucket = Bucket::new(standing.requests.into());
+            standing.bucket = Arc::downgrade(&bucket);
+            bucket
+        })
     }
 
     /// Remembers the bucket of requests of a peer whose session has ended, unless it is full.

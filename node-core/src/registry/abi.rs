@@ -246,11 +246,10 @@ impl OnchainRecord {
                 wss: self.schemes & 2 != 0,
             }),
         };
-        let routers = self
-            .routers
-            .iter()
-            .map(|label| Label::new(label))
-            .collect::<Result<_, _>>()?;
+        let mut routers = Vec::new();
+        for label in &self.routers {
+            routers.push(Label::new(label)?);
+        }
         let record = Record {
             owner: self.owner,
             manager: self.manager,

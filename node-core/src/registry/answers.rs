@@ -125,23 +125,12 @@ impl Resolver {
             .registries
             .endpoint(fetch.registry, fetch.endpoint)
             .host();
-        let unlike = "it does not know the block that another endpoint calls the newest, or knows it as an older one";
-        let told = match &result {
-            Ok(value) if value.is_null() => Err(blame(Code::RpcInvalid, host, &unlike)),
-            Ok(value) => match rpc::head(value) {
-                Some(told) => Ok(told),
-                None => return self.senseless(fetch, &result, "a block", now),
-            },
-            Err(refusal) => Err(blame(Code::RpcInvalid, host, &refusal)),
-        };
         if let Some(read) = self.reads.get_mut(&id) {
-            match told {
-                Ok(told) if read.confirm(fetch.endpoint, &block, &told) => {}
-                Ok(_) => {
-                    let why = blame(Code::RpcInvalid, host, &unlike);
-                    read.cannot_vote(fetch.endpoint, &block, why);
-                }
-                Err(why) => read.cannot_vote(fetch.endpoint, &block, why),
+            let told = result.as_ref().ok().and_then(rpc::head);
+            if !told.is_some_and(|told| read.confirm(fetch.endpoint, &block, &told)) {
+                let what =
+                    "it does not know the newest block of another endpoint, or as an older one";
+                read.cannot_vote(fetch.endpoint, &block, blame(Code::RpcInvalid, host, &what));
             }
         }
         self.drive_read(id, now);

@@ -1,7 +1,6 @@
 //! How high a chain is, by more than one endpoint's word.
 
 use super::config::ResolverLimits;
-use crate::sorted::Map;
 use alloc::vec::Vec;
 
 /// The newest blocks that endpoints told, for whatever purpose they were asked.
@@ -13,7 +12,8 @@ use alloc::vec::Vec;
 pub(super) struct Heights {
     /// Endpoints that must agree.
     need: usize,
-    told: Map<usize, u64>,
+    /// By endpoint.
+    told: Vec<Option<u64>>,
     agreed: Option<u64>,
 }
 
@@ -21,19 +21,22 @@ impl Heights {
     pub(super) fn new(need: usize) -> Self {
         Self {
             need,
-            told: Map::default(),
+            told: Vec::new(),
             agreed: None,
         }
     }
 
     /// Takes the height of an endpoint's newest block.
     pub(super) fn told(&mut self, endpoint: usize, height: u64, limits: &ResolverLimits) {
-        self.told.insert(endpoint, height);
+        while self.told.len() <= endpoint {
+            self.told.push(None);
+        }
+        self.told[endpoint] = Some(height);
         if self.need == 1 {
             self.agreed = Some(height);
             return;
         }
-        let heights = ascending(self.told.values().copied());
+        let heights = ascending(self.told.clone());
         let nth = self.need - 1;
         let (Some(&at_most), Some(&at_least)) = (heights.get(nth), heights.iter().nth_back(nth))
         else {
@@ -59,16 +62,15 @@ impl Heights {
 
     /// Whether what an endpoint told last is not near the height that a quorum has reached.
     pub(super) fn is_far(&self, endpoint: usize, limits: &ResolverLimits) -> bool {
-        self.told
-            .get(&endpoint)
-            .is_some_and(|height| self.agreed_near(*height, limits).is_none())
+        let told = self.told.get(endpoint).copied().flatten();
+        told.is_some_and(|height| self.agreed_near(height, limits).is_none())
     }
 }
 
 /// Heights, lowest first. One for each endpoint, so few that a tab need not download a sort for them.
-pub(super) fn ascending(heights: impl Iterator<Item = u64>) -> Vec<u64> {
+pub(super) fn ascending(heights: Vec<Option<u64>>) -> Vec<u64> {
     let mut ordered = Vec::new();
-    for height in heights {
+    for height in heights.into_iter().flatten() {
         let at = ordered.partition_point(|other| *other <= height);
         ordered.insert(at, height);
     }

@@ -356,13 +356,16 @@ impl Read {
                 agreeing: count,
             }));
         }
-        let (first, then): (Vec<usize>, Vec<usize>) = order
-            .iter()
-            .partition(|endpoint| votes.heads.contains_key(endpoint));
-        let mut candidates = first
-            .into_iter()
-            .chain(then)
-            .filter(|endpoint| !votes.asked.contains(endpoint));
+        let mut candidates = Vec::new();
+        for named in [true, false] {
+            for endpoint in order {
+                let has_named = votes.heads.contains_key(endpoint);
+                if has_named == named && !votes.asked.contains(endpoint) {
+                    candidates.push(*endpoint);
+                }
+            }
+        }
+        let mut candidates = candidates.into_iter();
         let missing = self.need.saturating_sub(count + votes.waiting.len());
         let chosen = choose(
             &mut candidates,
@@ -375,14 +378,13 @@ impl Read {
         if count + votes.waiting.len() + chosen.len() >= self.need {
             votes.asked.extend(chosen.iter().copied());
             votes.waiting.extend(chosen.iter().copied());
-            let unsure = chosen
-                .iter()
-                .filter(|endpoint| !votes.confirmed.contains(endpoint));
-            let confirm = unsure.map(|endpoint| (*endpoint, Ask::Block(votes.block)));
-            let vote = chosen
-                .iter()
-                .map(|endpoint| (*endpoint, Ask::Record(votes.block)));
-            let asks: Vec<_> = confirm.chain(vote).collect();
+            let mut asks = Vec::new();
+            for endpoint in chosen {
+                if !votes.confirmed.contains(&endpoint) {
+                    asks.push((endpoint, Ask::Block(votes.block)));
+                }
+                asks.push((endpoint, Ask::Record(votes.block)));
+            }
             return Some(if asks.is_empty() {
                 Step::Wait
             } else {
@@ -417,13 +419,16 @@ impl Read {
         let Some(first) = failures.next() else {
             return ResolveError::with(Code::RpcUnreachable, "no answer in time").after(RETRY);
         };
-        let mut detail: Vec<&str> = first.detail.as_deref().into_iter().collect();
+        let mut detail = String::from(first.detail.as_deref().unwrap_or_default());
         let mut code = first.code;
         for failure in failures {
             if failure.code != first.code {
                 code = Code::ChainUnavailable;
             }
-            detail.extend(failure.detail.as_deref());
+            if let Some(more) = failure.detail.as_deref() {
+                detail.push_str("; ");
+                detail.push_str(more);
+            }
         }
         if waiting > 0 && code != Code::RpcUnreachable {
             code = Code::ChainUnavailable;
@@ -431,7 +436,7 @@ impl Read {
         ResolveError {
             code,
             retry: Some(RETRY),
-            detail: Some(detail.join("; ").into_boxed_str()),
+            detail: Some(detail.into_boxed_str()),
         }
     }
 }

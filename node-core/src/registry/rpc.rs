@@ -54,16 +54,15 @@ pub(super) fn logs_body(
     topic: &[u8; 32],
     tokens: &[[u8; 32]],
 ) -> String {
-    let tokens = match tokens {
-        [] => String::from("null"),
-        tokens => {
-            let tokens: Vec<String> = tokens.iter().map(|token| encode(token)).collect();
-            format!(r#"["{}"]"#, tokens.join(r#"",""#))
-        }
-    };
+    let mut listed = String::from(if tokens.is_empty() { "null" } else { "[" });
+    for (at, token) in tokens.iter().enumerate() {
+        listed.push_str(if at == 0 { "\"" } else { ",\"" });
+        listed.push_str(&encode(token));
+        listed.push_str(if at + 1 == tokens.len() { "\"]" } else { "\"" });
+    }
     let (contract, topic) = (encode(contract), encode(topic));
     let params = format!(
-        r#"{{"address":"{contract}","fromBlock":"{from:#x}","toBlock":"{to:#x}","topics":["{topic}",{tokens}]}}"#
+        r#"{{"address":"{contract}","fromBlock":"{from:#x}","toBlock":"{to:#x}","topics":["{topic}",{listed}]}}"#
     );
     body(id, "eth_getLogs", &params)
 }

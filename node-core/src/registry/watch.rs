@@ -5,9 +5,8 @@
 //! withholds a change delays it by one interval, and a change that vanishes from the chain counts as a change.
 //!
 //! What an endpoint says of its height decides only what that endpoint is asked next, and whether another one is asked at
-//! once. Names are read again because the
-//! chain has run away from us, and an endpoint is passed over because it is far off, only by the height of
-//! [`Heights`](super::heights::Heights).
+//! once. Names are read again because the chain has run away from us, and an endpoint is passed over because it is far off,
+//! only by the height of [`Heights`](super::heights::Heights).
 
 use super::{abi::token_id, config::ResolverLimits, heights::ascending, rpc::Change};
 use crate::{
@@ -19,8 +18,8 @@ use alloc::vec::Vec;
 
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// Endpoints there are.
-    endpoints: usize,
+    /// What came of the polls of each endpoint.
+    polled: Vec<Polled>,
     /// Endpoints that must agree.
     need: usize,
     names: Map<[u8; 32], Watched>,
@@ -29,10 +28,6 @@ pub(super) struct Watch {
     second: Second,
     /// Whose newest block was far from the others' at this poll.
     doubted: Option<usize>,
-    /// Heights up to which each endpoint's last poll and the one before it looked.
-    covered: Map<usize, Covered>,
-    /// When each endpoint's bucket of announced changes is full again.
-    announced: Map<usize, Instant>,
     /// Changes seen in blocks that will be read again.
     seen: Set<Change>,
     /// Polls in a row whose logs were refused.
@@ -48,6 +43,15 @@ enum Second {
     Asked,
 }
 
+#[derive(Clone, Copy, Debug, Default)]
+struct Polled {
+    /// `None` before the first, or while nothing is watched.
+    covered: Option<Covered>,
+    /// When its bucket of announced changes is full again.
+    announced: Instant,
+}
+
+/// Heights up to which the last poll and the one before it looked.
 #[derive(Clone, Copy, Debug)]
 struct Covered {
     last: u64,
@@ -100,7 +104,7 @@ pub(super) struct Range {
 impl Watch {
     pub(super) fn new(endpoints: usize, need: usize) -> Self {
         Self {
-            endpoints,
+            polled: alloc::vec![Polled::default(); endpoints],
             need,
             ..Self::default()
         }
@@ -139,10 +143,15 @@ impl Watch {
             self.seen.retain(|change| change.token != token);
         }
         if self.names.is_empty() {
+            let mut polled = core::mem::take(&mut self.polled);
+            for polled in &mut polled {
+                polled.covered = None;
+            }
             *self = Self {
                 turn: self.turn,
-                announced: core::mem::take(&mut self.announced),
-                ..Self::new(self.endpoints, self.need)
+                polled,
+                need: self.need,
+                ..Self::default()
             };
         }
     }
@@ -173,7 +182,7 @@ impl Watch {
                 Second::Unneeded
             }
         };
-        self.turn.checked_rem(self.endpoints)
+        self.turn.checked_rem(self.polled.len())
     }
 
     /// The endpoint's newest block is far from the height that a quorum has reached: it is not asked for changes, and the
@@ -189,7 +198,9 @@ impl Watch {
 
     /// Whom to blame, now that another endpoint is where a quorum is: nobody where it may be these two that are wrong.
     pub(super) fn take_doubted(&mut self) -> Option<usize> {
-        self.doubted.take().filter(|_| self.endpoints > self.need)
+        self.doubted
+            .take()
+            .filter(|_| self.polled.len() > self.need)
     }
 
     /// The blocks to look through up to an endpoint's `head`, where a quorum has reached `agreed`. `None` if that is so far
@@ -208,18 +219,20 @@ impl Watch {
             }
             self.seen.clear();
             // What lies before needs no second look: it is not looked at, but read.
-            for covered in self.covered.values_mut() {
-                *covered = Covered {
-                    last: agreed,
-                    before: agreed,
-                };
+            let all = Covered {
+                last: agreed,
+                before: agreed,
+            };
+            for polled in &mut self.polled {
+                polled.covered = polled.covered.and(Some(all));
             }
             return None;
         }
         // One that was never polled begins where the others are.
-        let covered = match self.covered.get(&endpoint) {
+        let own = self.polled.get(endpoint).and_then(|polled| polled.covered);
+        let covered = match own {
             Some(covered) => Some(covered.before),
-            None => self.covered.values().map(|covered| covered.last).min(),
+            None => self.covered().next(),
         };
         let covered = covered
             .unwrap_or(head)
@@ -253,9 +266,15 @@ impl Watch {
 
     /// The height up to which as many endpoints as the quorum have looked, or as many as give logs.
     fn looked_to(&self) -> Option<u64> {
-        let heights = ascending(self.covered.values().map(|covered| covered.last));
+        let mut heights = self.covered();
         let nth = self.need.min(heights.len()).checked_sub(1)?;
-        heights.into_iter().nth_back(nth)
+        heights.nth_back(nth)
+    }
+
+    /// The heights up to which endpoints have looked, lowest first.
+    fn covered(&self) -> alloc::vec::IntoIter<u64> {
+        let covered = self.polled.iter().filter_map(|polled| polled.covered);
+        ascending(covered.map(|covered| Some(covered.last)).collect()).into_iter()
     }
 
     /// Takes the changes that an endpoint found, and returns the names that are no longer known.
@@ -303,19 +322,18 @@ impl Watch {
     /// Whether one more change that this endpoint announces is followed up. A single endpoint's always is: there is nobody
     /// else to announce it.
     fn may_announce(&mut self, endpoint: usize, now: Instant) -> bool {
-        if self.endpoints == 1 {
-            return true;
-        }
         let at_once = self.names.len() + ANNOUNCEMENTS_SPARE;
         let burst = ANNOUNCEMENTS_EVERY * u32::try_from(at_once).unwrap_or(u32::MAX);
-        let full_at = self.announced.get_or_insert_with(endpoint, || now);
-        time::take(full_at, ANNOUNCEMENTS_EVERY, burst, now).is_ok()
+        let alone = self.polled.len() == 1;
+        self.polled.get_mut(endpoint).is_some_and(|polled| {
+            alone || time::take(&mut polled.announced, ANNOUNCEMENTS_EVERY, burst, now).is_ok()
+        })
     }
 
     /// The endpoint does not give logs.
     pub(super) fn refused(&mut self, now: Instant) {
         self.refused += 1;
-        if self.refused >= self.endpoints.max(2) {
+        if self.refused >= self.polled.len().max(2) {
             for watched in self
                 .names
                 .values_mut()
@@ -355,11 +373,10 @@ impl Watch {
     }
 
     fn advance(&mut self, endpoint: usize, to: u64) {
-        let before = self
-            .covered
-            .get(&endpoint)
-            .map_or(to, |covered| covered.last);
-        self.covered.insert(endpoint, Covered { last: to, before });
+        if let Some(polled) = self.polled.get_mut(endpoint) {
+            let before = polled.covered.map_or(to, |covered| covered.last);
+            polled.covered = Some(Covered { last: to, before });
+        }
         for watched in self.names.values_mut() {
             watched.looks += 1;
             if watched.looks >= self.need {

@@ -182,7 +182,10 @@ impl<T> Control<T> {
         let key = key.unwrap_or(&known.record.key);
         let there = known.record.key == *key
             && matches!(error.for_peer(), Code::ChainUnavailable | Code::ReadBudget)
-            && self.sessions_with(name).any(|cell| cell.peer.key == *key);
+            && self
+                .sessions_with(name)
+                .iter()
+                .any(|cell| cell.peer.key == *key);
         there.then(|| known.clone())
     }
 

@@ -178,9 +178,10 @@ impl<T> Peer<T> {
     /// The session over which the peer, as a router, carries circuits: one that is not over a circuit itself. It may not be
     /// in use yet.
     fn carrier(&self) -> Option<&Arc<SessionCell<T>>> {
-        let others = self.others.iter().map(|(cell, ..)| cell);
-        let mut all = self.current.iter().chain(others);
-        all.find(|cell| !cell.over_circuit())
+        let carries = |cell: &&Arc<SessionCell<T>>| !cell.over_circuit();
+        let mut others = self.others.iter().map(|(cell, ..)| cell);
+        let current = self.current.as_ref().filter(carries);
+        current.or_else(|| others.find(carries))
     }
 
     /// Whether there is the session that is needed: one of our routers hosts us over a socket of its own only.
@@ -224,12 +225,28 @@ impl<T> Peer<T> {
     /// Whether all that we look for is another pipe for sessions whose peer came through a router: only ways that show it
     /// nothing new will do, whatever its record says.
     fn is_looked_for_unseen(&self) -> bool {
-        let waits = self.keep || self.router || !self.waiting.is_empty();
-        let parked = self.parked.iter().filter(|parked| parked.dial);
-        let parked = parked.map(|parked| &parked.cell);
-        let current = self.current.iter().filter(|_| self.wants_pipe());
-        let mut looked_for = parked.chain(current).peekable();
-        !waits && looked_for.peek().is_some() && looked_for.all(|cell| cell.came_by_circuit)
+        if self.keep || self.router || !self.waiting.is_empty() {
+            return false;
+        }
+        let wants = self.wants_pipe();
+        let seen = |cell: &SessionCell<T>| !cell.came_by_circuit;
+        let parked_seen = |parked: &Parked<T>| parked.dial && seen(&parked.cell);
+        (wants || self.resumes())
+            && !self.parked.iter().any(parked_seen)
+            && !(wants && self.current.as_deref().is_some_and(seen))
+    }
+
+    /// Takes those operations out that wait and are meant.
+    fn take_waiting(&mut self, meant: &dyn Fn(&Operation<T>) -> bool) -> Vec<Operation<T>> {
+        let mut taken = Vec::new();
+        for operation in core::mem::take(&mut self.waiting) {
+            if meant(&operation) {
+                taken.push(operation);
+            } else {
+                self.waiting.push_back(operation);
+            }
+        }
+        taken
     }
 
     fn wanted(&self) -> bool {
@@ -279,8 +296,6 @@ pub(super) struct Control<T> {
     /// The sessions of all peers that wait for another pipe, in the order in which they began to.
     parked: Vec<Waiting<T>>,
     timers: Set<(Instant, Timer)>,
-    /// What the requests of strangers who are here take tokens from.
-    buckets: rates::Buckets,
     /// Sessions that finish what is under way and then close.
     /// With how long they wait at most, once nothing is under way here, for the peer to have nothing under way either;
     /// `None` until it was told.
@@ -321,7 +336,6 @@ impl<T> Control<T> {
             lookups: Map::default(),
             parked: Vec::new(),
             timers: Set::default(),
-            buckets: rates::Buckets::default(),
             draining: Map::default(),
             closed: false,
             reachable: false,
@@ -504,8 +518,7 @@ impl<T> Control<T> {
             self.ensure(&name, now);
         } else {
             // It may have become a stranger.
-            let sessions: Vec<_> = self.sessions_with(&name).collect();
-            for cell in sessions {
+            for cell in self.sessions_with(&name) {
                 self.keep_rates(&cell, now);
             }
         }
@@ -603,7 +616,7 @@ impl<T> Control<T> {
     /// Nothing is remembered about a peer that nobody wants and that there is no session with: strangers cost no memory. A
     /// session that drains may lose its pipe before the peer has heard of that, and then waits for it like any other.
     fn forget_idle(&mut self, name: &Name) {
-        if self.sessions_with(name).next().is_some() {
+        if !self.sessions_with(name).is_empty() {
             return;
         }
         let idle = |peer: &Peer<T>| {
@@ -624,11 +637,7 @@ impl<T> Control<T> {
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
-        let (cancelled, rest): (VecDeque<_>, VecDeque<_>) = core::mem::take(&mut peer.waiting)
-            .into_iter()
-            .partition(|operation| matches(operation.token()));
-        peer.waiting = rest;
-        for operation in cancelled {
+        for operation in peer.take_waiting(&|operation| matches(operation.token())) {
             self.fail(operation, Failure::new(Code::Cancelled));
         }
     }

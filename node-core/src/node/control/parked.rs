@@ -63,11 +63,10 @@ impl<T> Control<T> {
 
     /// Every session with a peer.
     pub(in super::super) fn used(&self, name: &Name) -> Vec<Arc<SessionCell<T>>> {
-        let beginning = self
-            .peers
-            .get(name)
-            .and_then(|peer| peer.beginning.upgrade());
-        self.sessions_with(name).chain(beginning).collect()
+        let mut used = self.sessions_with(name);
+        let peer = self.peers.get(name);
+        used.extend(peer.and_then(|peer| peer.beginning.upgrade()));
+        used
     }
 
     /// The session to go on with over a channel that we began on `pipe`, whose other end has proved to be the peer. An
@@ -81,15 +80,15 @@ impl<T> Control<T> {
         let Some(peer) = self.peers.get_mut(&to.name) else {
             return Ok((None, RESUME_WITHIN));
         };
-        let parked = peer.parked.iter().map(|parked| &parked.cell);
+        // A guest is nobody to come back as: the peer would not know it, and its session would be over.
+        let named = self.config.identity.name.is_some();
+        let same = |cell: &&Arc<SessionCell<T>>| named && cell.peer.key == to.key;
+        let mut parked = peer.parked.iter().rev().map(|parked| &parked.cell);
         // Two that dial each other at once: the peer, who began the session, may not have heard yet that it has one.
         let confirmed =
             |cell: &&Arc<SessionCell<T>>| cell.with_pipe(|session| session.is_confirmed());
-        let current = peer.current.iter().filter(confirmed);
-        let mut all = parked.rev().chain(current);
-        // A guest is nobody to come back as: the peer would not know it, and its session would be over.
-        let named = self.config.identity.name.is_some();
-        let found = all.find(|cell| named && cell.peer.key == to.key).cloned();
+        let current = || peer.current.as_ref().filter(confirmed).filter(same);
+        let found = parked.find(same).or_else(current).cloned();
         if found.is_some() && peer.is_reached() {
             self.settle(&to.name, now);
             return Err(());
@@ -141,6 +140,7 @@ impl<T> Control<T> {
         let outdated = known.is_some_and(|known| peer.is_outdated(&known, &by.key));
         let found = self
             .sessions_with(name)
+            .into_iter()
             .find(|cell| cell.sid == attach.sid && cell.peer.key == by.key);
         match found {
             Some(cell) => Ok((!outdated).then_some(cell)),
@@ -152,21 +152,20 @@ impl<T> Control<T> {
     }
 
     /// Every session with a peer, whatever it is used for.
-    pub(super) fn sessions_with(&self, name: &Name) -> impl Iterator<Item = Arc<SessionCell<T>>> {
-        let peer = self.peers.get(name);
-        let current = peer.and_then(|peer| peer.current.clone());
-        let parked: Vec<_> = peer.map_or(Vec::new(), |peer| {
-            peer.parked.iter().map(|p| p.cell.clone()).collect()
-        });
-        let others: Vec<_> = peer.map_or(Vec::new(), |peer| {
-            peer.others.iter().map(|(cell, ..)| cell.clone()).collect()
-        });
+    pub(super) fn sessions_with(&self, name: &Name) -> Vec<Arc<SessionCell<T>>> {
+        let mut sessions = Vec::new();
+        if let Some(peer) = self.peers.get(name) {
+            sessions.extend(peer.current.clone());
+            sessions.extend(peer.parked.iter().map(|parked| parked.cell.clone()));
+            sessions.extend(peer.others.iter().map(|(cell, ..)| cell.clone()));
+        }
         let draining = self.draining.values().map(|(cell, _)| cell);
-        current.into_iter().chain(parked).chain(others).chain(
+        sessions.extend(
             draining
                 .filter(|cell| cell.peer.name.as_ref() == Some(name))
                 .cloned(),
-        )
+        );
+        sessions
     }
 
     /// Nothing comes over a session's pipe although something is due, or it is old: another pipe is looked for while this

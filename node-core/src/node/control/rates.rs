@@ -2,50 +2,22 @@
 
 use super::Control;
 use crate::{
-    Instant, Now,
+    Now,
     node::{
         cell::{Bucket, PipeKind, Rate, SessionCell, source_of_circuits},
         standing::{Subject, is_shared},
         timers::lock,
     },
-    sorted::Map,
 };
-use alloc::sync::{Arc, Weak};
-use std::sync::Mutex;
-
-/// The buckets of those who are here and have asked.
-#[derive(Default)]
-pub(super) struct Buckets {
-    all: Map<Subject, Weak<Mutex<Instant>>>,
-    /// How many may be there before those are looked for that nobody uses.
-    enough: usize,
-}
-
-impl Buckets {
-    /// The bucket of a subject; a new one is full again at `full_at`.
-    fn of(&mut self, subject: &Subject, full_at: impl FnOnce() -> Instant) -> Bucket {
-        if let Some(shared) = self.all.get(subject).and_then(Weak::upgrade) {
-            return shared;
-        }
-        if self.all.len() >= self.enough {
-            self.all.retain(|_, bucket| bucket.strong_count() > 0);
-            self.enough = 2 * self.all.len() + 16;
-        }
-        let bucket = Bucket::new(full_at().into());
-        self.all.insert(subject.clone(), Arc::downgrade(&bucket));
-        bucket
-    }
-}
-
 impl<T> Control<T> {
     /// Finds out what a peer's requests take tokens from.
     ///
     /// Guests whose group people share who have nothing to do with each other have a bucket each, and all of them another one,
     /// with tokens for as many as may be there at once: whoever comes again and again is not faster for it.
-    pub(in super::super) fn bound_rates(&mut self, cell: &SessionCell<T>) {
+    pub(in super::super) fn bound_rates(&mut self, cell: &SessionCell<T>, now: Now) {
         let group = match (&cell.peer.name, cell.pipe().as_ref().map(|pipe| &pipe.kind)) {
             (Some(name), _) => {
-                let alone = self.rate(Subject::Name(name.clone()), 1);
+                let alone = self.rate(Subject::Name(name.clone()), 1, now);
                 return cell.set_rates([alone].into());
             }
             (None, Some(PipeKind::Socket { group, .. })) => group.unwrap_or_default(),
@@ -53,19 +25,18 @@ impl<T> Control<T> {
             (None, None) => return cell.set_rates(own().into()),
         };
         if !is_shared(group) {
-            let alone = self.rate(Subject::Group(group), 1);
+            let alone = self.rate(Subject::Group(group), 1, now);
             return cell.set_rates([alone].into());
         }
         let sharers = u32::try_from(self.config.limits.channels_per_group).unwrap_or(u32::MAX);
-        let together = self.rate(Subject::Group(group), sharers);
+        let together = self.rate(Subject::Group(group), sharers, now);
         let [own] = own();
         cell.set_rates([own, together].into());
     }
 
-    fn rate(&mut self, subject: Subject, sharers: u32) -> Rate {
-        let left = || self.standings.requests(&subject);
+    fn rate(&mut self, subject: Subject, sharers: u32, now: Now) -> Rate {
         Rate {
-            bucket: self.buckets.of(&subject, left),
+            bucket: self.standings.requests(&subject, now),
             subject: Some(subject),
             sharers,
         }

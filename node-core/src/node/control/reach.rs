@@ -547,10 +547,7 @@ impl<T> Control<T> {
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
-        let (expired, rest): (VecDeque<_>, VecDeque<_>) = core::mem::take(&mut peer.waiting)
-            .into_iter()
-            .partition(|operation| operation.deadline() <= now);
-        peer.waiting = rest;
+        let expired = peer.take_waiting(&|operation| operation.deadline() <= now);
         let cause = match &peer.dial {
             Dial::Backoff { reason, .. } => Some(*reason),
             Dial::Racing(race) => race.worst,

@@ -67,9 +67,9 @@ impl<T> Control<T> {
         match &peer.current {
             None => self.install(&name, session, now),
             Some(_) if !same => {
-                let others = core::mem::take(&mut peer.others);
-                let older = peer.current.take().into_iter();
-                for older in older.chain(others.into_iter().map(|(cell, ..)| cell)) {
+                let mut older: Vec<_> = peer.current.take().into_iter().collect();
+                older.extend(peer.others.drain(..).map(|(cell, ..)| cell));
+                for older in older {
                     self.end(older, Code::Superseded);
                 }
                 self.install(&name, session, now);
@@ -84,12 +84,10 @@ impl<T> Control<T> {
 
     /// Closes every session with a peer, used or not, whose key is not `key`.
     pub(super) fn close_all(&mut self, name: &Name, key: Option<&[u8; 32]>, code: Code) {
-        let outdated = self.sessions_with(name);
-        let cells: Vec<_> = outdated
-            .filter(|cell| Some(&cell.peer.key) != key)
-            .collect();
-        for cell in cells {
-            self.end(cell, code);
+        for cell in self.sessions_with(name) {
+            if Some(&cell.peer.key) != key {
+                self.end(cell, code);
+            }
         }
     }
 
@@ -325,10 +323,11 @@ impl<T> Control<T> {
             return;
         };
         peer.compared = now.mono;
-        let others = peer.others.iter().map(|(cell, ..)| cell);
-        let pings = peer.current.iter().chain(others).cloned();
-        let pings = pings.map(|cell| Action::Ping { cell });
-        self.actions.extend(pings);
+        let mut pings: Vec<_> = peer.current.iter().cloned().collect();
+        pings.extend(peer.others.iter().map(|(cell, ..)| cell.clone()));
+        for cell in pings {
+            self.actions.push_back(Action::Ping { cell });
+        }
         self.compare_later(name, now.mono);
         self.settle(name, now);
     }
