@@ -362,9 +362,17 @@ impl Net {
         let anew = Freshness::NewerThan(Duration::ZERO);
         let lookup = self.resolver.lookup(&name, anew, Cause::Own, now);
         assert!(matches!(lookup, Lookup::Pending(_)));
-        self.pass(Duration::from_millis(200));
-        let read = self.resolver.cached(&name, self.now().mono);
-        assert!(read.is_some_and(|read| read.at >= now.mono));
+        let is_read = |net: &Self| {
+            let read = net.resolver.cached(&name, net.now().mono);
+            read.is_some_and(|read| read.at >= now.mono)
+        };
+        // Whoever lies costs a second round.
+        for _ in 0..10 {
+            if !is_read(self) {
+                self.pass(Duration::from_millis(200));
+            }
+        }
+        assert!(is_read(self));
     }
 
     /// Requests to all endpoints but the first while time passes.

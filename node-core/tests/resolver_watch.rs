@@ -243,3 +243,21 @@ fn events_that_make_no_sense_do_not_blind_us() {
     world.pass(SECOND * 90);
     assert_eq!(world.take_changes().len(), 1);
 }
+
+#[test]
+fn a_change_is_told_although_the_others_have_not_the_block_for_most_of_a_minute() {
+    for first in ["http://a", "http://b", "http://c"] {
+        let mut world = watched(3);
+        world.block_time = 12;
+        world.pass(SECOND * 60);
+        world.take_changes();
+        for url in ["http://a", "http://b", "http://c"] {
+            let blocks = if url == first { 0 } else { 4 };
+            world.endpoint(url).view = View::Behind(blocks);
+        }
+        rotate(&mut world, 2);
+        world.pass(SECOND * 100);
+        let changes = world.take_changes();
+        assert_eq!(changes.len(), 1, "{first}");
+    }
+}

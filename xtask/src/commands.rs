@@ -112,8 +112,8 @@ fn soakable(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// `cargo xtask attack`: the tests of the same name, and those that kill and restart routers, optimised and one by one, with
-/// the bounds that hold on a machine which does nothing else.
+/// `cargo xtask attack`: the tests of the same name, those that kill and restart routers, and those with somebody on the way,
+/// optimised and one by one, with the bounds that hold on a machine which does nothing else.
 pub(crate) fn attack(repo: &Repo) -> Result<ExitCode> {
     process::run(
         repo.cargo()
@@ -125,7 +125,7 @@ pub(crate) fn attack(repo: &Repo) -> Result<ExitCode> {
                 "nodes",
                 "attacks::",
             ])
-            .args(["--", "killed::", "restarts::"])
+            .args(["--", "killed::", "restarts::", "through_proxies::"])
             .args(["--nocapture", "--test-threads=1"])
             .env("NECTAR_ATTACKS", "strict"),
     )?;

@@ -266,7 +266,7 @@ impl Resolver {
                 };
                 self.fetch(registry, endpoint, purpose, now);
             }
-            None => self.read_due(registry, now),
+            None => self.read_due(registry, false, now),
         }
     }
 
@@ -286,22 +286,22 @@ impl Resolver {
                 for name in watch.changes(fetch.endpoint, (from, to), changes, limits, now) {
                     self.invalidate(&name);
                 }
-                self.read_due(fetch.registry, now);
+                self.read_due(fetch.registry, false, now);
             }
             Ok(None) => self.senseless(fetch, &result, "a list of events", now),
             Err(_) => {
                 watch.refused(now);
-                self.read_due(fetch.registry, now);
+                self.read_due(fetch.registry, false, now);
             }
         }
     }
 
-    /// Reads again what was found changed.
-    pub(super) fn read_due(&mut self, registry: usize, now: Instant) {
+    /// Reads again what was found changed, and `again` what the last try left so.
+    pub(super) fn read_due(&mut self, registry: usize, again: bool, now: Instant) {
         let Self {
             registries, limits, ..
         } = self;
-        for name in registries.get_mut(registry).watch.due(limits, now) {
+        for name in registries.get_mut(registry).watch.due(again, limits, now) {
             self.read_again(&name, registry, now);
         }
     }

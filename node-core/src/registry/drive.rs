@@ -167,7 +167,7 @@ impl Resolver {
                     self.cache.touch(name);
                 }
                 self.fetch(registry, endpoint, Purpose::WatchHead, now);
-                self.read_due(registry, now);
+                self.read_due(registry, true, now);
             }
         }
     }

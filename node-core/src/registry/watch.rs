@@ -78,7 +78,7 @@ struct Dirty {
     tries: u8,
 }
 
-/// How often a change is followed up before it is taken for an invention.
+/// How often a change is followed up before it is taken for an invention: at once, and at each of the next polls.
 const TRIES: u8 = 5;
 /// Above this many names the endpoint is asked for all changes of the registry.
 const TOKENS_MAX: usize = 200;
@@ -345,15 +345,17 @@ impl Watch {
         }
     }
 
-    /// Names to read again now.
-    pub(super) fn due(&mut self, limits: &ResolverLimits, now: Instant) -> Vec<Name> {
+    /// Names to read again: those that were found changed just now, and `again` those that the last try left so.
+    pub(super) fn due(&mut self, again: bool, limits: &ResolverLimits, now: Instant) -> Vec<Name> {
         let mut due = Vec::new();
         for watched in self.names.values_mut() {
             if now.since(watched.read_at) >= limits.watch_refresh {
                 watched.read_at = now;
                 watched.soil(0);
             }
-            if let Some(dirty) = &mut watched.dirty {
+            if let Some(dirty) = &mut watched.dirty
+                && (again || dirty.tries == TRIES)
+            {
                 dirty.tries -= 1;
                 due.push(watched.name.clone());
                 if dirty.tries == 0 {
