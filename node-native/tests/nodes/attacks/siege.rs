@@ -32,6 +32,9 @@ const GENEROUS: Duration = Duration::from_secs(2);
 const STRICT: Duration = Duration::from_millis(25);
 /// How much longer than in a quiet time that may be.
 const FACTOR: u32 = 10;
+/// What a kernel with 250 ticks a second may keep a thread waiting that could run: it was seen to leave one of two processors
+/// idle for so long while two threads of a router shared the other. No router can promise less.
+const TICK: Duration = Duration::from_millis(4);
 
 /// Limits under which a bound on memory means something, for all attacks.
 const SMALL: [(&str, &str); 14] = [
@@ -248,7 +251,7 @@ impl Siege {
         );
         if strict {
             assert!(requests >= ENOUGH, "only {requests} honest requests");
-            let most = STRICT.min(self.quiet * FACTOR);
+            let most = STRICT.min((self.quiet * FACTOR).max(TICK));
             assert!(honest <= most, "p99 {honest:?}, promised {most:?}");
         } else {
             assert!(honest <= GENEROUS, "p99 {honest:?}");
