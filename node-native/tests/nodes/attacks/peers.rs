@@ -124,7 +124,7 @@ fn millions_of_requests_are_refused_one_by_one_and_cost_nobody_else_anything() {
         (usize::MAX, Duration::from_secs(3))
     };
     let siege = Siege::lay(&[], &FOUR);
-    let report = siege.attack("requests without end", 12, async move |router| {
+    let report = siege.attack("requests without end", LITTLE, async move |router| {
         each(router, async |mut peer| {
             let begun = Instant::now();
             let (mut next, mut credit, mut spent, mut heard) = (4, 64 << 10, 0, 0);
