@@ -64,12 +64,12 @@ pub struct Limits {
     pub request_deadline: Duration,
     /// Silence after which the listening side pings. 15 s.
     pub keepalive: Duration,
-    /// Time between two pings that are not answered, or two round trips where that is longer. 1.25 s.
+    /// Time between two pings that are not answered, or two round trips (10 s at most) where that is longer. 1.25 s.
     pub keepalive_retry: Duration,
     /// Pings without an answer after which a pipe is dead. 3.
     pub keepalive_misses: u32,
-    /// Silence of a peer of whom something is due after which another way to it is looked for, or three round trips where
-    /// that is longer. 1 s.
+    /// Silence of a peer of whom something is due after which another way to it is looked for, or three round trips (10 s at
+    /// most) where that is longer. 1 s.
     pub suspicion: Duration,
     /// Acknowledgements are due after this many bytes. 256 KiB.
     pub ack_bytes: u64,

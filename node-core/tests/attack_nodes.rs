@@ -384,6 +384,7 @@ fn called_by_mallory(seed: u64) -> (Simulation, [NodeId; 3], Dials) {
         ("rho", direct("rho", 1)),
         ("bob", indirect("bob", &["rho"])),
         ("mallory", direct("mallory", 2)),
+        ("carol", indirect("carol", &["mallory"])),
     ];
     let mut world = Simulation::new(seed);
     let dials = Dials::default();
@@ -468,4 +469,20 @@ fn whoever_called_directly_and_acknowledges_nothing_has_nobody_knock_at_the_addr
     world.request(rho, &name("mallory"), b"are you there?");
     world.run_for(Duration::from_secs(5));
     assert!(dials.borrow().contains(&(rho, mallory)), "it would be seen");
+}
+
+#[test]
+fn whom_a_silent_caller_should_carry_us_to_is_looked_for_by_its_address_all_the_same() {
+    let (mut world, [rho, bob, mallory], dials) = called_by_mallory(3);
+    world.machines[bob].hold_requests = true;
+    world.request(mallory, &name("bob"), b"and?");
+    world.run_for(Duration::from_secs(1));
+    world.severed.extend([(rho, mallory), (mallory, rho)]);
+    world.cut(rho, mallory, Code::PipeLost);
+    world.run_for(Duration::from_secs(5));
+    assert!(!dials.borrow().contains(&(bob, mallory)));
+    // Carol is behind mallory.
+    world.request(bob, &name("carol"), b"are you there?");
+    world.run_for(Duration::from_secs(2));
+    assert!(dials.borrow().contains(&(bob, mallory)));
 }

@@ -37,6 +37,9 @@ pub(super) enum Check {
 /// How long an answer may take as long as no round trip is known.
 const UNMEASURED: Duration = Duration::from_secs(5);
 
+/// Nobody is waited for longer than that because a round trip once took so long: one end may have slept in between.
+const SLOWEST: Duration = Duration::from_secs(10);
+
 /// A peer that was suspected in vain has twice as long the next time, this often.
 const DOUBTS: u32 = 4;
 
@@ -99,7 +102,8 @@ impl Keepalive {
     /// How long the answer to a ping may take.
     fn answer_within(&self, limits: &Limits) -> Duration {
         let round_trip = self.round_trip.map(|time| time.saturating_mul(2));
-        round_trip.map_or(UNMEASURED, |time| time.max(limits.keepalive_retry))
+        let within = round_trip.map_or(UNMEASURED, |time| time.max(limits.keepalive_retry));
+        within.min(SLOWEST.max(limits.keepalive_retry))
     }
 
     /// When the peer is to be suspected, if nothing comes before: something is due of it, an answer or what it has not
@@ -115,7 +119,10 @@ impl Keepalive {
         let due = unacknowledged.map(|since| since.max(self.last_received));
         let due = [due, self.asked].into_iter().flatten().min()?;
         let round_trip = self.round_trip.unwrap_or(limits.suspicion);
-        let wait = round_trip.saturating_mul(3).max(limits.suspicion);
+        let wait = round_trip
+            .saturating_mul(3)
+            .min(SLOWEST)
+            .max(limits.suspicion);
         Some(due + wait.saturating_mul(1 << self.doubts))
     }
 

@@ -254,6 +254,8 @@ impl Said {
         }
         let last = self.routers.entry(name.clone()).or_default();
         match state {
+            // Whether it is this node's own fault has to be looked up each time, for the chain may not have answered.
+            PeerState::Offline { reason, .. } if own::may_be_ours(*reason) => true,
             PeerState::Offline { reason, .. } => last.replace(*reason) != Some(*reason),
             PeerState::Online { .. } => {
                 *last = None;

@@ -137,6 +137,8 @@ struct Peer<T> {
     expected_epoch: Option<u32>,
     dial: Dial,
     failures: u32,
+    /// The present search for it, or the last one, went only ways that show it nothing.
+    unseen: bool,
     /// The last search for it ended since its own attempt counts, and that has not come yet.
     stood_back: bool,
     last_dial: Instant,
@@ -168,6 +170,7 @@ impl<T> Peer<T> {
             expected_epoch: None,
             dial: Dial::Idle,
             failures: 0,
+            unseen: false,
             stood_back: false,
             last_dial: Instant::default(),
             silent: Vec::new(),
@@ -225,7 +228,7 @@ impl<T> Peer<T> {
     /// Whether all that we look for is another pipe for sessions whose peer came through a router: only ways that show it
     /// nothing new will do, whatever its record says.
     fn is_looked_for_unseen(&self) -> bool {
-        if self.keep || self.router || !self.waiting.is_empty() {
+        if self.keep || self.router || !self.waiting.is_empty() || !self.wanted_by.is_empty() {
             return false;
         }
         let wants = self.wants_pipe();
@@ -247,6 +250,11 @@ impl<T> Peer<T> {
             }
         }
         taken
+    }
+
+    /// Whether the search has gone only ways that show the peer nothing, and something is wanted of it now that may go others.
+    fn is_open_now(&self) -> bool {
+        self.unseen && !self.is_looked_for_unseen()
     }
 
     fn wanted(&self) -> bool {

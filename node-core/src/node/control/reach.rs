@@ -35,8 +35,12 @@ impl<T> Control<T> {
         }
         match &peer.dial {
             Dial::Idle => self.begin_dial(name, Freshness::Cached, now),
-            // A person who tries again need not wait for the backoff, but nobody hammers.
-            Dial::Backoff { .. } if now.mono.since(peer.last_dial) >= Duration::from_secs(1) => {
+            // A person who tries again need not wait for the backoff, but nobody hammers. Where no more was tried than what
+            // shows nothing, the first that is wanted of the peer need not wait at all.
+            Dial::Backoff { .. }
+                if peer.is_open_now()
+                    || now.mono.since(peer.last_dial) >= Duration::from_secs(1) =>
+            {
                 self.begin_dial(name, Freshness::Cached, now);
             }
             Dial::Backoff { .. } | Dial::Resolving { .. } | Dial::Racing(_) => {}
@@ -109,9 +113,17 @@ impl<T> Control<T> {
             }
             self.router_unreachable(name, Code::NoRoute, now);
         }
+        let Some(peer) = self.peers.get_mut(name) else {
+            return;
+        };
+        if peer.is_reached() {
+            peer.dial = Dial::Idle;
+            return;
+        }
+        peer.unseen = peer.is_looked_for_unseen();
         let routes = self.routes(name, &record);
         if routes.is_empty() {
-            let seen = |peer: &Peer<T>| !peer.is_looked_for_unseen();
+            let seen = |peer: &Peer<T>| !peer.unseen;
             let code = if record.is_direct() && self.peers.get(name).is_some_and(seen) {
                 Code::SchemeBlocked
             } else {
@@ -132,7 +144,7 @@ impl<T> Control<T> {
         let mut routes: Vec<(Rank, Route)> = Vec::new();
         let peer = self.peers.get(name);
         let asked = peer.is_some_and(|peer| !peer.waiting.is_empty());
-        let unseen = peer.is_some_and(Peer::is_looked_for_unseen);
+        let unseen = peer.is_some_and(|peer| peer.unseen);
         let open = |routing: &Routing| routing.wss || (routing.ws && !self.config.secure_only);
         if record.routing.as_ref().is_some_and(open) && !unseen {
             let silent = self.stayed_silent(name, &Route::Direct);
@@ -328,6 +340,9 @@ impl<T> Control<T> {
             }
             if overtaken {
                 return self.stand_back(name, now);
+            }
+            if self.peers.get(name).is_some_and(Peer::is_open_now) {
+                return self.begin_dial(name, Freshness::Cached, now);
             }
             self.give_up(name, code, retry, now);
         }

@@ -49,7 +49,7 @@ pub(super) fn inside(test: &str, addresses: &[Ipv4Addr]) -> bool {
             Ok(tried) => String::from_utf8_lossy(&tried.stderr).into_owned(),
             Err(error) => format!("unshare: {error}"),
         };
-        let why = format!("SKIPPED {test}: no network namespace to be had here: {why}\n");
+        let why = format!("\nSKIPPED {test}: no network namespace to be had here: {why}\n");
         assert!(!strict(), "{why}");
         // Past what keeps to itself what a test says that succeeds.
         let _ = io::stderr().write_all(why.as_bytes());
