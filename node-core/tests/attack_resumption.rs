@@ -10,11 +10,11 @@ mod resumption_pair;
 
 use bytes::{Bytes, BytesMut};
 use common::{Actor, NOW, admit};
-use nectar_sim::{Outcome, Simulation, direct, indirect, name};
+use nectar_sim::{OPEN_ROUTER, Outcome, Simulation, direct, indirect, name};
 use node_core::{
     Code, Instant, Limits, Now,
     channel::{Channel, RECORD, Reject},
-    node::{Access, Event as NodeEvent, Node, NodeConfig, Output, Pipe, RouterPolicy},
+    node::{Event as NodeEvent, Node, NodeConfig, Output, Pipe},
     registry::RegistryConfig,
     session::{Event, Request, Resumed, Session},
     time::Duration,
@@ -426,11 +426,7 @@ fn a_router_that_turns_itself_indirect_does_not_keep_its_callers_from_giving_up(
     let mut world = Simulation::new(1);
     for label in ["sigma", "rho"] {
         let mut config = Simulation::config(label, &records);
-        config.router = RouterPolicy {
-            host: Access::Anyone,
-            call: Access::Anyone,
-            guests: true,
-        };
+        config.router = OPEN_ROUTER;
         world.add_named(label, config);
     }
     let alice = world.add_named("alice", Simulation::config("alice", &records));
@@ -459,11 +455,7 @@ fn two_routers_whose_records_name_each_other_keep_no_search_from_its_end() {
     ];
     let mut world = Simulation::new(1);
     let mut config = Simulation::config("rho", &records);
-    config.router = RouterPolicy {
-        host: Access::Anyone,
-        call: Access::Anyone,
-        guests: true,
-    };
+    config.router = OPEN_ROUTER;
     world.add_named("rho", config);
     let alice = world.add_named("alice", Simulation::config("alice", &records));
     world.run_for(Duration::from_secs(2));
@@ -490,11 +482,7 @@ fn a_guest_who_dials_a_node_again_does_not_lose_the_session_that_it_has() {
     let [_, rho] = ["sigma", "rho"].map(|label| {
         let mut config = Simulation::config(label, &records);
         config.guests = true;
-        config.router = RouterPolicy {
-            host: Access::Anyone,
-            call: Access::Anyone,
-            guests: true,
-        };
+        config.router = OPEN_ROUTER;
         world.add_named(label, config)
     });
     let mut config = Simulation::config("guest", &records);

@@ -5,11 +5,13 @@
     reason = "a test fails by panicking"
 )]
 
-use nectar_sim::{EPOCH_MS, NodeId, Outcome, Simulation, direct, indirect, key_of, name};
+use nectar_sim::{
+    EPOCH_MS, NodeId, OPEN_ROUTER, Outcome, Simulation, direct, indirect, key_of, name,
+};
 use node_core::{
     Code, Instant, Now, Timestamp,
     channel::{HelloInfo, Identity, Local, Reject, SignerTrust, initiator},
-    node::{Access, Node, NodeConfig, Output, RouterPolicy},
+    node::{Access, Node, NodeConfig, Output},
     session::StreamError,
     time::Duration,
     wire::frame::Response,
@@ -152,11 +154,7 @@ fn guests_behind_one_router_have_budgets_of_their_own_and_one_together() {
     ];
     let mut world = Simulation::new(6);
     let mut config = Simulation::config("rho", &records);
-    config.router = RouterPolicy {
-        host: Access::Anyone,
-        call: Access::Anyone,
-        guests: true,
-    };
+    config.router = OPEN_ROUTER;
     world.add_named("rho", config);
     let mut config = Simulation::config("bob", &records);
     config.guests = true;

@@ -24,7 +24,7 @@ pub use machine::{Handler, Machine};
 pub use names::{REGISTRY, direct, indirect, key_of, name};
 pub use network::{OnSocket, Tamper};
 pub use registry::Registry;
-pub use simulation::{EPOCH_MS, Rpc, Simulation};
+pub use simulation::{EPOCH_MS, OPEN_ROUTER, Rpc, Simulation};
 pub use town::{Endpoint, Town};
 pub use wired::Wired;
 pub use world::{NodeId, Outcome, Token, World};

@@ -16,7 +16,7 @@ use ed25519_dalek::SigningKey;
 use node_core::{
     Instant, Name, Now, Timestamp,
     channel::Identity,
-    node::{Node, NodeConfig, Output, Stream},
+    node::{Access, Node, NodeConfig, Output, RouterPolicy, Stream},
     registry::{FetchFailure, Host, Record},
     session::Request,
     time::Duration,
@@ -65,6 +65,13 @@ pub struct Simulation {
     /// Called for sockets at their creation, to tamper with what they carry: dialler, acceptor, direction.
     pub on_socket: Option<OnSocket>,
 }
+
+/// A router that hosts anybody and lets anybody call through it, guests too.
+pub const OPEN_ROUTER: RouterPolicy = RouterPolicy {
+    host: Access::Anyone,
+    call: Access::Anyone,
+    guests: true,
+};
 
 /// The wall clock when a simulation begins, in milliseconds since the Unix epoch.
 pub const EPOCH_MS: u64 = 1_800_000_000_000;
