@@ -6,11 +6,11 @@
 )]
 
 use bytes::Bytes;
-use nectar_sim::{NodeId, Outcome, Simulation, direct, indirect, key_of, name};
+use nectar_sim::{NodeId, OPEN_ROUTER, Outcome, Simulation, direct, indirect, key_of, name};
 use node_core::{
     Code,
     channel::Identity,
-    node::{Access, Event, RouterPolicy},
+    node::{Access, Event, PeerState},
     session::Request,
     time::Duration,
     wire::frame::Response,
@@ -20,12 +20,6 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Wake, Waker},
-};
-
-const OPEN_ROUTER: RouterPolicy = RouterPolicy {
-    host: Access::Anyone,
-    call: Access::Anyone,
-    guests: true,
 };
 
 /// A router rho, which does not talk to guests itself, and a guest; bob is behind the router and talks to guests.
@@ -131,6 +125,37 @@ fn two_processes_of_one_name_do_not_kick_each_other_from_a_contact_for_ever() {
         "{} changes in ten minutes",
         after - before
     );
+}
+
+#[test]
+fn a_process_that_was_superseded_and_starts_again_has_the_contacts_that_it_keeps() {
+    let records = [("alice", direct("alice", 1)), ("bob", direct("bob", 2))];
+    let mut world = Simulation::new(3);
+    world.add_named("bob", Simulation::config("bob", &records));
+    let [first, second] = [1, 2].map(|_| {
+        let mut config = Simulation::config("alice", &records);
+        config.direct = false;
+        world.add(config, key_of("alice"), None)
+    });
+    let online = |world: &Simulation| {
+        let news = world.machines[first].events.iter().rev();
+        news.filter_map(|event| match event {
+            Event::Peer { state, .. } => Some(matches!(state, PeerState::Online { .. })),
+            _ => None,
+        })
+        .next()
+    };
+    for process in [first, second] {
+        world.act(process, |node, now, out| {
+            node.keep(&name("bob"), true, None, now, out)
+        });
+        world.run_for(Duration::from_secs(3));
+    }
+    assert_eq!(online(&world), Some(false));
+    world.kill(second);
+    world.act(first, |node, now, out| node.start(now, out));
+    world.run_for(Duration::from_secs(60));
+    assert_eq!(online(&world), Some(true));
 }
 
 #[test]

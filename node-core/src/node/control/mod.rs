@@ -415,8 +415,14 @@ impl<T> Control<T> {
 
     /// Begins: an indirect node looks up its own record and connects to its routers.
     pub(super) fn start(&mut self, now: Now) {
-        for peer in self.peers.values_mut() {
-            peer.superseded = false;
+        let mut taken_back = Vec::new();
+        for (name, peer) in self.peers.iter_mut() {
+            if core::mem::take(&mut peer.superseded) && peer.keep {
+                taken_back.push(name.clone());
+            }
+        }
+        for name in taken_back {
+            self.ensure(&name, now);
         }
         if self.config.identity.name.is_none() {
             return;
