@@ -58,8 +58,6 @@ pub(crate) fn build(repo: &Repo, log: &Log) -> Result<Size> {
             .args([
                 // Twice for speed, with every value under a name of its own in between, compresses better than once or twice
                 // for size.
-                "--flatten",
-                "--rereloop",
                 "-O2",
                 "--ssa-nomerge",
                 "-O2",
