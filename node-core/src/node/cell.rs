@@ -101,18 +101,19 @@ impl<T> SessionCell<T> {
 
     /// Takes a token for a request of the peer's.
     pub(super) fn take_request(&self, limits: &Limits, now: Instant) -> Taken {
-        let rates = match &*lock(&self.rates) {
-            Rates::Unknown => return Taken::Unknown,
-            Rates::Free => return Taken::Granted,
+        match &*lock(&self.rates) {
+            Rates::Unknown => Taken::Unknown,
+            Rates::Free => Taken::Granted,
             Rates::Bounded(rates) => {
                 let mut taken = rates.iter().map(|rate| {
                     let mut bucket = lock(&rate.bucket);
                     standing::take_request(&mut bucket, rate.sharers, limits, now)
                 });
-                taken.find_map(Result::err)
+                taken
+                    .find_map(Result::err)
+                    .map_or(Taken::Granted, Taken::TooFast)
             }
-        };
-        rates.map_or(Taken::Granted, Taken::TooFast)
+        }
     }
 
     /// The peer may ask as fast as it likes.
@@ -125,7 +126,7 @@ impl<T> SessionCell<T> {
         *lock(&self.rates) = Rates::Bounded(rates);
     }
 
-    /// The same as long as it is not known, which it is not at first.
+    /// Takes that away: at its next request it has to be found out again.
     pub(super) fn take_rates(&self) -> Vec<Rate> {
         match core::mem::replace(&mut *lock(&self.rates), Rates::Unknown) {
             Rates::Bounded(rates) => rates,

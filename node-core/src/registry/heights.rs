@@ -18,25 +18,24 @@ pub(super) struct Heights {
 }
 
 impl Heights {
-    pub(super) fn new(need: usize) -> Self {
+    pub(super) fn new(endpoints: usize, need: usize) -> Self {
         Self {
             need,
-            told: Vec::new(),
+            told: alloc::vec![None; endpoints],
             agreed: None,
         }
     }
 
     /// Takes the height of an endpoint's newest block.
     pub(super) fn told(&mut self, endpoint: usize, height: u64, limits: &ResolverLimits) {
-        while self.told.len() <= endpoint {
-            self.told.push(None);
+        if let Some(told) = self.told.get_mut(endpoint) {
+            *told = Some(height);
         }
-        self.told[endpoint] = Some(height);
         if self.need == 1 {
             self.agreed = Some(height);
             return;
         }
-        let heights = ascending(self.told.clone());
+        let heights = ascending(&self.told);
         let nth = self.need - 1;
         let (Some(&at_most), Some(&at_least)) = (heights.get(nth), heights.iter().nth_back(nth))
         else {
@@ -68,11 +67,11 @@ impl Heights {
 }
 
 /// Heights, lowest first. One for each endpoint, so few that a tab need not download a sort for them.
-pub(super) fn ascending(heights: Vec<Option<u64>>) -> Vec<u64> {
+pub(super) fn ascending(heights: &[Option<u64>]) -> Vec<u64> {
     let mut ordered = Vec::new();
-    for height in heights.into_iter().flatten() {
-        let at = ordered.partition_point(|other| *other <= height);
-        ordered.insert(at, height);
+    for height in heights.iter().flatten() {
+        let at = ordered.partition_point(|other| other <= height);
+        ordered.insert(at, *height);
     }
     ordered
 }
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     fn agreed(need: usize, told: &[(usize, u64)]) -> Option<u64> {
-        let mut heights = Heights::new(need);
+        let mut heights = Heights::new(3, need);
         for (endpoint, height) in told {
             heights.told(*endpoint, *height, &ResolverLimits::default());
         }

@@ -130,7 +130,7 @@ impl Resolver {
     ) -> Result<Self, (Name, RecordError)> {
         let registries = registries.into_iter().map(|config| Registry {
             endpoints: config.rpcs.iter().map(|url| Endpoint::new(url)).collect(),
-            heights: Heights::new(usize::from(config.effective_quorum())),
+            heights: Heights::new(config.rpcs.len(), usize::from(config.effective_quorum())),
             watch: Watch::new(config.rpcs.len(), usize::from(config.effective_quorum())),
             config,
         });

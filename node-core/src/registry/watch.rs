@@ -273,8 +273,9 @@ impl Watch {
 
     /// The heights up to which endpoints have looked, lowest first.
     fn covered(&self) -> alloc::vec::IntoIter<u64> {
-        let covered = self.polled.iter().filter_map(|polled| polled.covered);
-        ascending(covered.map(|covered| Some(covered.last)).collect()).into_iter()
+        let last = |polled: &Polled| polled.covered.map(|covered| covered.last);
+        let heights: Vec<_> = self.polled.iter().map(last).collect();
+        ascending(&heights).into_iter()
     }
 
     /// Takes the changes that an endpoint found, and returns the names that are no longer known.

@@ -9,6 +9,8 @@ use crate::{
         timers::lock,
     },
 };
+use alloc::vec;
+
 impl<T> Control<T> {
     /// Finds out what a peer's requests take tokens from.
     ///
@@ -18,20 +20,19 @@ impl<T> Control<T> {
         let group = match (&cell.peer.name, cell.pipe().as_ref().map(|pipe| &pipe.kind)) {
             (Some(name), _) => {
                 let alone = self.rate(Subject::Name(name.clone()), 1, now);
-                return cell.set_rates([alone].into());
+                return cell.set_rates(vec![alone]);
             }
             (None, Some(PipeKind::Socket { group, .. })) => group.unwrap_or_default(),
             (None, Some(PipeKind::Circuit { hop, .. })) => source_of_circuits(hop.id),
-            (None, None) => return cell.set_rates(own().into()),
+            (None, None) => return cell.set_rates(vec![own()]),
         };
         if !is_shared(group) {
             let alone = self.rate(Subject::Group(group), 1, now);
-            return cell.set_rates([alone].into());
+            return cell.set_rates(vec![alone]);
         }
         let sharers = u32::try_from(self.config.limits.channels_per_group).unwrap_or(u32::MAX);
         let together = self.rate(Subject::Group(group), sharers, now);
-        let [own] = own();
-        cell.set_rates([own, together].into());
+        cell.set_rates(vec![own(), together]);
     }
 
     fn rate(&mut self, subject: Subject, sharers: u32, now: Now) -> Rate {
@@ -55,10 +56,10 @@ impl<T> Control<T> {
 }
 
 /// Of nobody else, and forgotten with the session.
-fn own() -> [Rate; 1] {
-    [Rate {
+fn own() -> Rate {
+    Rate {
         bucket: Bucket::default(),
         subject: None,
         sharers: 1,
-    }]
+    }
 }
