@@ -348,3 +348,20 @@ fn a_name_is_not_watched_once_its_last_session_is_over_however_many_there_were()
     town.simulation.run_for(Duration::from_secs(120));
     assert_eq!(polls(&town), before);
 }
+
+#[test]
+fn a_router_carries_to_a_peer_whose_record_ceased_to_be_fresh_while_it_was_let_in() {
+    let mut town = town(20);
+    town.register(&["rho"], Place::Direct);
+    town.register(&["dave"], Place::Behind(&["rho"]));
+    // A read takes longer than what it brings counts as fresh.
+    town.show(0, View::Honest, Duration::from_secs(2));
+    let rho = Plan::router("rho").on_chain();
+    town.start(rho.with(|config| {
+        config.resolver.fresh_for = Duration::from_secs(1);
+    }));
+    town.start(Plan::named("dave"));
+    let carol = town.start(Plan::named("carol"));
+    town.simulation.run_for(Duration::from_secs(20));
+    assert!(ask(&mut town, carol, &name("dave")).is_ok());
+}

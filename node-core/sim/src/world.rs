@@ -4,12 +4,12 @@
 //! [`Town`](crate::Town) is such a world in virtual time. The tests of node-native have another one, of real sockets.
 //! A scenario ([`scenarios`](mod@crate::scenarios)) cannot tell which of them it runs in.
 
-use crate::{chain::View, names::key_of};
+use crate::{OPEN_ROUTER, chain::View, names::key_of};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use node_core::{
     Name,
-    node::{Counts, Event, Failure, NodeConfig, PeerInfo, RouterPolicy, Stream},
+    node::{Counts, Event, Failure, NodeConfig, PeerInfo, Stream},
     registry::{Record, ResolveError, Resolved},
     session::{Request, StreamError},
     time::Duration,
@@ -202,12 +202,7 @@ impl Plan {
     /// A router that hosts and carries whoever asks, guests included.
     pub fn router(label: &str) -> Self {
         Self::named(label).with(|config| {
-            use node_core::node::Access::Anyone;
-            config.router = RouterPolicy {
-                host: Anyone,
-                call: Anyone,
-                guests: true,
-            };
+            config.router = OPEN_ROUTER;
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     budget::ReadBudget,
-    cache::{Cache, Fact},
+    cache::{Cache, Entry, Fact},
     config::{RegistryConfig, ResolverLimits},
     drive::Fetch,
     endpoint::{Endpoint, EndpointHealth},
@@ -189,6 +189,14 @@ impl Resolver {
         self.known(name, Freshness::Cached, now)?.ok()
     }
 
+    /// What was read last about a name, however long ago. Pinned records are as good as new.
+    pub fn last_read(&self, name: &Name, now: Instant) -> Option<Resolved> {
+        if let Some(pinned) = self.pinned(name, now) {
+            return Some(pinned);
+        }
+        self.told(name, self.cache.get(name)?, now).ok()
+    }
+
     /// How each endpoint does its work.
     pub fn health(&self) -> Vec<EndpointHealth> {
         self.registries
@@ -363,14 +371,18 @@ impl Resolver {
         if entry.invalidated || now.since(entry.at) >= lifetime {
             return None;
         }
-        let result = entry.result(now, self.limits.unknown_for);
-        Some(result.map(|record| Resolved {
+        Some(self.told(name, entry, now))
+    }
+
+    fn told(&self, name: &Name, entry: &Entry, now: Instant) -> Result<Resolved, ResolveError> {
+        let record = entry.result(now, self.limits.unknown_for)?;
+        Ok(Resolved {
             name: name.clone(),
             record,
             how: entry.how,
             block: Some(entry.block),
             at: entry.at,
-        }))
+        })
     }
 
     /// Whether this look-up may wait for a read, and begin one if there is none to share.

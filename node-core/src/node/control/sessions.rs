@@ -38,7 +38,7 @@ impl<T> Control<T> {
         // Admitted under a key that has been replaced since.
         let outdated = self
             .resolver
-            .cached(&name, now.mono)
+            .last_read(&name, now.mono)
             .is_some_and(|resolved| resolved.record.key != cell.peer.key);
         if outdated {
             self.actions.push_back(Action::CloseSession {
@@ -151,7 +151,8 @@ impl<T> Control<T> {
     }
 
     pub(super) fn install(&mut self, name: &Name, (cell, instance, agent): Attached<T>, now: Now) {
-        let record = self.resolver.cached(name, now.mono);
+        // It was fresh when the peer was let in, which may be a while ago.
+        let record = self.resolver.last_read(name, now.mono);
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
