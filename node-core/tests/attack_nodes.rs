@@ -511,3 +511,25 @@ fn whom_a_silent_caller_should_carry_us_to_is_looked_for_by_its_address_all_the_
     world.run_for(Duration::from_secs(2));
     assert!(dials.borrow().contains(&(bob, mallory)));
 }
+
+#[test]
+fn whom_we_called_at_its_address_is_called_there_again_although_it_came_through_a_router_first() {
+    let (mut world, [rho, bob, mallory], dials) = called_by_mallory(4);
+    world.machines[bob].hold_requests = true;
+    world.request(mallory, &name("bob"), b"and?");
+    world.run_for(Duration::from_secs(1));
+    world.severed.extend([(rho, mallory), (mallory, rho)]);
+    world.cut(rho, mallory, Code::PipeLost);
+    world.run_for(Duration::from_secs(5));
+    // The session that waits goes on over a socket that bob opens, because he asks for it.
+    let token = world.request(bob, &name("mallory"), b"are you there?");
+    assert!(matches!(world.outcome(bob, token), Outcome::Answered(_)));
+    assert_eq!(world.machines[bob].node.counts().sessions, 2);
+    world.machines[mallory].hold_requests = true;
+    world.request(bob, &name("mallory"), b"what for?");
+    world.run_for(Duration::from_secs(6));
+    dials.borrow_mut().clear();
+    world.cut(bob, mallory, Code::PipeLost);
+    world.run_for(Duration::from_secs(5));
+    assert!(dials.borrow().contains(&(bob, mallory)));
+}

@@ -35,8 +35,9 @@ pub(super) struct SessionCell<T> {
     /// What ATTACH calls it.
     pub(super) sid: [u8; 16],
     pub(super) peer: Peer,
-    /// Whether the peer came through a router. It does not know where we are, and may not make us show it.
-    pub(super) came_by_circuit: bool,
+    /// Whether the peer came through a router and was never on a pipe of another kind. It does not know where we are, and may
+    /// not make us show it.
+    hidden: AtomicBool,
     /// What carries it; nothing while it is parked. Changed only by who holds the session.
     pipe: Mutex<Option<Arc<PipeCell<T>>>>,
     pub(super) timers: Arc<Timers>,
@@ -88,7 +89,7 @@ impl<T> SessionCell<T> {
         Self {
             id,
             sid: *session.id(),
-            came_by_circuit: pipe.over_circuit() && pipe.target.is_none(),
+            hidden: AtomicBool::new(pipe.over_circuit() && pipe.target.is_none()),
             peer,
             pipe: Mutex::new(Some(pipe)),
             timers,
@@ -169,6 +170,9 @@ impl<T> SessionCell<T> {
 
     /// Gives it another pipe, or none, and returns the one before. The caller holds the session.
     pub(super) fn set_pipe(&self, pipe: Option<Arc<PipeCell<T>>>) -> Option<Arc<PipeCell<T>>> {
+        if pipe.as_ref().is_some_and(|pipe| !pipe.over_circuit()) {
+            self.hidden.store(false, Ordering::Relaxed);
+        }
         core::mem::replace(&mut *lock(&self.pipe), pipe)
     }
 
@@ -201,9 +205,14 @@ impl<T> SessionCell<T> {
     /// must not have us dial whom he likes. Who came through a router is looked for on ways that cost no dialling.
     pub(super) fn is_ours_to_keep(&self, dialled: bool) -> bool {
         let under_way = |session: &mut Session<T>| {
-            session.has_begun() || (self.came_by_circuit && !session.is_idle())
+            session.has_begun() || (self.is_hidden() && !session.is_idle())
         };
         dialled || self.with_pipe(under_way)
+    }
+
+    /// Whether all that the peer knows of where we are is a router.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.hidden.load(Ordering::Relaxed)
     }
 
     /// Tells whoever drives its pipe to poll it.

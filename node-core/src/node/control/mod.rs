@@ -232,7 +232,7 @@ impl<T> Peer<T> {
             return false;
         }
         let wants = self.wants_pipe();
-        let seen = |cell: &SessionCell<T>| !cell.came_by_circuit;
+        let seen = |cell: &SessionCell<T>| !cell.is_hidden();
         let parked_seen = |parked: &Parked<T>| parked.dial && seen(&parked.cell);
         (wants || self.resumes())
             && !self.parked.iter().any(parked_seen)
