@@ -5,6 +5,8 @@ use crate::{names::name, world::NodeId};
 use node_core::{Name, node::PeerState, time::Duration};
 use std::collections::BTreeSet;
 
+/// Within this time whatever a process that was killed still had on its way has arrived, or has been refused.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// Within this time after the last trouble every contact is back: a socket that fell silent is noticed after a minute, its
 /// session is kept for another, and the longest pause between two attempts is half of one.
 const RECOVERY: Duration = Duration::from_secs(180);
@@ -53,6 +55,8 @@ impl Life {
                 self.town.simulation.kill(node);
             }
         }
+        // A handshake of theirs that ends only now would take the name's place once more.
+        self.pass(LAST_WORDS);
         for person in std::mem::take(&mut self.contested) {
             let (node, now) = (self.present[person], self.now());
             self.excuse(person, now);
