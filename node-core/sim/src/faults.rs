@@ -4,7 +4,7 @@ use crate::{
     machine::Machine,
     network::{Happening, Socket, Tamper},
     simulation::Simulation,
-    world::{Harm, NodeId, Ways},
+    world::{End, Harm, NodeId, Ways},
 };
 use node_core::{Code, time::Duration};
 
@@ -68,9 +68,14 @@ impl Simulation {
             };
             match harm {
                 Harm::Cut => self.end(end, Code::PipeLost),
+                Harm::CutFor(told) if (told == End::Node) == (end == accepted) => {
+                    self.end(end, Code::PipeLost);
+                }
+                Harm::CutFor(_) => self.sockets[end].silent = true,
                 Harm::Alter if end == accepted => {}
                 Harm::Alter => self.sockets[end].tamper = Some(alter_once()),
                 Harm::Swallow(ways) => self.sockets[end].silent |= ways != spared,
+                Harm::Stall(ways) => self.sockets[end].stalled |= ways != spared,
             }
         }
     }

@@ -48,6 +48,8 @@ pub(crate) struct Socket {
     pub(crate) given_up: bool,
     /// What goes into it never comes out, not even its end.
     pub(crate) silent: bool,
+    /// Nothing more goes into it.
+    pub(crate) stalled: bool,
     pub(crate) tamper: Option<Tamper>,
     /// When the last that is on its way here arrives.
     pub(crate) last: Instant,
@@ -65,6 +67,7 @@ impl Socket {
             peer,
             given_up: false,
             silent: false,
+            stalled: false,
             tamper: None,
             last: Instant::default(),
             woken: Arc::new(Woken(AtomicBool::new(true))),
@@ -255,12 +258,13 @@ impl Simulation {
                         pipe,
                         peer,
                         woken,
+                        stalled,
                         ..
                     } = &self.sockets[socket];
                     let (owner, pipe, peer) = (*owner, pipe.clone(), *peer);
                     let woken = woken.clone();
                     let to = peer.map(|peer| self.sockets[peer].owner);
-                    if to.is_some_and(|to| self.stalled.contains(&(owner, to))) {
+                    if *stalled || to.is_some_and(|to| self.stalled.contains(&(owner, to))) {
                         break;
                     }
                     let handle = self.machines[owner].node.clone();

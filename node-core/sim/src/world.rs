@@ -145,10 +145,23 @@ pub trait Wire: World {
 pub enum Harm {
     /// It ends for both sides, and what was in it is lost.
     Cut,
+    /// It ends for one of them, and what was in it is lost. What the other one sends is taken and lost, and nobody is told.
+    CutFor(End),
     /// A bit changes in a long piece of what is on its way to the node.
     Alter,
     /// Nothing arrives any more, one way or both, and nobody is told.
     Swallow(Ways),
+    /// Nothing more is taken, one way or both: what is to be sent waits, and nobody is told.
+    Stall(Ways),
+}
+
+/// An end of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// That of the node whose address it is.
+    Node,
+    /// That of whoever has dialled it.
+    Dialler,
 }
 
 /// In which direction.

@@ -1,4 +1,4 @@
-//! Routers that are killed without a word, again and again, while two nodes talk through them.
+//! Routers that are killed or stopped without a word, again and again, while two nodes talk through them.
 
 use crate::{
     pair::{Answer, Pair, Talk},
@@ -15,6 +15,9 @@ const USUAL_KILLS: [usize; 2] = [10, 3];
 const STEADY: Duration = Duration::from_millis(5500);
 /// The longest interruption of 99 of 100. The kernel closes a dead process's sockets, so nobody has to notice a silence.
 const INTERRUPTION: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(2)];
+/// Processes that are stopped instead: their sockets stay open, and take what is sent until they are full.
+const STOPS: [usize; 2] = [30, 5];
+const SILENCE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routers_killed_in_turn_under_load_cost_no_request_and_no_byte_and_little_time() {
@@ -70,6 +73,25 @@ async fn where_nothing_is_configured_a_killed_router_costs_as_little_if_it_was_t
     }
     let answers = talk.end().await;
     assert_short(&kills, &answers, INTERRUPTION[which]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routers_stopped_in_turn_under_load_cost_no_request_and_no_byte_and_at_most_2_s() {
+    let which = usize::from(!strict());
+    let mut pair = Pair::behind(&["rho", "sigma"]).await;
+    let talk = Talk::begin(&pair).await;
+    let mut stops = Vec::new();
+    for _ in 0..STOPS[which] {
+        let router = pair.in_use();
+        stops.push(pair.stop(router));
+        talk.goes_on().await;
+        assert_ne!(pair.in_use(), router);
+        pair.kill(router);
+        pair.start(router).await;
+        pair.settle().await;
+    }
+    let answers = talk.end().await;
+    assert_short(&stops, &answers, SILENCE[which]);
 }
 
 /// Of 99 of 100 kills, neither was any request that was under way held for longer than that, nor was there a longer time

@@ -136,6 +136,13 @@ impl Pair {
         killed
     }
 
+    /// Stops a router: it does nothing any more, SIGSTOP, and nobody is told. From when on it was stopped.
+    pub(crate) fn stop(&self, router: &str) -> Instant {
+        let stopped = Instant::now();
+        self.running[router].signal("STOP");
+        stopped
+    }
+
     /// Tells a router to end, SIGTERM, and waits until it has.
     pub(crate) async fn terminate(&mut self, router: &str) -> ExitStatus {
         let running = self.running.remove(router).unwrap();
@@ -145,7 +152,7 @@ impl Pair {
     }
 }
 
-/// When a request was made and when it was answered, and how often it was told before that Bob is offline.
+/// When a request was made and when it was answered, and how often it was told before that the other one is offline.
 #[derive(Clone, Copy)]
 pub(crate) struct Answer {
     pub(crate) asked: Instant,
@@ -153,50 +160,32 @@ pub(crate) struct Answer {
     pub(crate) offline: u32,
 }
 
-/// Requests from Alice to Bob, some at any time, and a stream that does not end.
+/// Requests both ways, some at any time, and two streams that do not end, one each way.
 pub(crate) struct Talk {
     over: Arc<AtomicBool>,
     answers: Arc<Mutex<Vec<Answer>>>,
     /// How often each request was handled.
     handled: Arc<Mutex<HashMap<Bytes, usize>>>,
-    /// Bytes of the stream that Bob has read.
-    read: Arc<AtomicUsize>,
     asking: Vec<JoinHandle<()>>,
+    streams: [Carried; 2],
+}
+
+/// A stream under way.
+struct Carried {
+    /// Bytes that have been read.
+    read: Arc<AtomicUsize>,
     /// What was written, and what was read.
     writing: JoinHandle<[u8; 32]>,
     reading: oneshot::Receiver<[u8; 32]>,
 }
 
-impl Talk {
-    /// No request may fail: there is always some router.
-    pub(crate) async fn begin(pair: &Pair) -> Self {
-        Self::with(pair, false).await
-    }
-
-    /// A request that is told that Bob is offline is made again.
-    pub(crate) async fn patient(pair: &Pair) -> Self {
-        Self::with(pair, true).await
-    }
-
-    async fn with(pair: &Pair, again: bool) -> Self {
-        let handled = Arc::new(Mutex::new(HashMap::<Bytes, usize>::new()));
-        let count = handled.clone();
-        pair.bob.serve("count.1", move |request| {
-            *count
-                .lock()
-                .unwrap()
-                .entry(request.payload.clone())
-                .or_default() += 1;
-            async move {
-                tokio::time::sleep(HANDLING).await;
-                Response::Success(Some(request.payload))
-            }
-        });
+impl Carried {
+    fn begin(from: &Node, to: &Node, label: &'static str, over: &Arc<AtomicBool>) -> Self {
         let (said, reading) = oneshot::channel();
         let said = Mutex::new(Some(said));
         let read = Arc::<AtomicUsize>::default();
         let count = read.clone();
-        pair.bob.serve_stream("file.1", move |incoming| {
+        to.serve_stream("file.1", move |incoming| {
             let said = said.lock().unwrap().take().expect("one stream");
             let count = count.clone();
             async move {
@@ -208,52 +197,98 @@ impl Talk {
                 said.send(hash.finalize().into()).unwrap();
             }
         });
+        let (from, over) = (from.clone(), over.clone());
+        let writing = tokio::spawn(async move { write(&from, label, &over).await });
+        Self {
+            read,
+            writing,
+            reading,
+        }
+    }
+
+    fn has_read(&self) -> usize {
+        self.read.load(Ordering::Relaxed)
+    }
+}
+
+impl Talk {
+    /// No request may fail: there is always some router.
+    pub(crate) async fn begin(pair: &Pair) -> Self {
+        Self::with(pair, false).await
+    }
+
+    /// A request that is told that the other one is offline is made again.
+    pub(crate) async fn patient(pair: &Pair) -> Self {
+        Self::with(pair, true).await
+    }
+
+    async fn with(pair: &Pair, again: bool) -> Self {
+        let handled = Arc::new(Mutex::new(HashMap::<Bytes, usize>::new()));
         let over = Arc::<AtomicBool>::default();
         let answers = Arc::<Mutex<Vec<Answer>>>::default();
-        let asking = (0..ASKING)
-            .map(|task| {
-                let (alice, over, answers) = (pair.alice.clone(), over.clone(), answers.clone());
-                tokio::spawn(async move { ask(&alice, task, again, &over, &answers).await })
+        let ways = [
+            (&pair.alice, &pair.bob, "bob"),
+            (&pair.bob, &pair.alice, "alice"),
+        ];
+        for (_, to, _) in ways {
+            let count = handled.clone();
+            to.serve("count.1", move |request| {
+                *count
+                    .lock()
+                    .unwrap()
+                    .entry(request.payload.clone())
+                    .or_default() += 1;
+                async move {
+                    tokio::time::sleep(HANDLING).await;
+                    Response::Success(Some(request.payload))
+                }
+            });
+        }
+        let asking = (0..ASKING).zip(ways.into_iter().cycle());
+        let asking = asking
+            .map(|(task, (from, _, label))| {
+                let (from, over, answers) = (from.clone(), over.clone(), answers.clone());
+                tokio::spawn(async move { ask(&from, label, task, again, &over, &answers).await })
             })
             .collect();
-        let (alice, ended) = (pair.alice.clone(), over.clone());
-        let writing = tokio::spawn(async move { write(&alice, &ended).await });
         let talk = Self {
+            streams: ways.map(|(from, to, label)| Carried::begin(from, to, label, &over)),
             over,
             answers,
             handled,
-            read,
             asking,
-            writing,
-            reading,
         };
         talk.goes_on().await;
         talk
     }
 
-    /// Waits until requests made from now on were answered, and more of the stream has come.
+    /// Waits until requests made from now on were answered, and more of both streams has come.
     pub(crate) async fn goes_on(&self) {
-        let (now, read) = (Instant::now(), self.read.load(Ordering::Relaxed));
+        let now = Instant::now();
+        let read = self.streams.each_ref().map(Carried::has_read);
         let is_new = |answer: &&Answer| answer.asked > now;
-        until("requests are answered, and the stream goes on", || {
+        until("requests are answered, and the streams go on", || {
             let failed = self.asking.iter().any(JoinHandle::is_finished);
             assert!(!failed, "a request failed");
-            self.read.load(Ordering::Relaxed) > read
+            let more = |(stream, read): (&Carried, usize)| stream.has_read() > read;
+            self.streams.iter().zip(read).all(more)
                 && self.answers.lock().unwrap().iter().filter(is_new).count() >= ENOUGH
         })
         .await;
     }
 
-    /// Ends it: every request has been answered, and was handled once, and the stream is whole. All answers, in the order
+    /// Ends it: every request has been answered, and was handled once, and the streams are whole. All answers, in the order
     /// in which they came.
     pub(crate) async fn end(self) -> Vec<Answer> {
         self.over.store(true, Ordering::Relaxed);
         for task in self.asking {
             soon("the last answers", task).await.unwrap();
         }
-        let written = soon("the end of the stream", self.writing).await.unwrap();
-        let read = soon("the end of the stream", self.reading).await.unwrap();
-        assert_eq!(written, read, "the stream is not what was written");
+        for stream in self.streams {
+            let written = soon("the end of a stream", stream.writing).await.unwrap();
+            let read = soon("the end of a stream", stream.reading).await.unwrap();
+            assert_eq!(written, read, "a stream is not what was written");
+        }
         let mut answers = self.answers.lock().unwrap().clone();
         let handled = self.handled.lock().unwrap();
         assert_eq!(handled.len(), answers.len());
@@ -264,7 +299,8 @@ impl Talk {
 }
 
 async fn ask(
-    alice: &Node,
+    from: &Node,
+    to: &str,
     task: u32,
     again: bool,
     over: &AtomicBool,
@@ -280,7 +316,7 @@ async fn ask(
         let (asked, mut offline) = (Instant::now(), 0);
         loop {
             let request = Request::new("count.1", payload.clone());
-            match alice.request(&name("bob"), request).await {
+            match from.request(&name(to), request).await {
                 Err(failure) if again && failure.code == Code::Offline => offline += 1,
                 answer => {
                     assert_eq!(answer, Ok(Response::Success(Some(payload))));
@@ -298,8 +334,8 @@ async fn ask(
     }
 }
 
-async fn write(alice: &Node, over: &AtomicBool) -> [u8; 32] {
-    let mut stream = alice.open_stream(&name("bob"), "file.1", "").await.unwrap();
+async fn write(from: &Node, to: &str, over: &AtomicBool) -> [u8; 32] {
+    let mut stream = from.open_stream(&name(to), "file.1", "").await.unwrap();
     let mut hash = Sha256::new();
     for number in 0_u64.. {
         if over.load(Ordering::Relaxed) {

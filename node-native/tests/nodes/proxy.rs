@@ -3,7 +3,7 @@
 
 use nectar_sim::{
     Dice,
-    world::{Harm, Ways},
+    world::{End, Harm, Ways},
 };
 use std::{
     collections::VecDeque,
@@ -48,6 +48,8 @@ pub(crate) struct Proxy {
 #[derive(Default)]
 struct Passage {
     cut: Notify,
+    /// The end that is told nothing of it.
+    spared: Mutex<Option<End>>,
     there: Direction,
     back: Direction,
 }
@@ -57,6 +59,15 @@ struct Passage {
 struct Direction {
     alter: AtomicBool,
     swallow: AtomicBool,
+    stall: AtomicBool,
+}
+
+impl Passage {
+    fn of(&self, ways: Ways) -> impl Iterator<Item = &Direction> {
+        let there = (ways != Ways::Back).then_some(&self.there);
+        let back = (ways != Ways::There).then_some(&self.back);
+        there.into_iter().chain(back)
+    }
 }
 
 impl Proxy {
@@ -91,14 +102,23 @@ impl Proxy {
         for passage in &self.passages.lock().unwrap()[which] {
             match harm {
                 Harm::Cut => passage.cut.notify_one(),
+                Harm::CutFor(end) => {
+                    let spared = match end {
+                        End::Node => End::Dialler,
+                        End::Dialler => End::Node,
+                    };
+                    *passage.spared.lock().unwrap() = Some(spared);
+                    passage.cut.notify_one();
+                }
                 Harm::Alter => passage.there.alter.store(true, Ordering::Relaxed),
                 Harm::Swallow(ways) => {
-                    let swallows = [
-                        (&passage.there, ways != Ways::Back),
-                        (&passage.back, ways != Ways::There),
-                    ];
-                    for (direction, swallow) in swallows {
-                        direction.swallow.fetch_or(swallow, Ordering::Relaxed);
+                    for direction in passage.of(ways) {
+                        direction.swallow.store(true, Ordering::Relaxed);
+                    }
+                }
+                Harm::Stall(ways) => {
+                    for direction in passage.of(ways) {
+                        direction.stall.store(true, Ordering::Relaxed);
                     }
                 }
             }
@@ -128,10 +148,23 @@ async fn pass(mut near: TcpStream, node: SocketAddr, passage: &Passage, mut dice
         }
     };
     if cut {
-        // Both are reset.
+        // Those that are told are reset.
         for stream in [&near, &far] {
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
+        let spared = *passage.spared.lock().unwrap();
+        let mut other = match spared {
+            None => return,
+            Some(End::Dialler) => {
+                drop(far);
+                near
+            }
+            Some(End::Node) => {
+                drop(near);
+                far
+            }
+        };
+        let _ = tokio::io::copy(&mut other, &mut tokio::io::sink()).await;
     }
 }
 
@@ -153,7 +186,9 @@ async fn carry(
         let next = queue.front().map(|(due, _)| *due);
         let size = odd(&mut dice);
         tokio::select! {
-            read = from.read(&mut buffer[..size]), if !ended && held < HELD => {
+            read = from.read(&mut buffer[..size]),
+                if !ended && held < HELD && !harm.stall.load(Ordering::Relaxed) =>
+            {
                 if harm.swallow.load(Ordering::Relaxed) {
                     if !matches!(read, Ok(1..)) {
                         // Nor is anybody told that this end has gone.
@@ -185,6 +220,8 @@ async fn carry(
                     rest = others;
                 }
             }
+            // It is stalled, and has passed on what it had taken.
+            else => std::future::pending::<()>().await,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{Flow, echo, ok, open, pattern, route, two_direct, two_routed, until};
 use crate::{
     names::name,
-    world::{Ask, ECHO, Harm, NodeId, Outcome, PATIENCE, Place, Plan, Token, Ways, Wire},
+    world::{Ask, ECHO, End, Harm, NodeId, Outcome, PATIENCE, Place, Plan, Token, Ways, Wire},
 };
 use bytes::Bytes;
 use node_core::{
@@ -33,11 +33,7 @@ const MISSED: Duration = Duration::from_secs(20);
 pub(super) fn a_stream_between_direct_nodes_goes_on_where_it_was_when_its_socket_is_cut(
     world: &mut impl Wire,
 ) {
-    let pair = two_direct_connected(world);
-    let places = pair.map(|(node, _)| node);
-    harmed_in_the_middle(world, pair, places, FOUND, |world| {
-        world.harm(pair[1].0, Harm::Cut)
-    });
+    harmed_between_direct_nodes(world, Harm::Cut);
 }
 
 pub(super) fn a_stream_through_a_router_goes_on_where_it_was_when_all_its_sockets_are_cut(
@@ -46,14 +42,40 @@ pub(super) fn a_stream_through_a_router_goes_on_where_it_was_when_all_its_socket
     harmed_at_the_router(world, Harm::Cut);
 }
 
+pub(super) fn a_stream_between_direct_nodes_goes_on_where_it_was_when_its_socket_ends_for_its_dialler_only(
+    world: &mut impl Wire,
+) {
+    harmed_between_direct_nodes(world, Harm::CutFor(End::Dialler));
+}
+
+pub(super) fn a_stream_between_direct_nodes_goes_on_where_it_was_when_its_socket_ends_for_who_was_dialled_only(
+    world: &mut impl Wire,
+) {
+    harmed_between_direct_nodes(world, Harm::CutFor(End::Node));
+}
+
+pub(super) fn a_stream_through_a_router_goes_on_where_it_was_when_all_its_sockets_end_for_it_only(
+    world: &mut impl Wire,
+) {
+    harmed_at_the_router(world, Harm::CutFor(End::Node));
+}
+
+pub(super) fn a_stream_between_direct_nodes_goes_on_where_it_was_when_its_socket_takes_nothing_any_more(
+    world: &mut impl Wire,
+) {
+    harmed_between_direct_nodes(world, Harm::Stall(Ways::There));
+}
+
+pub(super) fn a_router_whose_sockets_take_nothing_any_more_is_left_in_the_middle_of_a_stream(
+    world: &mut impl Wire,
+) {
+    harmed_at_the_router(world, Harm::Stall(Ways::Both));
+}
+
 pub(super) fn an_altered_byte_ends_a_socket_between_direct_nodes_and_nothing_else(
     world: &mut impl Wire,
 ) {
-    let pair = two_direct_connected(world);
-    let places = pair.map(|(node, _)| node);
-    harmed_in_the_middle(world, pair, places, FOUND, |world| {
-        world.harm(pair[1].0, Harm::Alter)
-    });
+    harmed_between_direct_nodes(world, Harm::Alter);
 }
 
 pub(super) fn an_altered_byte_ends_a_socket_to_a_router_and_nothing_else(world: &mut impl Wire) {
@@ -245,6 +267,15 @@ fn harmed_in_the_middle<W: Wire>(
     );
     asked.assert_once(world);
     assert_eq!(echo(world, to.0, from.1, b"back"), ok(b"back"));
+}
+
+/// The same for alice and bob, who is at the address that the harmed sockets lead to.
+fn harmed_between_direct_nodes(world: &mut impl Wire, harm: Harm) {
+    let pair = two_direct_connected(world);
+    let places = pair.map(|(node, _)| node);
+    harmed_in_the_middle(world, pair, places, FOUND, |world| {
+        world.harm(pair[1].0, harm)
+    });
 }
 
 /// The same for alice, bob and whichever router they use.

@@ -98,6 +98,11 @@ table! { $ harmed_scenarios in Wire;
     harm:
         a_stream_between_direct_nodes_goes_on_where_it_was_when_its_socket_is_cut
         a_stream_through_a_router_goes_on_where_it_was_when_all_its_sockets_are_cut
+        a_stream_between_direct_nodes_goes_on_where_it_was_when_its_socket_ends_for_its_dialler_only
+        a_stream_between_direct_nodes_goes_on_where_it_was_when_its_socket_ends_for_who_was_dialled_only
+        a_stream_through_a_router_goes_on_where_it_was_when_all_its_sockets_end_for_it_only
+        a_stream_between_direct_nodes_goes_on_where_it_was_when_its_socket_takes_nothing_any_more
+        a_router_whose_sockets_take_nothing_any_more_is_left_in_the_middle_of_a_stream
         an_altered_byte_ends_a_socket_between_direct_nodes_and_nothing_else
         an_altered_byte_ends_a_socket_to_a_router_and_nothing_else
         what_is_swallowed_on_its_way_back_between_direct_nodes_is_told_again
