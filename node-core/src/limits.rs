@@ -24,8 +24,8 @@ pub struct Limits {
     /// Handshakes per second from one address group, or through one router; twice as many at once. 50; worst case times
     /// about 0.3 ms of computing.
     pub handshake_rate: u32,
-    /// Requests, messages and streams per 10 s of a peer that is neither on the allow list, nor kept, nor a router of ours. 100; one
-    /// more is answered with `request_rate`.
+    /// Requests, messages and streams per 10 s of a peer that is neither on the allow list, nor kept, nor a router of ours.
+    /// 100; one more is answered with `request_rate`.
     pub stranger_requests: u32,
     /// How long a name that broke the rules may not come back; addresses may after a sixtieth of it. 1 h.
     pub ban: Duration,

@@ -365,3 +365,56 @@ fn a_router_carries_to_a_peer_whose_record_ceased_to_be_fresh_while_it_was_let_i
     town.simulation.run_for(Duration::from_secs(20));
     assert!(ask(&mut town, carol, &name("dave")).is_ok());
 }
+
+/// Bob, who reads the chain, has proved to alice who he is, and she takes her time with her ATTACH.
+fn about_to_attach(seed: u64, bob: Plan) -> (Town, [NodeId; 2]) {
+    let mut town = town(seed);
+    let bob = town.start(bob.on_chain());
+    let alice = town.start(Plan::named("alice"));
+    town.simulation.run_for(Duration::from_secs(1));
+    town.simulation.wire = Some(Vec::new());
+    town.simulation.request(bob, &name("alice"), b"?");
+    let proved = town.simulation.run_until(Duration::from_secs(5), |world| {
+        let mut wire = world.wire.iter().flatten();
+        wire.any(|(from, to, message)| (*from, *to) == (bob, alice) && message[0] == 3)
+    });
+    assert!(proved);
+    town.simulation.put_to_sleep(alice);
+    (town, [alice, bob])
+}
+
+fn reads_anew(town: &mut Town, node: NodeId, whose: &str) {
+    let token = town.simulation.token();
+    town.simulation.act(node, |node, now, out| {
+        node.resolve(token, &name(whose), true, now, out)
+    });
+    let outcome = town.simulation.outcome(node, token);
+    assert!(matches!(outcome, Outcome::Resolved(_)), "{outcome:?}");
+}
+
+#[test]
+fn whose_key_was_replaced_while_it_was_let_in_has_no_session_however_long_ago_that_was_read() {
+    let bob = Plan::named("bob").with(|config| {
+        config.resolver.fresh_for = Duration::from_secs(1);
+    });
+    let (mut town, [alice, bob]) = about_to_attach(22, bob);
+    town.change("alice", |record| {
+        record.key = key_of("new").verifying_key().to_bytes();
+    });
+    reads_anew(&mut town, bob, "alice");
+    town.simulation.run_for(Duration::from_secs(3));
+    town.simulation.wake(alice);
+    town.simulation.run_for(Duration::from_secs(1));
+    assert!(town.simulation.machines[alice].requests.is_empty());
+}
+
+#[test]
+fn whoever_sold_its_name_while_it_was_let_in_has_no_session_under_it() {
+    let (mut town, [alice, bob]) = about_to_attach(21, Plan::named("bob"));
+    town.mine(|registry| registry.chain.transfer("alice", [9; 20]));
+    reads_anew(&mut town, bob, "alice");
+    town.simulation.wake(alice);
+    town.simulation.run_for(Duration::from_secs(30));
+    assert!(town.simulation.machines[alice].requests.is_empty());
+    assert_eq!(town.simulation.machines[bob].node.counts().sessions, 0);
+}

@@ -87,6 +87,9 @@ fn a_sale_is_told_as_an_unusable_record_and_then_as_a_new_epoch() {
     });
     world.mine();
     world.pass(SECOND * 13);
+    let changes = world.take_changes();
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].1.as_ref().unwrap().record.epoch, 2);
     assert_eq!(world.resolve("alice").unwrap().record.epoch, 2);
 }
 

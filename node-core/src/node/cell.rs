@@ -210,7 +210,7 @@ impl<T> SessionCell<T> {
         dialled || self.with_pipe(under_way)
     }
 
-    /// Whether all that the peer knows of where we are is a router.
+    /// Whether the peer came to us through a router, and has been on circuits only.
     pub(super) fn is_hidden(&self) -> bool {
         self.hidden.load(Ordering::Relaxed)
     }

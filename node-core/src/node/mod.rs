@@ -275,7 +275,8 @@ impl<T> Node<T> {
 
     // Inputs from the driver.
 
-    /// Begins. An indirect node connects to its routers.
+    /// Begins. An indirect node connects to its routers. Called again after another process took our name's place
+    /// ([`Code::Superseded`]), it takes that back: at its routers, and at the contacts that it [keeps](Self::keep).
     pub fn start(&self, now: Now, out: &mut Vec<Output<T>>) {
         self.control(now, out, |control| control.start(now));
     }

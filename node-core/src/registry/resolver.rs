@@ -189,12 +189,12 @@ impl Resolver {
         self.known(name, Freshness::Cached, now)?.ok()
     }
 
-    /// What was read last about a name, however long ago. Pinned records are as good as new.
-    pub fn last_read(&self, name: &Name, now: Instant) -> Option<Resolved> {
+    /// What was read last about a name, however long ago, or why that is no use. Pinned records are as good as new.
+    pub fn last_read(&self, name: &Name, now: Instant) -> Option<Result<Resolved, ResolveError>> {
         if let Some(pinned) = self.pinned(name, now) {
-            return Some(pinned);
+            return Some(Ok(pinned));
         }
-        self.told(name, self.cache.get(name)?, now).ok()
+        Some(self.told(name, self.cache.get(name)?, now))
     }
 
     /// How each endpoint does its work.
@@ -483,8 +483,9 @@ impl Resolver {
             .get_mut(read.registry)
             .watch
             .was_read(&read.name, block.number, now);
-        let changed = before
-            .is_some_and(|before| matches!(before.fact, Fact::Known(_)) && before.fact != *fact);
+        // A name that nobody had is none that anybody held.
+        let changed =
+            before.is_some_and(|before| before.fact != Fact::Unknown && before.fact != *fact);
         let result = match self.cache.get(&read.name) {
             Some(entry) => entry.result(now, self.limits.unknown_for),
             None => Err(ResolveError::new(Code::ChainUnavailable)),

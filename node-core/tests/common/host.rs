@@ -3,14 +3,14 @@
 use super::sessions::attach;
 use bytes::{BufMut, Bytes, BytesMut};
 use ed25519_dalek::{Signer, SigningKey};
-use nectar_sim::{EPOCH_MS, Simulation, direct, key_of, name};
+use nectar_sim::{Chain, EPOCH_MS, Simulation, direct, key_of, name};
 use node_core::{
     Code, Instant, Now, Timestamp,
     channel::{Channel, HelloInfo, Identity, Local, RECORD, Reject, SignerTrust, initiator},
     node::{Ban, Event, Node, NodeConfig, Output, Pipe},
     registry::Record,
     time::Duration,
-    wire::frame::Frame,
+    wire::frame::{Frame, is_session, next},
 };
 use std::{sync::Arc, task::Waker};
 
@@ -20,12 +20,34 @@ pub struct Bob {
     pub now: Now,
     calls: u8,
     pub events: Vec<Event>,
+    /// What he reads, if he reads anything.
+    pub chain: Option<Chain>,
+    /// What he was asked and has not answered, if he keeps that.
+    pub kept: Option<Vec<Output<u64>>>,
 }
 
 /// Somebody who got in, and says what it likes.
 pub struct Caller {
     pub pipe: Pipe<u64>,
     pub channel: Channel,
+    /// Bytes of session frames that have come.
+    pub heard: u64,
+}
+
+impl Caller {
+    pub fn read(&mut self, record: Bytes) -> Vec<Frame> {
+        let mut rest = self.channel.open(record.into()).unwrap().freeze();
+        let mut frames = Vec::new();
+        while let Some((_, _, frame)) = next(&mut rest).unwrap() {
+            frames.extend(frame);
+        }
+        for encoded in frames.iter().map(Frame::encode) {
+            if is_session(encoded[0]) {
+                self.heard += encoded.len() as u64;
+            }
+        }
+        frames
+    }
 }
 
 impl Bob {
@@ -54,12 +76,17 @@ impl Bob {
             },
             calls: 0,
             events: Vec::new(),
+            chain: None,
+            kept: None,
         }
     }
 
     pub fn wait(&mut self, time: Duration) {
         self.now.mono = self.now.mono + time;
         self.now.wall = Timestamp(self.now.wall.0 + time.as_millis() as u64);
+        if let Some(chain) = &mut self.chain {
+            chain.mine(self.now.wall.0 / 1000);
+        }
         let mut out = Vec::new();
         self.node.handle_timeout(self.now, &mut out);
         self.note(out);
@@ -75,7 +102,20 @@ impl Bob {
                     self.node.signed(&pipe, Some(signature), self.now, &mut out);
                     self.note(out);
                 }
+                Output::Fetch { id, body, .. } => {
+                    if let Some(chain) = &self.chain {
+                        let answer = chain.answer(&body);
+                        let mut out = Vec::new();
+                        self.node.answered(id, Ok(&answer), self.now, &mut out);
+                        self.note(out);
+                    }
+                }
                 Output::Event(event) => self.events.push(event),
+                Output::Request(_) | Output::Stream(_) => {
+                    if let Some(kept) = &mut self.kept {
+                        kept.push(output);
+                    }
+                }
                 _ => {}
             }
         }
@@ -139,13 +179,17 @@ impl Bob {
             .map(|request| key.unwrap().sign(&request.message()).to_bytes());
         let (third, channel) = state.signed(signature).unwrap();
         self.hear(&pipe, third);
-        let mut caller = Caller { pipe, channel };
+        let mut caller = Caller {
+            pipe,
+            channel,
+            heard: 0,
+        };
         let attach = attach(&caller.channel);
         self.tell(&mut caller, &Frame::Attach(Box::new(attach)).encode());
         let said = self.says(&caller.pipe);
         match said {
             Some(record) if record.first() == Some(&RECORD) => {
-                caller.channel.open(record.into()).unwrap();
+                caller.read(record);
                 Ok(caller)
             }
             _ => Err(refusal(said)),

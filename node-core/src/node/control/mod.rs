@@ -231,12 +231,13 @@ impl<T> Peer<T> {
         if self.keep || self.router || !self.waiting.is_empty() || !self.wanted_by.is_empty() {
             return false;
         }
+        // Read before what is wanted: another thread may just be giving it a pipe on which it is seen, and then wants none.
+        let current_seen = self.current.as_ref().is_some_and(|cell| !cell.is_hidden());
         let wants = self.wants_pipe();
-        let seen = |cell: &SessionCell<T>| !cell.is_hidden();
-        let parked_seen = |parked: &Parked<T>| parked.dial && seen(&parked.cell);
+        let parked_seen = |parked: &Parked<T>| parked.dial && !parked.hidden;
         (wants || self.resumes())
             && !self.parked.iter().any(parked_seen)
-            && !(wants && self.current.as_deref().is_some_and(seen))
+            && !(wants && current_seen)
     }
 
     /// Takes those operations out that wait and are meant.

@@ -33,6 +33,8 @@ pub(super) struct Parked<T> {
     pub(super) reason: Code,
     /// Whether we look for a pipe, instead of waiting for the peer to do so.
     pub(super) dial: bool,
+    /// Whether the peer was hidden when that was decided: another thread may be about to go on with the session.
+    pub(super) hidden: bool,
 }
 
 /// A session that waits, among those of all peers.
@@ -210,6 +212,7 @@ impl<T> Control<T> {
         let is_current = self
             .current(&name)
             .is_some_and(|current| current.id == cell.id);
+        let hidden = cell.is_hidden();
         let ours = cell.is_ours_to_keep(dialled);
         let still = cell.with_pipe(|session| session.is_parked());
         self.draining.remove(&cell.id);
@@ -227,6 +230,7 @@ impl<T> Control<T> {
             agent: peer.agent.clone(),
             reason: code,
             dial: ours,
+            hidden,
         };
         peer.parked.retain(|parked| parked.cell.id != cell.id);
         let oldest = (peer.parked.len() == PER_NAME).then(|| peer.parked.remove(0));

@@ -35,17 +35,13 @@ impl<T> Control<T> {
         if cell.with_pipe(|session| session.is_ended()) {
             return;
         }
-        // Admitted under a key that has been replaced since.
-        let outdated = self
-            .resolver
-            .last_read(&name, now.mono)
-            .is_some_and(|resolved| resolved.record.key != cell.peer.key);
-        if outdated {
-            self.actions.push_back(Action::CloseSession {
-                cell,
-                code: Code::KeyMismatch,
-            });
-            return;
+        // Admitted under a key that has been replaced since, or a name that has been sold.
+        match self.resolver.last_read(&name, now.mono) {
+            Some(Ok(resolved)) if resolved.record.key != cell.peer.key => {
+                return self.end(cell, Code::KeyMismatch);
+            }
+            Some(Err(error)) => return self.end(cell, error.code),
+            _ => {}
         }
         if self.check_ban(&name, now).is_err() {
             return self.end(cell, Code::Banned);
@@ -153,6 +149,7 @@ impl<T> Control<T> {
     pub(super) fn install(&mut self, name: &Name, (cell, instance, agent): Attached<T>, now: Now) {
         // It was fresh when the peer was let in, which may be a while ago.
         let record = self.resolver.last_read(name, now.mono);
+        let record = record.and_then(Result::ok);
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
@@ -239,6 +236,7 @@ impl<T> Control<T> {
             for operation in unsent {
                 self.submit(name.clone(), operation, now);
             }
+            self.watch_used(&name, now.mono);
             return self.forget_idle(&name);
         }
         self.lose(&name, unsent, now.mono);
@@ -288,12 +286,12 @@ impl<T> Control<T> {
         }
     }
 
-    /// A name is watched for changes as long as there is a session that is in use, or may be again.
+    /// A name is watched for changes as long as there is a session with it: who retires one may keep it open.
     pub(super) fn watch_used(&mut self, name: &Name, now: Instant) {
+        let used = !self.sessions_with(name).is_empty();
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
-        let used = peer.current.is_some() || !peer.parked.is_empty();
         if core::mem::replace(&mut peer.watched, used) != used {
             if used {
                 self.resolver.watch(name, now);
