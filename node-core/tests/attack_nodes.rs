@@ -11,7 +11,7 @@ use node_core::{
     Code,
     channel::Identity,
     node::{Access, Event, PeerState},
-    session::Request,
+    session::{Request, StreamError},
     time::Duration,
     wire::frame::Response,
 };
@@ -19,7 +19,7 @@ use std::{
     cell::Cell,
     rc::Rc,
     sync::Arc,
-    task::{Wake, Waker},
+    task::{Context, Poll, Wake, Waker},
 };
 
 /// A router rho, which does not talk to guests itself, and a guest; bob is behind the router and talks to guests.
@@ -45,6 +45,22 @@ fn with_guest(seed: u64) -> (Simulation, [NodeId; 3]) {
     (world, [rho, bob, guest])
 }
 
+/// With which word a stream is refused, to who writes and to who reads.
+fn refusal(world: &mut Simulation, from: NodeId, to: &str) -> Code {
+    let token = world.open_stream(from, &name(to));
+    let Outcome::Opened(stream) = world.outcome(from, token) else {
+        panic!("a stream")
+    };
+    world.run_for(Duration::from_secs(1));
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Err(StreamError::Reset(code))) = stream.poll_read(&mut cx) else {
+        panic!("it is reset")
+    };
+    let written = stream.poll_write(&mut Bytes::from_static(b"?"), &mut cx);
+    assert_eq!(written, Poll::Ready(Err(StreamError::Stopped(code))));
+    Code::from_u16(code).unwrap()
+}
+
 #[test]
 fn a_guest_who_may_only_call_through_a_router_cannot_talk_to_the_router_itself() {
     let (mut world, [rho, bob, guest]) = with_guest(1);
@@ -60,8 +76,7 @@ fn a_guest_who_may_only_call_through_a_router_cannot_talk_to_the_router_itself()
         panic!("refused")
     };
     assert_eq!(code, Code::GuestRefused.as_u16());
-    world.open_stream(guest, &name("rho"));
-    world.run_for(Duration::from_secs(1));
+    assert_eq!(refusal(&mut world, guest, "rho"), Code::GuestRefused);
     let token = world.message(guest, &name("rho"), b"hello");
     assert!(matches!(world.outcome(guest, token), Outcome::Failed(_)));
     let rho = &world.machines[rho];
@@ -93,7 +108,9 @@ fn names_that_a_router_only_hosts_are_let_in_but_not_heard() {
         panic!("refused")
     };
     assert_eq!(code, Code::NotAllowed.as_u16());
-    assert!(world.machines[rho].requests.is_empty());
+    assert_eq!(refusal(&mut world, alice, "rho"), Code::NotAllowed);
+    let rho = &world.machines[rho];
+    assert!(rho.requests.is_empty() && rho.streams.is_empty());
 }
 
 #[test]

@@ -66,7 +66,12 @@ const TOLD: [Row; 12] = [
             // Over HTTP, before there is a node: node-native's tests see it.
         },
     ),
-    (Code::RequestRate, "RESPONSE", "in its text", requests),
+    (
+        Code::RequestRate,
+        "RESPONSE; STOP and RESET",
+        "in the text of RESPONSE",
+        requests,
+    ),
 ];
 
 #[test]

@@ -192,8 +192,8 @@ impl<T> Node<T> {
                 E::Request { id, .. } if let Err(code) = self.serves(cell) => {
                     cell.with(|session| session.respond(id, Response::refuse(code)));
                 }
-                E::Stream(opened) if self.serves(cell).is_err() => {
-                    cell.with(|session| session.release_stream(opened.id));
+                E::Stream(opened) if let Err(code) = self.serves(cell) => {
+                    cell.with(|session| session.refuse_stream(opened.id, code));
                 }
                 E::Message { id, .. } if let Err(code) = self.serves(cell) => {
                     cell.with(|session| session.respond(id, Response::refuse(code)));

@@ -484,8 +484,8 @@ impl Resolver {
             .watch
             .was_read(&read.name, block.number, now);
         // A name that nobody had is none that anybody held.
-        let changed =
-            before.is_some_and(|before| before.fact != Fact::Unknown && before.fact != *fact);
+        let changed = before
+            .is_some_and(|before| before.fact != *fact && !matches!(before.fact, Fact::Unknown));
         let result = match self.cache.get(&read.name) {
             Some(entry) => entry.result(now, self.limits.unknown_for),
             None => Err(ResolveError::new(Code::ChainUnavailable)),

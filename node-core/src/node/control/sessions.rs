@@ -35,13 +35,11 @@ impl<T> Control<T> {
         if cell.with_pipe(|session| session.is_ended()) {
             return;
         }
-        // Admitted under a key that has been replaced since, or a name that has been sold.
-        match self.resolver.last_read(&name, now.mono) {
-            Some(Ok(resolved)) if resolved.record.key != cell.peer.key => {
-                return self.end(cell, Code::KeyMismatch);
-            }
-            Some(Err(error)) => return self.end(cell, error.code),
-            _ => {}
+        // Its key may have been replaced since it was let in, or its name sold.
+        if let Some(read) = self.resolver.last_read(&name, now.mono)
+            && let Err(error) = self.judge(&name, &cell.peer.key, read)
+        {
+            return self.end(cell, error.code);
         }
         if self.check_ban(&name, now).is_err() {
             return self.end(cell, Code::Banned);

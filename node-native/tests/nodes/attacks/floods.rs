@@ -198,6 +198,9 @@ fn ten_thousand_connections_held_together_take_the_places_that_there_are_and_los
     siege.lift();
 }
 
+/// Between two bytes that drip: anything that takes longer than is allowed takes much longer.
+const DRIP: Duration = Duration::from_millis(40);
+
 #[test]
 fn whoever_drips_is_cut_off_when_the_handshakes_time_is_over() {
     let siege = Siege::lay(
@@ -216,7 +219,7 @@ fn whoever_drips_is_cut_off_when_the_handshakes_time_is_over() {
                 if wire.write(part).await.is_err() {
                     break;
                 }
-                let waited = tokio::time::timeout(Duration::from_millis(20), wire.next()).await;
+                let waited = tokio::time::timeout(DRIP, wire.next()).await;
                 if let Ok(Err(_) | Ok((attacker::CLOSE, _))) = waited {
                     return begun.elapsed();
                 }
@@ -228,7 +231,9 @@ fn whoever_drips_is_cut_off_when_the_handshakes_time_is_over() {
         let head = async {
             let stream = tcp(router, somewhere(1)).await.unwrap();
             let mut wire = Wire::of(stream);
-            drip(&mut wire, attacker::UPGRADE.as_bytes(), 1).await
+            let endless = "accept: everything\r\n".repeat(100);
+            let endless = format!("{}{endless}", attacker::UPGRADE);
+            drip(&mut wire, endless.as_bytes(), 1).await
         };
         // Message 1, byte by byte; and in frames of one byte each.
         let (_, message1) = Caller::named("mallory").dial("rho");
@@ -253,6 +258,7 @@ fn whoever_drips_is_cut_off_when_the_handshakes_time_is_over() {
             wire.send(&message1).await.unwrap();
             let message2 = wire.message().await.unwrap();
             let (message3, _) = mallory.conclude(dialling, &message2);
+            assert!(DRIP * message3.len() as u32 > Duration::from_secs(8));
             drip(&mut wire, &frame(0x80 | BINARY, &message3), 1).await
         };
         tokio::join!(head, message, fragments, third)
