@@ -1,5 +1,6 @@
 //! Records that point at where nobody should knock.
 
+use super::siege::{LITTLE, computed, memory};
 use crate::{
     home::{Home, Running},
     sockets::Sockets,
@@ -14,6 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 #[test]
@@ -60,6 +62,7 @@ fn a_running_node_does_not_knock_where_records_point_at_this_machine_or_private_
     command.env("NECTAR_LOG", "info,node_native::cli=debug");
     command.stderr(File::create(&log).unwrap());
     let running = Running::begin(command);
+    let rest = memory(running.pid(), "VmRSS");
     let said = || std::fs::read_to_string(&log).unwrap();
     for label in labels {
         let refused = format!("the router {label}.nectar is offline: ");
@@ -81,6 +84,16 @@ fn a_running_node_does_not_knock_where_records_point_at_this_machine_or_private_
         assert_eq!(said().matches(&told).count(), 1, "{label}: {}", said());
     }
     assert_eq!(knocks.load(Ordering::Relaxed), 0);
+    // What it cost: each record is read once, and its own by and by.
+    let (reads, took) = (world.asked(), computed(running.pid()));
+    let grown = memory(running.pid(), "VmHWM").saturating_sub(rest);
+    println!(
+        "{reads} requests to the endpoint, computed {took:?}, {} KiB",
+        grown >> 10
+    );
+    assert!(reads <= 4 * hosts.len() + 8, "{reads}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(grown < LITTLE << 20, "{grown}");
     assert!(running.terminate().success());
     assert!(!said().contains("panicked"), "{}", said());
 }

@@ -196,7 +196,7 @@ impl Siege {
         let (said, seen) = mpsc::channel();
         let (router, home) = (self.router, self.home.clone());
         self.forget_peak();
-        let computed = self.computed();
+        let before = computed(self.running.pid());
         // Of the honest pair, which is gone if there are no longer two who count.
         let requests = Arc::new(AtomicUsize::new(0));
         let counted = requests.clone();
@@ -228,7 +228,7 @@ impl Siege {
         let report = Report {
             seen,
             took,
-            computed: self.computed() - computed,
+            computed: computed(self.running.pid()) - before,
             descriptors,
         };
         let peak = self.memory("VmHWM");
@@ -342,19 +342,6 @@ impl Siege {
         memory(self.running.pid(), field)
     }
 
-    /// How long the router has computed so far, to a hundredth of a second.
-    fn computed(&self) -> Duration {
-        let path = format!("/proc/{}/stat", self.running.pid());
-        let stat = std::fs::read_to_string(path).unwrap();
-        let (_, rest) = stat.rsplit_once(") ").unwrap();
-        let fields: Vec<&str> = rest.split(' ').collect();
-        let ticks: u64 = [11, 12]
-            .map(|at| fields[at].parse::<u64>().unwrap())
-            .iter()
-            .sum();
-        Duration::from_millis(ticks * 10)
-    }
-
     /// Files and sockets that the router has open.
     pub(super) fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.running.pid());
@@ -383,8 +370,20 @@ async fn pardon(home: &Home, router: SocketAddr) {
     }
 }
 
+/// How long a process has computed so far, to a hundredth of a second.
+pub(super) fn computed(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let ticks: u64 = [11, 12]
+        .map(|at| fields[at].parse::<u64>().unwrap())
+        .iter()
+        .sum();
+    Duration::from_millis(ticks * 10)
+}
+
 /// A figure of `/proc/PID/status`, in bytes.
-fn memory(pid: u32, field: &str) -> u64 {
+pub(super) fn memory(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| {
         let value = line.strip_prefix(field)?.strip_prefix(':')?;
