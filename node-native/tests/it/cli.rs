@@ -116,8 +116,19 @@ async fn a_name_lives_its_whole_life_on_the_command_line() {
     );
     std::fs::write(dir.join("nectar.toml"), config).unwrap();
     guarded(&dir.join("wallet"), KEYS[0]);
-    let wallet = [("NECTAR_WALLET_KEY_FILE", "wallet")];
-    let run = |args: &[&str]| nectar_with(dir, args, &wallet);
+    let variables = [
+        ("NECTAR_WALLET_KEY_FILE", "wallet"),
+        ("NECTAR_LOG", "trace"),
+    ];
+    let run = |args: &[&str]| {
+        let output = nectar_with(dir, args, &variables);
+        let log = String::from_utf8_lossy(&output.stderr).to_lowercase();
+        // Eight bytes side by side.
+        let mut parts = KEYS[0].as_bytes()[2..].windows(16);
+        let told = parts.any(|part| log.contains(std::str::from_utf8(part).unwrap()));
+        assert!(!told, "the wallet's key is in the log of {args:?}");
+        output
+    };
 
     let key = json(&run(&["keygen", "--json", "--unencrypted"]));
     let args = [
