@@ -1,4 +1,5 @@
 //! The browser's module: building it and running its tests.
+use std::env;
 use std::fs;
 use std::path::PathBuf;
 
@@ -33,7 +34,8 @@ pub(crate) fn build(repo: &Repo, log: &Log) -> Result<Size> {
     log.require(
         repo.cargo()
             .args(["build", "--locked", "--package", "node-wasm", "--lib"])
-            .args(["--profile", "wasm", "--target", WASM_TARGET]),
+            .args(["--profile", "wasm", "--target", WASM_TARGET])
+            .args(["--config", &remapping()?]),
     )?;
     let package = repo.path(PACKAGE);
     if package.exists() {
@@ -84,6 +86,22 @@ pub(crate) fn build(repo: &Repo, log: &Log) -> Result<Size> {
     sizes::measure(repo, &[bound])?
         .pop()
         .context("the module was not measured")
+}
+
+/// Takes the directory with the sources of the dependencies out of what panics say: the module is the same on every machine,
+/// and tells nobody where it was built.
+fn remapping() -> Result<String> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let sources = home.context("no home directory")?.join("registry/src");
+    let mut flags = Vec::new();
+    for registry in
+        fs::read_dir(&sources).with_context(|| format!("cannot read {}", sources.display()))?
+    {
+        let directory = registry?.path();
+        flags.push(format!("--remap-path-prefix={}/=", directory.display()));
+    }
+    Ok(format!("target.{WASM_TARGET}.rustflags={flags:?}"))
 }
 
 /// Builds the bindings generator and the test runner.
