@@ -223,3 +223,30 @@ fn a_router_that_answers_and_forwards_nothing_is_left_for_another_within_2_s() {
             .all(|client| client.failures.is_empty())
     );
 }
+
+#[test]
+fn a_router_that_spoils_every_session_after_its_handshake_is_left_for_another() {
+    for lie in [Lie::Flip(3), Lie::Inject(3), Lie::Reflect(3)] {
+        let mut stage = Theatre::called_over_the_first(&[lie, Lie::Honest]);
+        stage.ask(0, "bob", SECRET);
+        stage.run(Duration::from_secs(25));
+        assert!(stage.told(), "{lie:?} had its chance");
+        let alice = &stage.clients[0];
+        let routes: Vec<_> = alice
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                NodeEvent::Attempt {
+                    name: to, route, ..
+                } if *to == name("bob") => Some(route),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(
+            alice.answers,
+            [Response::Success(Some(Bytes::from_static(SECRET)))],
+            "{lie:?}: {:?} over {routes:?}",
+            alice.failures
+        );
+    }
+}

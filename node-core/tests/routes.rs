@@ -85,7 +85,8 @@ fn a_route_that_stayed_silent_is_taken_last_the_next_time() {
         world.stalled.remove(&(sigma, bob));
         assert!(matches!(world.outcome(alice, token), Outcome::Answered(_)));
 
-        // Bob is gone, both routers know it, and alice looks for him again.
+        // Bob is gone, long after that, both routers know it, and alice looks for him again.
+        world.run_for(Duration::from_secs(6));
         world.machines[alice].events.clear();
         for router in [rho, sigma] {
             world.cut(router, bob, Code::PipeLost);

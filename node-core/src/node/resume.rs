@@ -42,10 +42,9 @@ impl<T> Node<T> {
             Ok(None) => return,
             Err(()) => return self.end_session(cell, code, None, now, out),
         };
-        let dialled = pipe.target.is_some();
         self.leave_pipe(&pipe, code, None, out);
         self.control(now, out, |control| {
-            control.session_parked(cell, dialled, unsent, code, now)
+            control.session_parked(cell, &pipe, unsent, code, now)
         });
         self.dispatch(cell, events, now, out);
     }

@@ -61,11 +61,20 @@ impl Theatre {
 
     /// The same behind as many routers as there are lies.
     pub fn with(lies: &[Lie]) -> Self {
+        Self::of(lies, lies.len())
+    }
+
+    /// Alice is behind the first router alone: whom she calls she calls there first.
+    pub fn called_over_the_first(lies: &[Lie]) -> Self {
+        Self::of(lies, 1)
+    }
+
+    fn of(lies: &[Lie], of_alice: usize) -> Self {
         let labels = &ROUTERS[..lies.len()];
         let records = [
             ("rho", direct("rho", 1)),
             ("sigma", direct("sigma", 2)),
-            ("alice", indirect("alice", labels)),
+            ("alice", indirect("alice", &labels[..of_alice])),
             ("bob", indirect("bob", labels)),
             ("carol", indirect("carol", labels)),
         ];

@@ -316,7 +316,6 @@ async fn beside_an_honest_router_everything_is_answered_whatever_the_other_does_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a router that lets handshakes through and spoils what follows is asked again and again"]
 async fn beside_an_honest_router_everything_is_answered_whatever_the_other_does_to_sessions() {
     let play = |lie| async move { Stage::beside_an_honest_router(lie).await.play_well().await };
     join_all(late_lies().into_iter().map(play)).await;

@@ -13,7 +13,7 @@ mod sessions;
 use super::{
     NodeConfig,
     budget::Budgets,
-    cell::{Address, SessionCell},
+    cell::{Address, PipeCell, PipeKind, SessionCell},
     dial::Dial,
     output::{Event, Failure, Output, PeerState, Route},
     seeds::Seeds,
@@ -393,7 +393,7 @@ impl<T> Control<T> {
     fn state_of(&self, peer: &Peer<T>, now: Instant) -> PeerState {
         match (&peer.current, &peer.dial) {
             (Some(cell), _) => PeerState::Online {
-                route: route_of(cell),
+                route: route_of(cell.pipe().as_deref()),
                 how: peer.record.as_ref().map(|record| record.how),
                 agent: peer.agent.clone(),
             },
@@ -704,9 +704,9 @@ fn telling(a: Code, b: Code) -> Code {
     if weight(b) > weight(a) { b } else { a }
 }
 
-fn route_of<T>(cell: &SessionCell<T>) -> Route {
-    match cell.pipe().as_ref().map(|pipe| &pipe.kind) {
-        Some(super::cell::PipeKind::Circuit { hop, .. }) => {
+fn route_of<T>(pipe: Option<&PipeCell<T>>) -> Route {
+    match pipe.map(|pipe| &pipe.kind) {
+        Some(PipeKind::Circuit { hop, .. }) => {
             hop.peer.name.clone().map_or(Route::Direct, Route::Via)
         }
         _ => Route::Direct,

@@ -192,7 +192,7 @@ impl<T> Control<T> {
                 let cell = hop.clone();
                 self.actions.push_back(Action::Ping { cell });
             }
-            self.note_silence(&name, route_of(cell));
+            self.note_silence(&name, route_of(cell.pipe().as_deref()));
         }
         self.ensure(&name, now);
     }
@@ -201,11 +201,12 @@ impl<T> Control<T> {
     pub(in super::super) fn session_parked(
         &mut self,
         cell: &Arc<SessionCell<T>>,
-        dialled: bool,
+        lost: &PipeCell<T>,
         unsent: Vec<Operation<T>>,
         code: Code,
         now: Now,
     ) {
+        let dialled = lost.target.is_some();
         let Some(name) = cell.peer.name.clone() else {
             return;
         };
@@ -257,7 +258,7 @@ impl<T> Control<T> {
             }
             return self.dial_again(&name, delay, code, now);
         }
-        self.lose(&name, unsent, now.mono);
+        self.lose(&name, Some(lost), unsent, now.mono);
         let Some(peer) = self.peers.get_mut(&name) else {
             return;
         };

@@ -2,15 +2,15 @@
 
 use super::{
     Action, Attached, COMPARE_CHECK, Control, DRAIN, DRAIN_CHECK, OTHERS, PROBE, Peer, STEADY,
-    Timer,
+    Timer, route_of,
 };
 use crate::{
     Code, Name, Now,
     node::{
         Access,
-        cell::SessionCell,
+        cell::{PipeCell, SessionCell},
         dial::Dial,
-        output::{Event, Failure, Output},
+        output::{Event, Failure, Output, Route},
     },
     session::Operation,
     time::{Duration, Instant},
@@ -237,7 +237,7 @@ impl<T> Control<T> {
             self.watch_used(&name, now.mono);
             return self.forget_idle(&name);
         }
-        self.lose(&name, unsent, now.mono);
+        self.lose(&name, cell.pipe().as_deref(), unsent, now.mono);
         let Some(peer) = self.peers.get_mut(&name) else {
             return;
         };
@@ -270,7 +270,13 @@ impl<T> Control<T> {
     }
 
     /// The session in use is over, or waits. What it never sent waits for the next.
-    pub(super) fn lose(&mut self, name: &Name, unsent: Vec<Operation<T>>, now: Instant) {
+    pub(super) fn lose(
+        &mut self,
+        name: &Name,
+        pipe: Option<&PipeCell<T>>,
+        unsent: Vec<Operation<T>>,
+        now: Instant,
+    ) {
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
@@ -281,6 +287,9 @@ impl<T> Control<T> {
         }
         if now.since(peer.attached_at) >= STEADY {
             peer.failures = 0;
+        } else if let route @ Route::Via(_) = route_of(pipe) {
+            // A router that lets handshakes through may spoil whatever follows.
+            self.note_silence(name, route);
         }
     }
 
