@@ -3,6 +3,7 @@
 use super::{Life, operations::byte_at};
 use crate::{
     dice::Dice,
+    names::name,
     world::{ByteStream, NodeId, Token},
 };
 use bytes::Bytes;
@@ -170,6 +171,11 @@ impl Life {
                 assert_eq!(
                     fate.people[1], me,
                     "{who} heard a stream that was meant for another"
+                );
+                assert_eq!(
+                    incoming.from(),
+                    Some(&name(&self.people[fate.people[0]].label)),
+                    "who opened stream {token} to {who} is who it says"
                 );
                 assert_eq!(fields[1..], fate.lengths.map(|length| length as u64));
                 let refusal = match self.dice.roll(12) {
