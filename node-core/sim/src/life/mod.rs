@@ -7,6 +7,7 @@
 //!   left was not. Nobody hears what was meant for somebody else, or from somebody else than it says.
 //! - A stream brings its bytes in order. One of which neither side was told that it is lost comes whole, both ways, and none
 //!   stays open for ever.
+//! - What is asked while no trouble is near succeeds (`quiet.rs`).
 //! - While no process dies and nobody is cut off for longer than a session is kept, no outcome is unknown, and no stream lost
 //!   (`excuses.rs` says what counts as that).
 //! - Nobody says of an honest peer that it has broken a rule, and nobody holds more than its limits say.
@@ -18,6 +19,7 @@ mod cast;
 mod excuses;
 mod operations;
 mod peace;
+mod quiet;
 mod streams;
 mod troubles;
 
@@ -30,6 +32,7 @@ use cast::{Person, Temper};
 use excuses::Excuses;
 use node_core::{Instant, node::Event, time::Duration};
 use operations::Asked;
+use quiet::Troubles;
 use std::collections::{BTreeMap, BTreeSet};
 use streams::Streams;
 use troubles::Ending;
@@ -86,6 +89,7 @@ struct Life {
     /// Whose process each node is.
     person: Vec<usize>,
     excuses: Excuses,
+    troubles: Troubles,
     /// Operations that have not ended.
     asked: Vec<Asked>,
     /// How often the application handled each request or message.
@@ -110,6 +114,7 @@ impl Life {
         temper.network(&mut town.simulation, &people, &mut dice);
         let count = people.len();
         let excuses = Excuses::new(count);
+        let troubles = Troubles::new(town.simulation.now());
         let mut life = Self {
             tell,
             town,
@@ -119,6 +124,7 @@ impl Life {
             present: vec![0; count],
             person: Vec::new(),
             excuses,
+            troubles,
             asked: Vec::new(),
             handled: BTreeMap::new(),
             begun: 0,

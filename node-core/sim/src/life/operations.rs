@@ -18,10 +18,12 @@ pub(super) struct Asked {
     pub(super) token: Token,
     kind: Kind,
     payload: Bytes,
-    began: Instant,
-    /// When it has to have ended.
+    pub(super) began: Instant,
+    /// When its time is over.
+    pub(super) due: Instant,
+    /// When it has to have ended: later, if its node slept.
     pub(super) deadline: Instant,
-    cancelled: bool,
+    pub(super) cancelled: bool,
     /// Whether it has to succeed, and until when it may be tried again.
     must: Option<Instant>,
 }
@@ -146,6 +148,7 @@ impl Life {
             kind,
             payload,
             began: self.now(),
+            due: self.now() + within,
             deadline: self.now() + within,
             cancelled: false,
             must: None,
@@ -317,6 +320,7 @@ impl Life {
             let pause = failure.retry.unwrap_or(PAUSE);
             self.ends_in(pause, Ending::Pause { from, to, until });
         }
+        self.assert_disturbed(asked, failure, &which);
         assert!(
             !handled || failure.code != Code::Offline,
             "{which} was handled and is said not to have left: {failure}"

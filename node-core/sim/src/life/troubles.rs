@@ -1,6 +1,6 @@
 //! What happens to nodes, to the sockets between them and to the chain, and when it ends.
 
-use super::{Life, cast::Role};
+use super::{Life, cast::Role, quiet::Whom};
 use crate::{
     chain::View,
     names::{key_of, name},
@@ -134,6 +134,7 @@ impl Life {
         let node = self.present[person];
         let now = self.now();
         self.excuse(person, now);
+        self.disturb(Whom::Person(person), Duration::ZERO);
         let network = &mut self.town.simulation;
         match self.dice.roll(6) {
             0 => {
@@ -148,6 +149,7 @@ impl Life {
                 network.kill(node);
                 let down = Duration::from_millis(self.dice.roll(20_000));
                 self.excuse(person, now + down);
+                self.disturb(Whom::Person(person), down);
                 self.ends_in(down, Ending::Down(person));
             }
             // It goes as operators let it go, with a word to everybody.
@@ -157,6 +159,7 @@ impl Life {
                 });
                 self.pass(Duration::from_secs(3));
                 self.town.simulation.kill(node);
+                self.disturb(Whom::Person(person), Duration::ZERO);
                 self.start(person);
             }
             // A second process of the same name.
@@ -187,6 +190,7 @@ impl Life {
         let long = self.dice.once_in(8);
         let time = Duration::from_millis(self.dice.roll(if long { 600_000 } else { 20_000 }));
         self.town.simulation.put_to_sleep(node);
+        self.disturb(Whom::Person(person), time);
         let awake = self.now() + time;
         for asked in self.asked.iter_mut().filter(|asked| asked.node == node) {
             asked.deadline = asked.deadline.max(awake);
@@ -204,6 +208,7 @@ impl Life {
         machine.hold_messages = true;
         machine.hold_requests = true;
         let time = Duration::from_millis(self.dice.roll(15_000));
+        self.disturb(Whom::Application(person), time);
         self.ends_in(time, Ending::Stuck(node));
     }
 
@@ -239,6 +244,7 @@ impl Life {
             self.excuse_all_behind(who, time);
             self.excuse_all_behind(other, time);
         }
+        self.disturb(Whom::Between(who, other), time);
         let stalls = self.dice.once_in(2);
         let ways = [vec![(a, b)], vec![(b, a)], vec![(a, b), (b, a)]];
         for (from, to) in ways[self.dice.index(3)].clone() {
@@ -256,10 +262,12 @@ impl Life {
     /// A node has another address from now on, and nobody hears the end of its sockets.
     fn moved(&mut self, person: usize) {
         self.hide(self.behind(person));
+        self.disturb(Whom::Person(person), Duration::ZERO);
         self.town.simulation.move_away(self.present[person]);
     }
 
     fn cut(&mut self, who: usize, other: usize) {
+        self.disturb(Whom::Between(who, other), Duration::ZERO);
         let (a, b) = (self.present[who], self.present[other]);
         match self.dice.roll(6) {
             // Whoever is on the way can write any code into a close.
@@ -275,6 +283,7 @@ impl Life {
 
     fn silence(&mut self, who: usize, other: usize) {
         self.hide(vec![who, other]);
+        self.disturb(Whom::Between(who, other), Duration::ZERO);
         let (a, b) = (self.present[who], self.present[other]);
         match self.dice.roll(3) {
             0 => self.town.simulation.silence_way(a, b),
@@ -308,6 +317,7 @@ impl Life {
         }
         let at = self.dice.index(3);
         let time = Duration::from_millis(1_000 + self.dice.roll(60_000));
+        self.disturb(Whom::Everybody, time);
         let liar = self.dice.index(self.people.len());
         let label = self.people[liar].label.clone();
         let view = match self.dice.roll(14) {
