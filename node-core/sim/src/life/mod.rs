@@ -7,7 +7,8 @@
 //!   left was not. Nobody hears what was meant for somebody else, or from somebody else than it says.
 //! - A stream brings its bytes in order. One of which neither side was told that it is lost comes whole, both ways, and none
 //!   stays open for ever.
-//! - What is asked while no trouble is near succeeds (`quiet.rs`).
+//! - What is asked while no trouble is near succeeds, and what fails says why in a word that something in this life can have
+//!   brought about (`quiet.rs`, `reasons.rs`).
 //! - While no process dies and nobody is cut off for longer than a session is kept, no outcome is unknown, and no stream lost
 //!   (`excuses.rs` says what counts as that).
 //! - Nobody says of an honest peer that it has broken a rule, and nobody holds more than its limits say.
@@ -20,6 +21,7 @@ mod excuses;
 mod operations;
 mod peace;
 mod quiet;
+mod reasons;
 mod streams;
 mod troubles;
 

@@ -273,13 +273,7 @@ impl Life {
             }
             Outcome::Answered(refusal) => {
                 assert_eq!(kind, Kind::Request);
-                // An answer that has no room is replaced by a word about that.
-                let no_room =
-                    self.temper.tight && refusal == Response::refuse(Code::OutcomeUnknown);
-                assert!(
-                    handled == no_room,
-                    "operation {token} was handled and refused: {refusal:?}"
-                );
+                self.assert_refusal(&asked, &refusal, handled);
             }
             Outcome::Delivered => {
                 assert_eq!(kind, Kind::Message);
@@ -320,6 +314,7 @@ impl Life {
             let pause = failure.retry.unwrap_or(PAUSE);
             self.ends_in(pause, Ending::Pause { from, to, until });
         }
+        self.assert_reason(asked, failure, &which);
         self.assert_disturbed(asked, failure, &which);
         assert!(
             !handled || failure.code != Code::Offline,
