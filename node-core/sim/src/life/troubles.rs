@@ -29,6 +29,9 @@ pub(super) enum Ending {
     },
 }
 
+/// So much later than others some notice that a node is frozen: between two of their three pings pass ten seconds, at most.
+const UNHEARD: Duration = Duration::from_secs(20);
+
 impl Life {
     /// Something happens.
     pub(super) fn trouble(&mut self) {
@@ -142,6 +145,9 @@ impl Life {
                 self.start(person);
             }
             1 => {
+                // Whoever has met long round trips before, of someone who slept, asks after it less often.
+                self.excuse(person, now + UNHEARD);
+                let network = &mut self.town.simulation;
                 network.freeze(node);
                 self.start(person);
             }
