@@ -1,7 +1,7 @@
 //! When something may be lost, because nobody could have kept it.
 
-use super::Life;
-use node_core::{Instant, time::Duration};
+use super::{Life, reasons::is_crowded_out};
+use node_core::{Code, Instant, time::Duration};
 use std::cell::Cell;
 
 /// Within this time of its end everybody has noticed that a process is gone, or that somebody is back: what is begun later
@@ -41,8 +41,13 @@ impl Life {
     /// - One of them has died, lives twice, or was cut off for long.
     /// - It has taken longer than a session is kept, and troubles of which nobody is told followed each other meanwhile: they
     ///   may have left no way for so long. However many come at once, they cost nothing that is done sooner.
-    /// - There is too little room for all that is under way.
-    pub(super) fn is_excused(&self, people: [usize; 2], began: Instant) -> bool {
+    /// - There is too little room for all that is under way, and that is what is said of it.
+    pub(super) fn is_excused(
+        &self,
+        people: [usize; 2],
+        began: Instant,
+        said: Option<Code>,
+    ) -> bool {
         let now = self.now();
         let gone = people.iter().any(|person| {
             let until = self.excuses.gone[*person];
@@ -52,8 +57,10 @@ impl Life {
         let touching = self.excuses.hidden.iter().filter(|(at, touched)| {
             *at + NOTICED > began && people.iter().any(|person| touched.contains(person))
         });
-        let piled = now.since(began) >= KEPT && touching.count() > 1;
-        let why = [gone, piled, self.temper.tight];
+        let long = now.since(began) >= KEPT;
+        let piled = long && touching.count() > 1;
+        let crowded = self.temper.tight && is_crowded_out(said, long);
+        let why = [gone, piled, crowded];
         let first = why.iter().position(|excuse| *excuse);
         if let Some(first) = first {
             let mut used = self.excuses.used.get();

@@ -46,7 +46,7 @@ pub struct Story {
     pub people: usize,
     /// How many operations were begun.
     pub asked: usize,
-    /// How many of them were answered, delivered or opened.
+    /// How many of them were answered, delivered or opened, or led to a session.
     pub succeeded: usize,
     /// How many streams came whole, both ways.
     pub whole: usize,
@@ -97,6 +97,8 @@ struct Life {
     /// How often the application handled each request or message.
     handled: BTreeMap<Token, usize>,
     begun: usize,
+    /// How many of those that nothing stands in the way of have found no room.
+    unreached: usize,
     succeeded: usize,
     streams: Streams,
     /// Contacts: who keeps a session with whom.
@@ -130,6 +132,7 @@ impl Life {
             asked: Vec::new(),
             handled: BTreeMap::new(),
             begun: 0,
+            unreached: 0,
             succeeded: 0,
             streams: Streams::default(),
             kept: BTreeSet::new(),

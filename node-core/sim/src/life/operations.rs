@@ -85,6 +85,7 @@ impl Life {
             Kind::Request | Kind::Connect => Duration::from_millis(500 + self.dice.roll(20_000)),
             Kind::Message | Kind::Stream => Duration::from_secs(30),
         };
+        self.begun += usize::from(self.running(from).is_some());
         let lengths = [self.length(), self.length()];
         let cancelled = self.dice.once_in(30);
         let Some(token) = self.ask(kind, [from, to], lengths, within) else {
@@ -153,7 +154,6 @@ impl Life {
             cancelled: false,
             must: None,
         });
-        self.begun += 1;
         self.tell(|| {
             let [from, to] = [from, to].map(|person| &self.people[person].label);
             format!("{from} begins {token}: {kind:?} to {to}, {lengths:?} bytes")
@@ -286,7 +286,10 @@ impl Life {
                 self.streams.opened(asked.node, token, stream, quits);
                 self.succeeded += 1;
             }
-            Outcome::Connected => assert_eq!(kind, Kind::Connect),
+            Outcome::Connected => {
+                assert_eq!(kind, Kind::Connect);
+                self.succeeded += 1;
+            }
             Outcome::Failed(failure) => {
                 self.streams.forsaken(token);
                 self.failed(&asked, &failure, handled);
@@ -306,13 +309,19 @@ impl Life {
         );
         if let Some(until) = asked.must {
             // Only so many look-ups are made for others.
-            let later = failure.reason() == Code::ReadBudget && self.now() < until;
+            let spent = self.is_spent(failure.reason());
+            let full = self.has_no_room(failure.reason());
+            let later = self.now() < until;
             assert!(
-                later,
+                full || spent && later,
                 "{which} failed although nothing stands in its way: {failure}"
             );
-            let pause = failure.retry.unwrap_or(PAUSE);
-            self.ends_in(pause, Ending::Pause { from, to, until });
+            if later {
+                let pause = failure.retry.unwrap_or(PAUSE);
+                self.ends_in(pause, Ending::Pause { from, to, until });
+            } else {
+                self.unreached += 1;
+            }
         }
         self.assert_reason(asked, failure, &which);
         self.assert_disturbed(asked, failure, &which);
@@ -326,7 +335,7 @@ impl Life {
         );
         let unknown = failure.code == Code::OutcomeUnknown && !asked.cancelled;
         assert!(
-            !unknown || self.is_excused([from, to], asked.began),
+            !unknown || self.is_excused([from, to], asked.began, failure.cause),
             "at {:?}, the outcome of {which} is unknown although both live: {failure}",
             self.now()
         );

@@ -1,11 +1,11 @@
 //! What has to succeed: whatever is asked while nothing that happens concerns it.
 
 use super::{Life, operations::Asked};
-use node_core::{Code, Instant, node::Failure, time::Duration};
+use node_core::{Instant, node::Failure, time::Duration};
 
-/// So long after a trouble it may still be felt: a handshake that it has met is given up after 30 s, and what the next one
-/// begins comes a little later.
-const AFTERMATH: Duration = Duration::from_secs(40);
+/// So long after a trouble it may still be felt: a handshake that it has met is given up after 30 s, and a socket that fell
+/// silent within a minute.
+const AFTERMATH: Duration = Duration::from_secs(60);
 
 /// So long after their start nodes may still be on their way to their routers.
 const ARRIVAL: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ impl Life {
     /// An operation has failed: that is fine only if something stood in its way.
     pub(super) fn assert_disturbed(&self, asked: &Asked, failure: &Failure, which: &str) {
         // Look-ups are few, in peace too.
-        let spent = self.temper.chain && failure.reason() == Code::ReadBudget;
+        let spent = self.is_spent(failure.reason());
         assert!(
             spent || !self.is_undisturbed(asked),
             "{which} failed, of which no trouble was near: {failure:?}"

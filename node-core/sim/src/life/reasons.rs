@@ -31,6 +31,7 @@ const fn origin(code: Code) -> Option<Origin> {
         | Code::Offline
         // One of two dials gave way to another, which came to nothing.
         | Code::Duplicate
+        | Code::Closed
         // Somebody on the way wrote that into a close.
         | Code::RecordForged
         | Code::Superseded
@@ -55,13 +56,21 @@ const fn origin(code: Code) -> Option<Origin> {
         | Code::HalfOpenBudget
         | Code::CircuitLimit
         | Code::TargetBusy
-        // It has sent somebody away for another's sake.
-        | Code::Closed
         | Code::Overloaded
         // Between two.
         | Code::QueueFull
         | Code::RequestRate => Origin::Limit,
         _ => return None,
+    })
+}
+
+/// Whether what was begun may be lost with this word where there is little room: its session was one too many of those that
+/// wait, at either side, or found no room anywhere for as long as it is kept. Of a request or a message nothing is said once
+/// the session was begun, so that there is nothing to look at.
+pub(super) fn is_crowded_out(said: Option<Code>, long: bool) -> bool {
+    said.is_none_or(|code| match code {
+        Code::Overloaded | Code::SessionUnknown => true,
+        code => long && origin(code) == Some(Origin::Way),
     })
 }
 
@@ -76,6 +85,26 @@ impl Life {
             Origin::Key => temper.chain && temper.processes_die,
             Origin::Limit => temper.tight,
         })
+    }
+
+    /// Whether this is what somebody is told for whom too much would have to be looked up. Whoever may resume his session all
+    /// the same, and begins a new one, hears that the chain is not there.
+    pub(super) fn is_spent(&self, code: Code) -> bool {
+        self.temper.chain && matches!(code, Code::ReadBudget | Code::ChainUnavailable)
+    }
+
+    /// Whether this is what somebody is told who finds no room in peace: there is none, or none for whom is wanted.
+    pub(super) fn has_no_room(&self, code: Code) -> bool {
+        // What it was lost by may be known, or not.
+        let unreached = [
+            Code::OutcomeUnknown,
+            Code::SessionUnknown,
+            Code::TargetOffline,
+            Code::NoRoute,
+            Code::Offline,
+            Code::PipeLost,
+        ];
+        self.temper.tight && (origin(code) == Some(Origin::Limit) || unreached.contains(&code))
     }
 
     /// Whether an operation may fail so.

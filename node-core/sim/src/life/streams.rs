@@ -241,10 +241,12 @@ impl Life {
         began: Instant,
     ) {
         let fine = match error {
-            StreamError::Lost(_) => self.is_excused(people, began),
-            // Too many of them were open.
-            StreamError::Reset(_) | StreamError::Stopped(_) if self.temper.tight => true,
-            StreamError::Reset(code) | StreamError::Stopped(code) => given_up == Some(code),
+            StreamError::Lost(code) => self.is_excused(people, began, Some(code)),
+            StreamError::Reset(code) | StreamError::Stopped(code) => {
+                // Too many of them were open.
+                let too_many = self.temper.tight && code == Code::QueueFull.as_u16();
+                too_many || given_up == Some(code)
+            }
             StreamError::Finished => false,
         };
         let [from, to] = people.map(|person| &self.people[person].label);
