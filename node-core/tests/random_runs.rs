@@ -22,7 +22,7 @@ fn whatever_happens_every_operation_ends_once_in_time_and_nobody_hears_what_is_n
     }
     assert!(failed.is_empty(), "again: {}", failed.join("; "));
     assert!(
-        succeeded > asked / 2,
+        succeeded * 100 > asked * 80,
         "only {succeeded} of {asked} operations succeeded"
     );
     assert!(whole > asked / 20, "only {whole} streams came whole");
