@@ -105,6 +105,8 @@ struct Life {
     kept: BTreeSet<(usize, usize)>,
     /// What will end, and when.
     endings: Vec<(Instant, Ending)>,
+    /// The process that was told to end and may still say goodbye.
+    leaving: Option<NodeId>,
     /// Names of which a second process was started while the first one lived.
     contested: BTreeSet<usize>,
 }
@@ -137,6 +139,7 @@ impl Life {
             streams: Streams::default(),
             kept: BTreeSet::new(),
             endings: Vec::new(),
+            leaving: None,
             contested: BTreeSet::new(),
         };
         life.tell(|| format!("{count} people; {:?}", life.temper));

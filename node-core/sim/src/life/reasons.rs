@@ -117,6 +117,7 @@ impl Life {
             // Nobody gives up before the time is over.
             Code::Timeout => failure.cause.is_none() && now >= asked.due,
             Code::Offline => failure.cause.is_some_and(|cause| self.may_be(cause)),
+            Code::NodeClosed => failure.cause.is_none() && self.leaving == Some(asked.node),
             Code::QueueFull | Code::RequestRate => failure.cause.is_none() && self.temper.tight,
             _ => false,
         };

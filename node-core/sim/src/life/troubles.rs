@@ -160,11 +160,13 @@ impl Life {
             }
             // It goes as operators let it go, with a word to everybody.
             3 => {
+                self.leaving = Some(node);
                 network.act(node, |node, _, _| {
                     node.shut_down(Code::GoingAway, Duration::from_secs(2));
                 });
                 self.pass(Duration::from_secs(3));
                 self.town.simulation.kill(node);
+                self.leaving = None;
                 self.disturb(Whom::Person(person), Duration::ZERO);
                 self.start(person);
             }
