@@ -5,8 +5,8 @@ use bytes::Bytes;
 use nectar_sim::{NodeId, Outcome, Simulation, Token, direct, indirect, name};
 use node_core::{
     Code, Instant,
-    node::{Access, Event, RouterPolicy, Stream},
-    session::Request,
+    node::{Access, Event, Failure, RouterPolicy, Stream},
+    session::{Request, StreamError},
     time::Duration,
     wire::frame::Response,
 };
@@ -21,10 +21,18 @@ use std::{
 const STEPS: usize = 120;
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Whatever is asked, cut, swallowed, altered and killed: each operation ends once and in time, nothing is heard twice or by
-/// anybody else, what is said to be answered or delivered was heard, what is said never to have left was not, streams bring
-/// their bytes in order and whole, and nobody is blamed for what was done on the way. Where processes and pipes do nothing
-/// worse than end, no outcome is unknown.
+/// So long after their start nodes may still be on their way to their routers.
+const ARRIVAL: Duration = Duration::from_secs(10);
+/// So long after a cut it may still be felt: the longest pause between two attempts is half a minute.
+const AFTERMATH: Duration = Duration::from_secs(60);
+/// Within this time everything has ended: a socket that fell silent is noticed after a minute, its session is kept for another.
+const RECOVERY: u64 = 180;
+
+/// Whatever is asked, cut, swallowed, altered and killed: each operation ends once and in time, nothing is heard twice, by
+/// anybody else or from anybody else than it says, what is said to be answered or delivered was heard, what is said never to
+/// have left was not, streams bring their bytes in order and end, and nobody is blamed for what was done on the way. In the
+/// end the two reach each other. Where processes and pipes do nothing worse than end, no outcome is unknown, every stream comes
+/// whole, and what is asked when that is long ago succeeds.
 pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let mut town = Town::new(input.u8());
@@ -51,7 +59,11 @@ struct Asked {
     node: NodeId,
     kind: u8,
     payload: Bytes,
+    began: Instant,
     deadline: Instant,
+    cancelled: bool,
+    /// Whether whom it is for can be called.
+    callable: bool,
 }
 
 struct Writing {
@@ -81,8 +93,21 @@ struct Town {
     faults: Faults,
     writing: Vec<Writing>,
     reading: Vec<Reading>,
+    /// Who opened each stream to whom.
+    streams: HashMap<Token, [usize; 2]>,
     /// Whether something happened that a session need not survive.
     hurt: bool,
+    /// When nothing is felt any more of what was cut so far.
+    calm: Instant,
+    /// Whether somebody has let messages lie.
+    held: bool,
+}
+
+/// Whether somebody says that it is asked for too much at once.
+fn is_limit(code: u16) -> bool {
+    [Code::RequestRate, Code::QueueFull]
+        .map(Code::as_u16)
+        .contains(&code)
 }
 
 fn stream_byte(token: Token, at: usize) -> u8 {
@@ -105,8 +130,12 @@ impl Town {
             faults: Faults::default(),
             writing: Vec::new(),
             reading: Vec::new(),
+            streams: HashMap::new(),
             hurt: false,
+            calm: Instant::default(),
+            held: false,
         };
+        town.calm = town.world.now() + ARRIVAL;
         let faults = town.faults.clone();
         town.world.on_socket = Some(Box::new(move |from, to, _| {
             let fault = Rc::new(Fault::default());
@@ -153,6 +182,11 @@ impl Town {
         self.label_of.insert(node, at);
     }
 
+    /// Whether somebody can be called: alice without her routers only calls others.
+    fn is_callable(&self, to: usize) -> bool {
+        self.labels[to] != "alice" || self.labels.contains(&"rho")
+    }
+
     /// One of the two who talk.
     fn talker(&self, which: u8) -> usize {
         self.labels.len() - 1 - usize::from(which % 2)
@@ -170,7 +204,11 @@ impl Town {
             5 => {
                 let target = name(self.labels[other]);
                 let token = u64::from(y);
-                self.world.act(self.present[from], |node, now, out| {
+                let node = self.present[from];
+                for (asked, operation) in &mut self.asked {
+                    operation.cancelled |= operation.node == node && asked % 4 == token % 4;
+                }
+                self.world.act(node, |node, now, out| {
                     node.cancel(&target, |asked| asked % 4 == token % 4, now, out);
                 });
             }
@@ -180,7 +218,10 @@ impl Town {
                     node.keep(&target, x & 1 == 0, None, now, out)
                 });
             }
-            7 => self.world.cut(a, b, Code::PipeLost),
+            7 => {
+                self.calm = self.world.now() + AFTERMATH;
+                self.world.cut(a, b, Code::PipeLost);
+            }
             8 => {
                 self.hurt = true;
                 if !self.world.stalled.remove(&(a, b)) {
@@ -212,6 +253,7 @@ impl Town {
                 self.start(at);
             }
             12 => {
+                self.held = true;
                 let machine = &mut self.world.machines[self.present[from]];
                 machine.hold_messages = !machine.hold_messages;
                 for message in std::mem::take(&mut machine.held) {
@@ -261,12 +303,18 @@ impl Town {
             }
             _ => node.connect(token, &target, timeout, now, out),
         });
-        let deadline = self.world.now() + timeout;
+        if kind == 3 {
+            self.streams.insert(token, [from, to]);
+        }
+        let began = self.world.now();
         let asked = Asked {
             node,
             kind,
             payload,
-            deadline,
+            began,
+            deadline: began + timeout,
+            callable: self.is_callable(to),
+            cancelled: false,
         };
         self.asked.insert(token, asked);
     }
@@ -330,6 +378,13 @@ impl Town {
                         .expect("eight bytes"),
                 )
             });
+            let [from, to] = self.streams[&token];
+            assert_eq!(self.label_of[&node], to, "a stream was meant for another");
+            assert_eq!(
+                incoming.from(),
+                Some(&name(self.labels[from])),
+                "who opened a stream is who it says"
+            );
             self.hear(&[&[0; 2], &token.to_be_bytes()[..]].concat());
             self.reading.extend(incoming.accept().map(|stream| Reading {
                 node,
@@ -347,15 +402,22 @@ impl Town {
         let now = self.world.now();
         let (world, heard, hurt, writing) =
             (&mut self.world, &self.heard, self.hurt, &mut self.writing);
+        let (calm, held) = (self.calm, self.held);
         self.asked.retain(|token, asked| {
             let machine = &mut world.machines[asked.node];
             let heard = heard.contains_key(token);
             match machine.outcomes.remove(token) {
                 Some(Outcome::Answered(response)) => {
                     assert!(asked.kind < 2);
-                    if let Response::Success(data) = response {
-                        assert_eq!(data.as_ref(), Some(&asked.payload), "somebody else's answer");
-                        assert!(heard, "{token} was answered and never asked");
+                    match response {
+                        Response::Success(data) => {
+                            assert_eq!(data.as_ref(), Some(&asked.payload), "somebody else's answer");
+                            assert!(heard, "{token} was answered and never asked");
+                        }
+                        Response::Error { code, .. } if is_limit(code) => {
+                            assert!(!heard, "{token} was heard and refused");
+                        }
+                        refusal => panic!("{token} was refused: {refusal:?}"),
                     }
                 }
                 Some(Outcome::Delivered) => {
@@ -374,6 +436,8 @@ impl Town {
                 }
                 Some(Outcome::Connected) => assert_eq!(asked.kind, 4),
                 Some(Outcome::Failed(failure)) => {
+                    let still = !hurt && asked.callable && asked.began >= calm;
+                    asked.assert_may_fail(*token, &failure, still, held, now);
                     assert!(
                         !heard || failure.code != Code::Offline,
                         "{token} was heard and is said not to have left: {failure}"
@@ -396,7 +460,14 @@ impl Town {
 
     fn stream(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
-        let world = &self.world;
+        let (world, hurt) = (&self.world, self.hurt);
+        let assert_may_end = |token, error: StreamError| {
+            let limited = match error {
+                StreamError::Reset(code) | StreamError::Stopped(code) => is_limit(code),
+                StreamError::Lost(_) | StreamError::Finished => false,
+            };
+            assert!(hurt || limited, "stream {token} is over: {error}");
+        };
         self.writing.retain_mut(|w| {
             while !world.machines[w.node].dead && w.written < w.length {
                 let end = (w.written + 5_000).min(w.length);
@@ -405,11 +476,23 @@ impl Town {
                     .collect();
                 match w.stream.poll_write(&mut piece, &mut cx) {
                     Poll::Ready(Ok(())) => w.written = end,
-                    Poll::Ready(Err(_)) => return false,
+                    Poll::Ready(Err(error)) => {
+                        assert_may_end(w.token, error);
+                        return false;
+                    }
                     Poll::Pending => return true,
                 }
             }
             w.stream.finish();
+            if world.machines[w.node].dead {
+                return false;
+            }
+            // The other side says nothing, and ends that when it has read everything.
+            match w.stream.poll_read(&mut cx) {
+                Poll::Ready(Ok(said)) => assert_eq!(said, None, "nobody has said anything"),
+                Poll::Ready(Err(error)) => assert_may_end(w.token, error),
+                Poll::Pending => return true,
+            }
             false
         });
         self.reading.retain_mut(|r| {
@@ -423,9 +506,13 @@ impl Town {
                     }
                     Poll::Ready(Ok(None)) => {
                         assert_eq!(r.read, r.length, "an end only after everything");
+                        r.stream.finish();
                         return false;
                     }
-                    Poll::Ready(Err(_)) => return false,
+                    Poll::Ready(Err(error)) => {
+                        assert_may_end(r.token, error);
+                        return false;
+                    }
                     Poll::Pending => return true,
                 }
             }
@@ -439,17 +526,65 @@ impl Town {
         for (_, _, fault) in self.faults.borrow().iter() {
             fault.alters.set(None);
         }
-        for _ in 0..34 {
+        let all_ended = |town: &Self| {
+            town.asked.is_empty() && town.writing.is_empty() && town.reading.is_empty()
+        };
+        self.end(all_ended);
+        if self.hurt {
+            // Not all of it has been noticed.
+            self.world.run_for(Duration::from_secs(RECOVERY));
+            self.look();
+        }
+        self.hurt = false;
+        self.calm = self.world.now();
+        for (from, to) in [(0, 1), (1, 0)] {
+            let [from, to] = [from, to].map(|which| self.talker(which));
+            self.begin(from, to, 0, 1);
+            self.begin(from, to, 3, 1);
+        }
+        self.end(all_ended);
+    }
+
+    fn end(&mut self, all_ended: impl Fn(&Self) -> bool) {
+        for _ in 0..RECOVERY {
             self.world.run_for(Duration::from_secs(1));
             self.look();
-            if self.asked.is_empty() {
-                break;
+            if all_ended(self) {
+                return;
             }
         }
+        panic!(
+            "{} operations, {} writers and {} readers never came to an end",
+            self.asked.len(),
+            self.writing.len(),
+            self.reading.len()
+        );
+    }
+}
+
+impl Asked {
+    /// Whether it may fail so. Nothing was done that may still be felt if all is `still`.
+    fn assert_may_fail(
+        &self,
+        token: Token,
+        failure: &Failure,
+        still: bool,
+        held: bool,
+        now: Instant,
+    ) {
         assert!(
-            self.asked.is_empty(),
-            "{} operations never ended",
-            self.asked.len()
+            failure.code != Code::Cancelled || self.cancelled,
+            "{token} was cancelled by nobody"
+        );
+        assert!(
+            failure.code != Code::Timeout || now >= self.deadline,
+            "the time of {token} is not over"
+        );
+        let lies = held && self.kind == 2;
+        assert!(
+            !still || self.cancelled || lies || is_limit(failure.code.as_u16()),
+            "{token} of kind {} failed although nothing stood in its way: {failure}",
+            self.kind
         );
     }
 }
