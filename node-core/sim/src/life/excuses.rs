@@ -60,7 +60,8 @@ impl Life {
         let long = now.since(began) >= KEPT;
         let piled = long && touching.count() > 1;
         let crowded = self.temper.tight && is_crowded_out(said, long);
-        let why = [gone, piled, crowded];
+        // What there is no room for is lost for that, whoever else was gone.
+        let why = [gone && !crowded, piled && !crowded, crowded];
         let first = why.iter().position(|excuse| *excuse);
         if let Some(first) = first {
             let mut used = self.excuses.used.get();
