@@ -31,8 +31,8 @@ pub struct Limits {
     pub ban: Duration,
     /// Names, and address groups, whose rates, scores and bans are remembered. 1,024 of each; worst case 512 B for both.
     pub standings: usize,
-    /// Peers, besides its routers, that a node which is no router has dialled and stays connected to. 8; one more closes
-    /// the one that is idle, not kept, and was not used for longest.
+    /// Peers, besides its routers, that a node which is no router has dialled and stays connected to. 8; one more retires
+    /// the one that it wants nothing of and has not used for longest.
     pub outbound_peers: usize,
     /// Whole message or request, in bytes. 16 MiB. Long ones that are put together or wait for the application take no
     /// more than this per session, and long answers to us as much again.

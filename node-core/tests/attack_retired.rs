@@ -3,29 +3,10 @@
 
 mod common;
 
-use common::{
-    host::{Bob, Caller},
-    sessions::Duel,
-};
-use nectar_sim::{EPOCH_MS, Registry, direct, key_of};
-use node_core::{channel::RECORD, time::Duration, wire::frame::Frame};
-
-/// Reads all that Bob says, acknowledges it, and answers when asked whether anybody is there.
-fn stays(bob: &mut Bob, caller: &mut Caller) {
-    let mut answers = Vec::new();
-    while let Some(record) = bob.says(&caller.pipe) {
-        if record.first() != Some(&RECORD) {
-            continue;
-        }
-        for frame in caller.read(record) {
-            if let Frame::Ping(token) = frame {
-                answers.extend_from_slice(&Frame::Pong(token).encode());
-            }
-        }
-    }
-    answers.extend_from_slice(&Frame::Ack(caller.heard).encode());
-    bob.tell(caller, &answers);
-}
+use bytes::Bytes;
+use common::{host::Bob, sessions::Duel};
+use nectar_sim::{EPOCH_MS, Registry, direct, key_of, name};
+use node_core::{Limits, node::DRAINING, time::Duration, wire::frame::Frame};
 
 /// Mallory retires its only session, keeps a stream on it open, and loses its key or its name. How many sessions there are, and
 /// requests that reach the application, an hour later.
@@ -46,7 +27,7 @@ fn after_an_hour(retires: bool, sold: bool) -> (usize, usize) {
     bob.tell(&mut mallory, &said);
     for _ in 0..30 {
         bob.wait(Duration::from_secs(1));
-        stays(&mut bob, &mut mallory);
+        bob.keeps(&mut mallory);
     }
     assert_eq!(bob.node.counts().sessions, 1);
     let chain = bob.chain.as_mut().unwrap();
@@ -58,7 +39,7 @@ fn after_an_hour(retires: bool, sold: bool) -> (usize, usize) {
     }
     for _ in 0..3600 {
         bob.wait(Duration::from_secs(1));
-        stays(&mut bob, &mut mallory);
+        bob.keeps(&mut mallory);
     }
     let before = bob.kept.as_ref().unwrap().len();
     bob.tell(&mut mallory, &Duel::request(4, b"still me").encode());
@@ -74,5 +55,100 @@ fn a_key_that_was_rotated_or_a_name_that_was_sold_has_no_session_although_its_ho
             let left = after_an_hour(retires, sold);
             assert_eq!(left, (0, 0), "retires: {retires}, sold: {sold}");
         }
+    }
+}
+
+#[test]
+fn who_is_kept_and_retires_every_session_does_not_make_us_hold_ever_more_of_them() {
+    let mut bob = Bob::new();
+    let mut out = Vec::new();
+    bob.node
+        .keep(&name("mallory"), true, None, bob.now, &mut out);
+    bob.note(out);
+    // A request that is never over, for which memory is promised, and the end of the session.
+    let long = Frame::Request {
+        id: 5,
+        deadline_ms: u32::MAX,
+        total: 16 << 20,
+        protocol: "echo.1".into(),
+        metadata: None,
+        data: Bytes::new(),
+    };
+    let mut said = long.encode().to_vec();
+    said.extend_from_slice(&Frame::GoAway(Duration::ZERO).encode());
+    let (mut callers, mut most) = (Vec::new(), 0);
+    for _ in 0..3600 {
+        for pipe in std::mem::take(&mut bob.dials) {
+            let mut caller = bob.answer_as(pipe, "mallory", &key_of("mallory")).unwrap();
+            bob.tell(&mut caller, &said);
+            callers.push(caller);
+        }
+        bob.wait(Duration::from_secs(1));
+        callers.retain_mut(|caller| bob.keeps(caller));
+        most = most.max(bob.node.counts().sessions);
+    }
+    // Those, and the one that is in use or just being begun.
+    assert!((DRAINING..=DRAINING + 2).contains(&most), "{most} sessions");
+}
+
+#[test]
+fn whom_we_have_dialled_does_not_stay_for_ever_by_keeping_a_stream_open() {
+    let labels: Vec<String> = (0..100).map(|index| format!("peer{index}")).collect();
+    let direct = |label| (label, direct("peer", 9));
+    let mut records: Vec<_> = labels.iter().map(String::as_str).map(direct).collect();
+    records.push(direct("bob"));
+    for (label, record) in &mut records {
+        record.key = key_of(label).verifying_key().to_bytes();
+    }
+    let mut bob = Bob::among(&records, |_| ());
+    let mut callers = Vec::new();
+    for (token, label) in (0..).zip(&labels) {
+        let mut out = Vec::new();
+        let patience = Duration::from_secs(30);
+        bob.node
+            .connect(token, &name(label), patience, bob.now, &mut out);
+        bob.note(out);
+        let pipe = bob.dials.pop().unwrap();
+        let mut caller = bob.answer_as(pipe, label, &key_of(label)).unwrap();
+        bob.tell(&mut caller, &Duel::stream(7).encode());
+        bob.keeps(&mut caller);
+        callers.push(caller);
+    }
+    for _ in 0..600 {
+        bob.wait(Duration::from_secs(1));
+        callers.retain_mut(|caller| bob.keeps(caller));
+    }
+    let (sessions, places) = (
+        bob.node.counts().sessions,
+        Limits::default().outbound_peers + DRAINING,
+    );
+    assert_eq!(sessions, places);
+}
+
+#[test]
+fn a_process_that_retired_its_session_is_superseded_like_any_other() {
+    for retires in [false, true] {
+        let mut bob = Bob::new();
+        bob.kept = Some(Vec::new());
+        let mut thief = bob.mallory().unwrap_or_else(|code| panic!("{code:?}"));
+        let mut said = Duel::stream(6).encode().to_vec();
+        if retires {
+            said.extend_from_slice(&Frame::GoAway(Duration::ZERO).encode());
+        }
+        bob.tell(&mut thief, &said);
+        bob.wait(Duration::from_secs(1));
+        bob.keeps(&mut thief);
+        bob.process = 77;
+        let mut owner = bob.mallory().unwrap_or_else(|code| panic!("{code:?}"));
+        for _ in 0..60 {
+            bob.wait(Duration::from_secs(1));
+            bob.keeps(&mut thief);
+            bob.keeps(&mut owner);
+        }
+        let before = bob.kept.as_ref().unwrap().len();
+        bob.tell(&mut thief, &Duel::request(4, b"still me").encode());
+        let after = bob.kept.as_ref().unwrap().len();
+        let left = (bob.node.counts().sessions, after - before);
+        assert_eq!(left, (1, 0), "retires: {retires}");
     }
 }

@@ -25,6 +25,7 @@ mod timers;
 
 pub use cell::{Address, AddressGroup, Pipe};
 pub use config::{Access, ConfigError, NodeConfig, RouterPolicy};
+pub use control::DRAINING;
 pub use output::{
     Event, Failure, Incoming, IncomingMessage, IncomingStream, Output, PeerState, Route, Stream,
 };

@@ -295,7 +295,7 @@ impl<T> Node<T> {
         let config = self.session_config(pipe, channel.peer().name.as_ref());
         let peer = channel.peer().clone();
         let cell = self.enter_session(pipe, peer, Session::begin(channel, config, now.mono));
-        let early = self.control(now, out, |control| control.take_early(&cell));
+        let early = self.control(now, out, |control| control.take_early(&cell, now));
         if !early.is_empty() {
             cell.with_pipe(Session::speak_early);
         }

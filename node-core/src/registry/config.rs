@@ -52,7 +52,7 @@ pub struct ResolverLimits {
     pub peer_name_interval: Duration,
     /// Shortest time between two reads caused by one source. 1 s.
     pub peer_source_interval: Duration,
-    /// Reads caused by peers per second, in all. 20.
+    /// Reads caused by peers per second, in all, and as many again of names that have been read before. 20.
     pub peer_reads: usize,
     /// Look-ups of peers that wait for a read. 1,024, a few bytes each.
     pub waiting: usize,

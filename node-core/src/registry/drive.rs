@@ -4,7 +4,6 @@ use super::{
     abi,
     endpoint::{EndpointState, by_health},
     error::{FetchFailure, ResolveError},
-    probe::Probe,
     read::{Ask, Read, Step, blame},
     record::Block,
     resolver::{Accepted, FetchId, ProbeId, Resolver, ResolverOutput},
@@ -52,6 +51,10 @@ pub(super) enum Purpose {
         label: Label,
         block: Block,
     },
+    #[cfg_attr(
+        not(feature = "probe"),
+        expect(dead_code, reason = "nobody begins a probe")
+    )]
     ProbeHead(ProbeId),
     ProbeVersion(ProbeId, Block),
     WatchHead,
@@ -231,6 +234,7 @@ impl Resolver {
         self.reads.insert(id, read);
     }
 
+    #[cfg(feature = "probe")]
     pub(super) fn begin_probe(
         &mut self,
         registry: usize,
@@ -238,7 +242,7 @@ impl Resolver {
         now: Instant,
     ) -> ProbeId {
         let id = ProbeId(self.fresh_id());
-        let probe = Probe {
+        let probe = super::probe::Probe {
             registry: self.registries.get(registry).config.id,
             url: self.registries.endpoint(registry, endpoint).url.clone(),
             began: now,

@@ -31,9 +31,12 @@ pub struct LookupId(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FetchId(pub(super) u64);
 
-/// One probe of an endpoint. Never used twice.
+/// One probe of an endpoint. Never used twice; without the feature `probe` there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ProbeId(pub(super) u64);
+pub struct ProbeId(
+    #[cfg(feature = "probe")] pub(super) u64,
+    #[cfg(not(feature = "probe"))] core::convert::Infallible,
+);
 
 /// How new a record must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,9 +112,9 @@ pub struct Resolver {
     pub(super) registries: Registries,
     pinned: Map<Name, Arc<Record>>,
     pub(super) cache: Cache,
-    budget: ReadBudget,
+    /// Of reads that peers cause: of names of which nothing is known, and of others, which no crowd of strangers uses up.
+    budgets: [ReadBudget; 2],
     pub(super) reads: Map<u64, Read>,
-    reading: Map<Name, u64>,
     /// Look-ups that wait for a read.
     waiting: usize,
     pub(super) fetches: Map<FetchId, Fetch>,
@@ -138,9 +141,8 @@ impl Resolver {
             registries: Registries::new(registries.collect()),
             pinned: Map::default(),
             cache: Cache::new(limits.cache_entries),
-            budget: ReadBudget::default(),
+            budgets: Default::default(),
             reads: Map::default(),
-            reading: Map::default(),
             waiting: 0,
             fetches: Map::default(),
             probes: Map::default(),
@@ -266,8 +268,8 @@ impl Resolver {
             return Lookup::Ready(Err(error));
         }
         let lookup = LookupId(self.fresh_id());
-        let id = match self.reading.get(name) {
-            Some(id) => *id,
+        let id = match self.reading(name) {
+            Some((id, _)) => *id,
             None => self.new_read(name, registry, now),
         };
         // A read that is under way may have settled on its block before whatever made us look. Peers take what comes:
@@ -290,7 +292,7 @@ impl Resolver {
         if let Some(entry) = self.cache.get_mut(name) {
             entry.invalidated = true;
         }
-        if let Some(read) = self.reading.get(name).and_then(|id| self.reads.get_mut(id)) {
+        if let Some((_, read)) = self.reading(name) {
             read.outdated = true;
         }
     }
@@ -324,6 +326,7 @@ impl Resolver {
 
     /// Asks every endpoint of a registry for its chain, its newest block and the registry's version; one
     /// [`ResolverOutput::Probed`] follows for each.
+    #[cfg(feature = "probe")]
     pub fn probe(&mut self, registry: &RegistryId, now: Now) -> Vec<ProbeId> {
         let Some(index) = self
             .registries
@@ -385,6 +388,11 @@ impl Resolver {
         })
     }
 
+    /// The read of a name that is under way. There are few at once: as many as are begun in the time that one takes.
+    fn reading(&mut self, name: &Name) -> Option<(&u64, &mut Read)> {
+        self.reads.iter_mut().find(|(_, read)| read.name == *name)
+    }
+
     /// Whether this look-up may wait for a read, and begin one if there is none to share.
     fn admit(&mut self, name: &Name, cause: Cause, now: Instant) -> Result<(), ResolveError> {
         let Cause::Peer(source) = cause else {
@@ -393,10 +401,14 @@ impl Resolver {
         if self.waiting >= self.limits.waiting {
             return Err(ResolveError::new(Code::ReadBudget).after(Duration::from_secs(1)));
         }
-        if self.reading.contains_key(name) {
+        if self.reading(name).is_some() {
             return Ok(());
         }
-        self.budget
+        let known = self
+            .cache
+            .get(name)
+            .is_some_and(|entry| matches!(entry.fact, Fact::Known(_)));
+        self.budgets[usize::from(known)]
             .take(name, source, &self.limits, now)
             .map_err(|retry| {
                 let code = match self.known(name, Freshness::Cached, now) {
@@ -422,13 +434,12 @@ impl Resolver {
             now,
         );
         self.reads.insert(id, read);
-        self.reading.insert(name.clone(), id);
         id
     }
 
     /// Reads a watched name again, for nobody in particular.
     pub(super) fn read_again(&mut self, name: &Name, registry: usize, now: Instant) {
-        if !self.reading.contains_key(name) {
+        if self.reading(name).is_none() {
             let id = self.new_read(name, registry, now);
             self.drive_read(id, now);
         }
@@ -521,7 +532,6 @@ impl Resolver {
             round_began,
             ..
         } = read;
-        self.reading.remove(&name);
         let (done, left): (Vec<Waiter>, Vec<Waiter>) = waiters
             .into_iter()
             .partition(|waiter| !agreed || waiter.not_before <= round_began);

@@ -6,11 +6,13 @@ use ed25519_dalek::{Signer, SigningKey};
 use nectar_sim::{Chain, EPOCH_MS, Simulation, direct, key_of, name};
 use node_core::{
     Code, Instant, Now, Timestamp,
-    channel::{Channel, HelloInfo, Identity, Local, RECORD, Reject, SignerTrust, initiator},
+    channel::{
+        Channel, HelloInfo, Identity, Local, RECORD, Reject, SignerTrust, initiator, responder,
+    },
     node::{Ban, Event, Node, NodeConfig, Output, Pipe},
     registry::Record,
     time::Duration,
-    wire::frame::{Frame, is_session, next},
+    wire::frame::{Attach, Frame, is_session, next},
 };
 use std::{sync::Arc, task::Waker};
 
@@ -24,6 +26,10 @@ pub struct Bob {
     pub chain: Option<Chain>,
     /// What he was asked and has not answered, if he keeps that.
     pub kept: Option<Vec<Output<u64>>>,
+    /// Whom he dials.
+    pub dials: Vec<Pipe<u64>>,
+    /// Which process of theirs those are who come from now on.
+    pub process: u8,
 }
 
 /// Somebody who got in, and says what it likes.
@@ -78,6 +84,8 @@ impl Bob {
             events: Vec::new(),
             chain: None,
             kept: None,
+            dials: Vec::new(),
+            process: 9,
         }
     }
 
@@ -111,6 +119,7 @@ impl Bob {
                     }
                 }
                 Output::Event(event) => self.events.push(event),
+                Output::Dial { pipe, .. } => self.dials.push(pipe),
                 Output::Request(_) | Output::Stream(_) => {
                     if let Some(kept) = &mut self.kept {
                         kept.push(output);
@@ -160,7 +169,7 @@ impl Bob {
         key: Option<&SigningKey>,
         skew_ms: i64,
     ) -> Result<Caller, (Option<Code>, Duration)> {
-        self.calls += 1;
+        self.calls = self.calls.wrapping_add(1);
         let wall = Timestamp(self.now.wall.0.saturating_add_signed(skew_ms));
         let refusal = |said: Option<Bytes>| {
             let reject = said.and_then(|said| Reject::parse(&said));
@@ -184,7 +193,7 @@ impl Bob {
             channel,
             heard: 0,
         };
-        let attach = attach(&caller.channel);
+        let attach = self.attach(&caller);
         self.tell(&mut caller, &Frame::Attach(Box::new(attach)).encode());
         let said = self.says(&caller.pipe);
         match said {
@@ -202,6 +211,64 @@ impl Bob {
         record.put_slice(frames);
         caller.channel.seal(&mut record).unwrap();
         self.hear(&caller.pipe, record);
+    }
+
+    /// Answers where bob dials, under a name, with a key; nothing if bob goes away before he has said who he is.
+    pub fn answer_as(&mut self, pipe: Pipe<u64>, label: &str, key: &SigningKey) -> Option<Caller> {
+        self.calls = self.calls.wrapping_add(1);
+        self.node.opened(&pipe, None);
+        let first = self.says(&pipe)?;
+        let state = responder::start(local(label, key), &first, [self.calls; 32], self.now.wall);
+        let state = state.unwrap();
+        let signature = key.sign(&state.request().message()).to_bytes();
+        let (second, state) = state.signed(signature).unwrap();
+        self.hear(&pipe, second);
+        let third = self.says(&pipe)?;
+        let claimed = state.handle(&third, self.now.wall).ok()?;
+        let channel = claimed.verify().ok()?.admit();
+        let mut caller = Caller {
+            pipe,
+            channel,
+            heard: 0,
+        };
+        let attach = self.attach(&caller);
+        self.tell(&mut caller, &Frame::Attach(Box::new(attach)).encode());
+        Some(caller)
+    }
+
+    fn attach(&self, caller: &Caller) -> Attach {
+        Attach {
+            instance: [self.process; 16],
+            ..attach(&caller.channel)
+        }
+    }
+
+    /// All that bob says to somebody by now.
+    pub fn frames(&mut self, caller: &mut Caller) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while let Some(record) = self.says(&caller.pipe) {
+            if record.first() == Some(&RECORD) {
+                frames.extend(caller.read(record));
+            }
+        }
+        frames
+    }
+
+    /// Somebody acknowledges all that bob says, and answers when asked whether anybody is there. False once bob has closed.
+    pub fn keeps(&mut self, caller: &mut Caller) -> bool {
+        let frames = self.frames(caller);
+        let closed = |frame: &Frame| matches!(frame, Frame::Close(..));
+        if frames.iter().any(closed) {
+            return false;
+        }
+        let mut answers = Frame::Ack(caller.heard).encode().to_vec();
+        for frame in frames {
+            if let Frame::Ping(token) = frame {
+                answers.extend_from_slice(&Frame::Pong(token).encode());
+            }
+        }
+        self.tell(caller, &answers);
+        true
     }
 
     pub fn mallory(&mut self) -> Result<Caller, (Option<Code>, Duration)> {

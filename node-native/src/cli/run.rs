@@ -12,7 +12,7 @@ use crate::{
 };
 use node_core::{
     Code, Limits, Name,
-    node::Access,
+    node::{Access, DRAINING},
     registry::{Freshness, Resolver, ResolverLimits},
     session::STREAM_BUFFER,
 };
@@ -155,9 +155,9 @@ async fn check(config: &Config) -> Result<Report, Failure> {
         worst.total() >> 20
     );
     line!(
-        "  sessions  {} MiB for {} peers",
+        "  sessions  {} MiB for {} at once",
         worst.sessions >> 20,
-        peers(&config.limits)
+        sessions(&config.limits)
     );
     line!(
         "  parked    {} MiB for up to {} sessions between two connections",
@@ -255,12 +255,17 @@ impl WorstCase {
     }
 }
 
-/// Peers with whom there can be a session at once, whoever dialled.
-fn peers(limits: &Limits) -> usize {
+/// Sessions that there can be at once, whoever dialled.
+fn sessions(limits: &Limits) -> usize {
+    limits.inbound_channels.saturating_add(dialled(limits))
+}
+
+/// Those that the node has dialled.
+fn dialled(limits: &Limits) -> usize {
     limits
-        .inbound_channels
-        .saturating_add(limits.outbound_peers)
+        .outbound_peers
         .saturating_add(limits.routers)
+        .saturating_add(DRAINING)
 }
 
 /// TCP connections that there can be at once, whatever becomes of them.
@@ -269,10 +274,7 @@ fn connections(config: &Config) -> usize {
         .listen
         .as_ref()
         .map_or(0, |listen| listen.connections.saturating_add(EXCUSES));
-    let limits = &config.limits;
-    accepted
-        .saturating_add(limits.outbound_peers)
-        .saturating_add(limits.routers)
+    accepted.saturating_add(dialled(&config.limits))
 }
 
 /// Whether so many descriptors are enough for all connections that this configuration lets come.
@@ -286,7 +288,7 @@ pub(super) fn enough_descriptors(
 fn worst_case(config: &Config) -> WorstCase {
     let limits = &config.limits;
     let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-    let peers = wide(peers(limits));
+    let count = wide(sessions(limits));
     // Per peer: one message assembled in each direction, the inbox, what is retained, answers that it does not read, and
     // every stream's window and what an application that answers has written to it.
     let session = wide(limits.message_bytes)
@@ -308,10 +310,10 @@ fn worst_case(config: &Config) -> WorstCase {
     let socket = wide(SOCKET_BUFFERS).saturating_add(if tls { TLS_BUFFERS } else { 0 });
     let parked = wide(limits.parked_bytes);
     WorstCase {
-        sessions: peers.saturating_mul(session),
+        sessions: count.saturating_mul(session),
         // Counted in steps of a quarter.
         parked: parked.saturating_add(parked / 4),
-        circuits: peers.saturating_mul(circuits),
+        circuits: count.saturating_mul(circuits),
         handshakes: wide(limits.half_open)
             .saturating_mul(wide(limits.held_before_admission) + 4096),
         sockets: wide(connections(config)).saturating_mul(socket),

@@ -95,9 +95,10 @@ impl Life {
 
     /// Whether this is what somebody is told who finds no room in peace: there is none, or none for whom is wanted.
     pub(super) fn has_no_room(&self, code: Code) -> bool {
-        // What it was lost by may be known, or not.
+        // A request may have been under way in a session that the other side had no room for, and nobody has to say so.
         let unreached = [
             Code::OutcomeUnknown,
+            Code::Timeout,
             Code::SessionUnknown,
             Code::TargetOffline,
             Code::NoRoute,

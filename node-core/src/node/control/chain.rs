@@ -3,7 +3,7 @@
 use super::{Action, Control, Peer, Purpose, REREAD_MYSELF, Timer};
 use crate::{
     Code, Name, Now,
-    node::output::{Event, Output},
+    node::output::{Event, Failure, Output},
     registry::{Cause, Freshness, Lookup, LookupId, ResolveError, Resolved, ResolverOutput},
 };
 use alloc::vec::Vec;
@@ -75,6 +75,10 @@ impl<T> Control<T> {
         let former = peer.record.replace(resolved.clone());
         let sold = former.is_some_and(|former| former.record.epoch != resolved.record.epoch);
         let (key, code) = if sold {
+            // What waits was meant for the owner before.
+            for operation in core::mem::take(&mut peer.waiting) {
+                self.fail(operation, Failure::offline(Code::EpochChanged));
+            }
             (None, Code::EpochChanged)
         } else {
             (Some(&resolved.record.key), Code::KeyMismatch)
@@ -127,8 +131,17 @@ impl<T> Control<T> {
                 label: label.clone(),
             })
             .collect();
+        let mut strangers = Vec::new();
         for (name, peer) in self.peers.iter_mut() {
-            peer.router &= routers.contains(name);
+            if peer.router && !routers.contains(name) {
+                peer.router = false;
+                strangers.push(name.clone());
+            }
+        }
+        for name in strangers {
+            for cell in self.sessions_with(&name) {
+                self.keep_rates(&cell, now);
+            }
         }
         for router in routers {
             let peer = self.peers.get_or_insert_with(router.clone(), Peer::new);

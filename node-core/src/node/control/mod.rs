@@ -325,6 +325,9 @@ const PROBE: Duration = Duration::from_secs(5);
 const COMPARE_CHECK: Duration = Duration::from_millis(100);
 /// Sessions with one peer beside the one in use.
 const OTHERS: usize = 4;
+/// Sessions that we have dialled, are used no more, and finish what they have begun: all that dial each other at once after
+/// an outage make one of them each.
+pub const DRAINING: usize = 32;
 /// A session that lasted this long resets the backoff.
 const STEADY: Duration = Duration::from_secs(5);
 /// A cached record younger than this is not read again, whatever a signature says against it.
@@ -487,9 +490,17 @@ impl<T> Control<T> {
     }
 
     /// Takes what may leave before the peer has attached a session that we begin with it.
-    pub(in super::super) fn take_early(&mut self, cell: &Arc<SessionCell<T>>) -> Vec<Operation<T>> {
+    pub(in super::super) fn take_early(
+        &mut self,
+        cell: &Arc<SessionCell<T>>,
+        now: Now,
+    ) -> Vec<Operation<T>> {
         let mut early = Vec::new();
         let name = cell.peer.name.as_ref();
+        // What was found out since the search began ends the session as soon as it is attached.
+        if name.is_some_and(|name| self.may_stay(name, &cell.peer.key, now).is_err()) {
+            return early;
+        }
         if let Some(peer) = name.and_then(|name| self.peers.get_mut(name)) {
             for operation in core::mem::take(&mut peer.waiting) {
                 match operation {
@@ -529,6 +540,11 @@ impl<T> Control<T> {
         peer.keep = keep;
         peer.superseded &= !keep;
         peer.expected_epoch = epoch.or(peer.expected_epoch);
+        let known = peer.record.as_ref().map(|known| known.record.epoch);
+        if peer.expected_epoch.or(known) != known {
+            // Another owner than the one that is meant was here first.
+            self.close_all(&name, None, Code::EpochChanged);
+        }
         if keep {
             self.ensure(&name, now);
         } else {

@@ -1,8 +1,8 @@
 //! Which of the sessions with a peer is used, and what happens when one ends.
 
 use super::{
-    Action, Attached, COMPARE_CHECK, Control, DRAIN, DRAIN_CHECK, OTHERS, PROBE, Peer, STEADY,
-    Timer, route_of,
+    Action, Attached, COMPARE_CHECK, Control, DRAIN, DRAIN_CHECK, DRAINING, OTHERS, PROBE, Peer,
+    STEADY, Timer, route_of,
 };
 use crate::{
     Code, Name, Now,
@@ -35,45 +35,48 @@ impl<T> Control<T> {
         if cell.with_pipe(|session| session.is_ended()) {
             return;
         }
-        // Its key may have been replaced since it was let in, or its name sold.
-        if let Some(read) = self.resolver.last_read(&name, now.mono)
-            && let Err(error) = self.judge(&name, &cell.peer.key, read)
-        {
-            return self.end(cell, error.code);
-        }
-        if self.check_ban(&name, now).is_err() {
-            return self.end(cell, Code::Banned);
+        if let Err(code) = self.may_stay(&name, &cell.peer.key, now) {
+            return self.end(cell, code);
         }
         self.attempt_succeeded(&name, cell.pipe_id(), now.mono);
         let session = (cell, instance, agent);
         let peer = self.peers.get_or_insert_with(name.clone(), Peer::new);
+        // To each channel of a guest a peer names another instance.
+        let another = self.config.identity.name.is_some() && peer.instance != instance;
         // Another process of that name has taken the place of the one whose sessions wait.
-        if peer.parked.iter().any(|parked| parked.instance != instance) {
+        if another || peer.parked.iter().any(|parked| parked.instance != instance) {
             for parked in core::mem::take(&mut peer.parked) {
                 self.end(parked.cell, Code::Superseded);
             }
         }
+        if another {
+            // Those that finish what they have begun as well: no process stays by retiring its sessions.
+            self.close_all(&name, None, Code::Superseded);
+        }
         let Some(peer) = self.peers.get_mut(&name) else {
             return;
         };
-        // To each channel of a guest a peer names another instance.
-        let same = self.config.identity.name.is_none() || peer.instance == instance;
+        if another {
+            peer.current = None;
+            peer.others.clear();
+        }
         match &peer.current {
             None => self.install(&name, session, now),
-            Some(_) if !same => {
-                let mut older: Vec<_> = peer.current.take().into_iter().collect();
-                older.extend(peer.others.drain(..).map(|(cell, ..)| cell));
-                for older in older {
-                    self.end(older, Code::Superseded);
-                }
-                self.install(&name, session, now);
-            }
             // The peer will close the one that there is.
             Some(older) if older.with_pipe(|session| session.is_left()) => {
                 self.replace(&name, session, now);
             }
             Some(_) => self.rival(&name, session, now),
         }
+    }
+
+    /// Whether nothing was found out against a peer since it was let in, or dialled: its key may have been replaced, its name
+    /// sold or banned.
+    pub(super) fn may_stay(&self, name: &Name, key: &[u8; 32], now: Now) -> Result<(), Code> {
+        if let Some(read) = self.resolver.last_read(name, now.mono) {
+            self.judge(name, key, read).map_err(|error| error.code)?;
+        }
+        self.check_ban(name, now).map_err(|error| error.code)
     }
 
     /// Closes every session with a peer, used or not, whose key is not `key`.
@@ -170,7 +173,8 @@ impl<T> Control<T> {
         }
     }
 
-    /// Closes what nobody has used for longest, when more peers than a node needs have been dialled. `but` has just come.
+    /// Closes what we have not used for longest, when more peers than a node needs have been dialled: what a peer has begun goes
+    /// on, and keeps no place. `but` has just come.
     fn bound_outbound(&mut self, but: &Name, now: Now) {
         if self.config.router.host != Access::Nobody {
             return;
@@ -189,7 +193,7 @@ impl<T> Control<T> {
                 && !peer.wanted()
                 && peer.others.is_empty()
                 && idle.is_none_or(|(used, _)| peer.used < used)
-                && cell.with_pipe(|session| session.is_idle() && !session.is_closing())
+                && cell.with_pipe(|session| !session.has_begun() && !session.is_closing())
             {
                 idle = Some((peer.used, name));
             }
@@ -206,7 +210,7 @@ impl<T> Control<T> {
     pub(in super::super) fn session_closed(
         &mut self,
         cell: &SessionCell<T>,
-        unsent: Vec<Operation<T>>,
+        mut unsent: Vec<Operation<T>>,
         code: Code,
         retry: Option<Duration>,
         now: Now,
@@ -214,10 +218,14 @@ impl<T> Control<T> {
         self.draining.remove(&cell.id);
         self.unpark(cell.id);
         self.keep_rates(cell, now);
-        let Some(name) = cell.peer.name.clone() else {
-            for operation in unsent {
+        // What was meant for the owner of a name before is for nobody else.
+        let sold = code == Code::EpochChanged;
+        if sold || cell.peer.name.is_none() {
+            for operation in core::mem::take(&mut unsent) {
                 self.fail(operation, Failure::offline(code));
             }
+        }
+        let Some(name) = cell.peer.name.clone() else {
             return;
         };
         let peer = self.peers.get_or_insert_with(name.clone(), Peer::new);
@@ -410,7 +418,31 @@ impl<T> Control<T> {
         }
         let until = said.then_some(now + DRAIN);
         self.draining.insert(id, (cell, until));
+        self.bound_draining();
         self.drain_due(id, now);
+    }
+
+    /// A peer may keep a session that drains open for as long as it likes, and have us dial for the next. Of too many that we
+    /// have dialled one ends: the oldest of whoever has most.
+    fn bound_draining(&mut self) {
+        let open = |cell: &&Arc<SessionCell<T>>| {
+            cell.dialled() && !cell.with_pipe(|session| session.is_closing())
+        };
+        let cells = self.draining.values().map(|(cell, _)| cell);
+        let cells: Vec<_> = cells.filter(open).cloned().collect();
+        if cells.len() > DRAINING {
+            let of_same = |cell: &&Arc<SessionCell<T>>| {
+                let name = &cell.peer.name;
+                cells
+                    .iter()
+                    .filter(|other| other.peer.name == *name)
+                    .count()
+            };
+            // Of equals the last is taken.
+            if let Some(oldest) = cells.iter().rev().max_by_key(of_same) {
+                self.end(oldest.clone(), Code::Overloaded);
+            }
+        }
     }
 
     /// Whether it is for us to close a session that drains. Who decides says at once that it begins nothing more, which may
