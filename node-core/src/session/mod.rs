@@ -381,6 +381,11 @@ impl<T> Session<T> {
         !self.items.asked.is_empty() || self.streams.keys().any(ours)
     }
 
+    /// Whether it is of no use to us at the moment: whatever is under way was begun by the peer, and it carries no circuits.
+    pub fn is_spare(&self) -> bool {
+        self.circuits.open.is_empty() && !self.has_begun()
+    }
+
     /// Bytes of requests, messages and answers that wait to be sent.
     pub fn waiting_bytes(&self) -> usize {
         self.sender.queued + self.items.long_bytes

@@ -193,7 +193,7 @@ impl<T> Control<T> {
                 && !peer.wanted()
                 && peer.others.is_empty()
                 && idle.is_none_or(|(used, _)| peer.used < used)
-                && cell.with_pipe(|session| !session.has_begun() && !session.is_closing())
+                && cell.with_pipe(|session| session.is_spare() && !session.is_closing())
             {
                 idle = Some((peer.used, name));
             }
