@@ -197,6 +197,7 @@ fn peers_who_hoard_together_fill_a_part_of_what_is_stated_and_never_more_than_th
         filled >> 20,
         grown >> 20
     );
-    assert!(grown >= bound / 3, "{grown} of {bound}");
+    // The rest is for those whom a node dials: three of four sessions, with these limits.
+    assert!(grown >= bound / 6, "{grown} of {bound}");
     siege.lift();
 }
