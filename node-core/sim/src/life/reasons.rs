@@ -104,6 +104,7 @@ impl Life {
             Code::NoRoute,
             Code::Offline,
             Code::PipeLost,
+            Code::Closed,
         ];
         self.temper.tight && (origin(code) == Some(Origin::Limit) || unreached.contains(&code))
     }
