@@ -451,6 +451,18 @@ fn called_by_mallory(seed: u64) -> (Simulation, [NodeId; 3], Dials) {
     (world, [rho, bob, mallory], dials)
 }
 
+/// The same, and she is waiting for an answer when the router has lost her.
+fn lost_by_mallory(seed: u64) -> (Simulation, [NodeId; 2], Dials) {
+    let (mut world, [rho, bob, mallory], dials) = called_by_mallory(seed);
+    world.machines[bob].hold_requests = true;
+    world.request(mallory, &name("bob"), b"and?");
+    world.run_for(Duration::from_secs(1));
+    world.severed.extend([(rho, mallory), (mallory, rho)]);
+    world.cut(rho, mallory, Code::PipeLost);
+    world.run_for(Duration::from_secs(5));
+    (world, [bob, mallory], dials)
+}
+
 #[test]
 fn whoever_called_through_a_router_and_falls_silent_or_goes_has_nobody_knock_at_the_address_in_its_record()
  {
@@ -515,13 +527,7 @@ fn whoever_called_directly_and_acknowledges_nothing_has_nobody_knock_at_the_addr
 
 #[test]
 fn whom_a_silent_caller_should_carry_us_to_is_looked_for_by_its_address_all_the_same() {
-    let (mut world, [rho, bob, mallory], dials) = called_by_mallory(3);
-    world.machines[bob].hold_requests = true;
-    world.request(mallory, &name("bob"), b"and?");
-    world.run_for(Duration::from_secs(1));
-    world.severed.extend([(rho, mallory), (mallory, rho)]);
-    world.cut(rho, mallory, Code::PipeLost);
-    world.run_for(Duration::from_secs(5));
+    let (mut world, [bob, mallory], dials) = lost_by_mallory(3);
     assert!(!dials.borrow().contains(&(bob, mallory)));
     // Carol is behind mallory.
     world.request(bob, &name("carol"), b"are you there?");
@@ -531,13 +537,7 @@ fn whom_a_silent_caller_should_carry_us_to_is_looked_for_by_its_address_all_the_
 
 #[test]
 fn whom_we_called_at_its_address_is_called_there_again_although_it_came_through_a_router_first() {
-    let (mut world, [rho, bob, mallory], dials) = called_by_mallory(4);
-    world.machines[bob].hold_requests = true;
-    world.request(mallory, &name("bob"), b"and?");
-    world.run_for(Duration::from_secs(1));
-    world.severed.extend([(rho, mallory), (mallory, rho)]);
-    world.cut(rho, mallory, Code::PipeLost);
-    world.run_for(Duration::from_secs(5));
+    let (mut world, [bob, mallory], dials) = lost_by_mallory(4);
     // The session that waits goes on over a socket that bob opens, because he asks for it.
     let token = world.request(bob, &name("mallory"), b"are you there?");
     assert!(matches!(world.outcome(bob, token), Outcome::Answered(_)));

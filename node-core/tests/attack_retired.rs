@@ -5,19 +5,13 @@ mod common;
 
 use bytes::Bytes;
 use common::{host::Bob, sessions::Duel};
-use nectar_sim::{EPOCH_MS, Registry, direct, key_of, name};
+use nectar_sim::{direct, key_of, name};
 use node_core::{Limits, node::DRAINING, time::Duration, wire::frame::Frame};
 
 /// Mallory retires its only session, keeps a stream on it open, and loses its key or its name. How many sessions there are, and
 /// requests that reach the application, an hour later.
 fn after_an_hour(retires: bool, sold: bool) -> (usize, usize) {
-    let mut registry = Registry::new(EPOCH_MS / 1000);
-    registry.register("mallory", direct("mallory", 2));
-    registry.chain.mine(EPOCH_MS / 1000);
-    let mut bob = Bob::among(&[("bob", direct("bob", 1))], |config| {
-        config.registries[0].rpcs = vec!["http://a.test".into()];
-    });
-    bob.chain = Some(registry.chain);
+    let mut bob = Bob::on_chain(&[("mallory", direct("mallory", 2))]);
     bob.kept = Some(Vec::new());
     let mut mallory = bob.mallory().unwrap_or_else(|code| panic!("{code:?}"));
     let mut said = Duel::stream(6).encode().to_vec();

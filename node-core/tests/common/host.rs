@@ -3,7 +3,7 @@
 use super::sessions::attach;
 use bytes::{BufMut, Bytes, BytesMut};
 use ed25519_dalek::{Signer, SigningKey};
-use nectar_sim::{Chain, EPOCH_MS, Simulation, direct, key_of, name};
+use nectar_sim::{Chain, EPOCH_MS, Registry, Simulation, direct, key_of, name};
 use node_core::{
     Code, Instant, Now, Timestamp,
     channel::{
@@ -87,6 +87,20 @@ impl Bob {
             dials: Vec::new(),
             process: 9,
         }
+    }
+
+    /// Bob, who reads a chain on which these are registered.
+    pub fn on_chain(records: &[(&str, Record)]) -> Self {
+        let mut registry = Registry::new(EPOCH_MS / 1000);
+        for (label, record) in records {
+            registry.register(label, record.clone());
+        }
+        registry.chain.mine(EPOCH_MS / 1000);
+        let mut bob = Self::among(&[], |config| {
+            config.registries[0].rpcs = vec!["http://a.test".into()];
+        });
+        bob.chain = Some(registry.chain);
+        bob
     }
 
     pub fn wait(&mut self, time: Duration) {
@@ -188,13 +202,7 @@ impl Bob {
             .map(|request| key.unwrap().sign(&request.message()).to_bytes());
         let (third, channel) = state.signed(signature).unwrap();
         self.hear(&pipe, third);
-        let mut caller = Caller {
-            pipe,
-            channel,
-            heard: 0,
-        };
-        let attach = self.attach(&caller);
-        self.tell(&mut caller, &Frame::Attach(Box::new(attach)).encode());
+        let mut caller = self.attach(pipe, channel);
         let said = self.says(&caller.pipe);
         match said {
             Some(record) if record.first() == Some(&RECORD) => {
@@ -226,21 +234,22 @@ impl Bob {
         let third = self.says(&pipe)?;
         let claimed = state.handle(&third, self.now.wall).ok()?;
         let channel = claimed.verify().ok()?.admit();
+        Some(self.attach(pipe, channel))
+    }
+
+    /// Somebody has a channel with bob, and begins a session on it.
+    fn attach(&mut self, pipe: Pipe<u64>, channel: Channel) -> Caller {
+        let attach = Attach {
+            instance: [self.process; 16],
+            ..attach(&channel)
+        };
         let mut caller = Caller {
             pipe,
             channel,
             heard: 0,
         };
-        let attach = self.attach(&caller);
         self.tell(&mut caller, &Frame::Attach(Box::new(attach)).encode());
-        Some(caller)
-    }
-
-    fn attach(&self, caller: &Caller) -> Attach {
-        Attach {
-            instance: [self.process; 16],
-            ..attach(&caller.channel)
-        }
+        caller
     }
 
     /// All that bob says to somebody by now.
