@@ -325,8 +325,8 @@ const PROBE: Duration = Duration::from_secs(5);
 const COMPARE_CHECK: Duration = Duration::from_millis(100);
 /// Sessions with one peer beside the one in use.
 const OTHERS: usize = 4;
-/// Sessions that we have dialled, are used no more, and finish what they have begun: all that dial each other at once after
-/// an outage make one of them each.
+/// Sessions that we have dialled, are used no more, and finish what they have begun, with all peers together. 32: all that
+/// dial each other at once after an outage make one of them each. Worst case: each holds what a session may hold.
 pub const DRAINING: usize = 32;
 /// A session that lasted this long resets the backoff.
 const STEADY: Duration = Duration::from_secs(5);
