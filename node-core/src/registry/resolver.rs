@@ -115,6 +115,7 @@ pub struct Resolver {
     /// Of reads that peers cause: of names of which nothing is known, and of others, which no crowd of strangers uses up.
     budgets: [ReadBudget; 2],
     pub(super) reads: Map<u64, Read>,
+    reading: Map<Name, u64>,
     /// Look-ups that wait for a read.
     waiting: usize,
     pub(super) fetches: Map<FetchId, Fetch>,
@@ -143,6 +144,7 @@ impl Resolver {
             cache: Cache::new(limits.cache_entries),
             budgets: Default::default(),
             reads: Map::default(),
+            reading: Map::default(),
             waiting: 0,
             fetches: Map::default(),
             probes: Map::default(),
@@ -268,8 +270,8 @@ impl Resolver {
             return Lookup::Ready(Err(error));
         }
         let lookup = LookupId(self.fresh_id());
-        let id = match self.reading(name) {
-            Some((id, _)) => *id,
+        let id = match self.reading.get(name) {
+            Some(id) => *id,
             None => self.new_read(name, registry, now),
         };
         // A read that is under way may have settled on its block before whatever made us look. Peers take what comes:
@@ -292,7 +294,7 @@ impl Resolver {
         if let Some(entry) = self.cache.get_mut(name) {
             entry.invalidated = true;
         }
-        if let Some((_, read)) = self.reading(name) {
+        if let Some(read) = self.reading.get(name).and_then(|id| self.reads.get_mut(id)) {
             read.outdated = true;
         }
     }
@@ -388,11 +390,6 @@ impl Resolver {
         })
     }
 
-    /// The read of a name that is under way. There are few at once: as many as are begun in the time that one takes.
-    fn reading(&mut self, name: &Name) -> Option<(&u64, &mut Read)> {
-        self.reads.iter_mut().find(|(_, read)| read.name == *name)
-    }
-
     /// Whether this look-up may wait for a read, and begin one if there is none to share.
     fn admit(&mut self, name: &Name, cause: Cause, now: Instant) -> Result<(), ResolveError> {
         let Cause::Peer(source) = cause else {
@@ -401,7 +398,7 @@ impl Resolver {
         if self.waiting >= self.limits.waiting {
             return Err(ResolveError::new(Code::ReadBudget).after(Duration::from_secs(1)));
         }
-        if self.reading(name).is_some() {
+        if self.reading.contains_key(name) {
             return Ok(());
         }
         let known = self
@@ -434,12 +431,13 @@ impl Resolver {
             now,
         );
         self.reads.insert(id, read);
+        self.reading.insert(name.clone(), id);
         id
     }
 
     /// Reads a watched name again, for nobody in particular.
     pub(super) fn read_again(&mut self, name: &Name, registry: usize, now: Instant) {
-        if self.reading(name).is_none() {
+        if !self.reading.contains_key(name) {
             let id = self.new_read(name, registry, now);
             self.drive_read(id, now);
         }
@@ -532,6 +530,7 @@ impl Resolver {
             round_began,
             ..
         } = read;
+        self.reading.remove(&name);
         let (done, left): (Vec<Waiter>, Vec<Waiter>) = waiters
             .into_iter()
             .partition(|waiter| !agreed || waiter.not_before <= round_began);

@@ -417,8 +417,11 @@ impl<T> Control<T> {
                 .push_back(Action::Retire { cell: cell.clone() });
         }
         let until = said.then_some(now + DRAIN);
+        let dialled = cell.dialled();
         self.draining.insert(id, (cell, until));
-        self.bound_draining();
+        if dialled {
+            self.bound_draining();
+        }
         self.drain_due(id, now);
     }
 
