@@ -101,6 +101,7 @@ fn remapping() -> Result<String> {
         let directory = registry?.path();
         flags.push(format!("--remap-path-prefix={}/=", directory.display()));
     }
+    flags.sort();
     Ok(format!("target.{WASM_TARGET}.rustflags={flags:?}"))
 }
 
