@@ -205,3 +205,36 @@ fn what_is_asked_while_the_other_side_looks_for_the_same_session_waits_for_it() 
         );
     }
 }
+
+#[test]
+fn what_is_begun_on_a_session_that_was_given_up_while_it_moved_to_another_router_is_answered() {
+    let routers = ["rho", "sigma"];
+    let records = [
+        ("alice", indirect("alice", &routers)),
+        ("bob", indirect("bob", &routers)),
+        ("rho", direct("rho", 3)),
+        ("sigma", direct("sigma", 4)),
+    ];
+    for step in 0..10 {
+        let latency = MS * 100 + MS * 10 * step;
+        let (mut world, [alice, bob]) = begin(0, &records, latency);
+        world.run_for(Duration::from_secs(20));
+        ask(&mut world, alice, "bob", b"at once");
+        ask(&mut world, bob, "alice", b"at once");
+        world.run_for(latency * 9);
+        // Alice hears nothing over rho any more: neither that Bob gives up the session over it, while she looks for another way.
+        world.stalled.insert((0, alice));
+        world.run_for(Duration::from_secs(30));
+        let asked: Vec<_> = (0..70)
+            .map(|_| {
+                world.run_for(MS * 150);
+                ask(&mut world, alice, "bob", b"late")
+            })
+            .collect();
+        for token in asked {
+            let outcome = world.outcome(alice, token);
+            let answered = matches!(outcome, Outcome::Answered(Response::Success(_)));
+            assert!(answered, "{outcome:?}, {latency:?} a hop");
+        }
+    }
+}

@@ -97,7 +97,7 @@ enum Purpose<T> {
 enum Timer {
     Dial(Name),
     Waiting(Name),
-    Drain(u64),
+    Drain,
     Compare(Name),
     Myself,
 }
@@ -309,6 +309,8 @@ pub(super) struct Control<T> {
     /// With how long they wait at most, once nothing is under way here, for the peer to have nothing under way either;
     /// `None` until it was told.
     draining: Map<u64, (Arc<SessionCell<T>>, Option<Instant>)>,
+    /// Whether there is a timer for these.
+    drains: bool,
     /// The node ends: nothing is begun any more.
     pub(super) closed: bool,
     reachable: bool,
@@ -349,6 +351,7 @@ impl<T> Control<T> {
             parked: Vec::new(),
             timers: Set::default(),
             draining: Map::default(),
+            drains: false,
             closed: false,
             reachable: false,
             next_pipe: 1,
@@ -597,7 +600,7 @@ impl<T> Control<T> {
             match timer {
                 Timer::Dial(name) => self.dial_due(&name, now),
                 Timer::Waiting(name) => self.expire_waiting(&name, now.mono),
-                Timer::Drain(id) => self.drain_due(id, now.mono),
+                Timer::Drain => self.drain_due(now.mono),
                 Timer::Compare(name) => self.compare_due(&name, now),
                 Timer::Myself => self.read_myself(now),
             }

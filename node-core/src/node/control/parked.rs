@@ -285,6 +285,10 @@ impl<T> Control<T> {
             return;
         }
         self.unpark(cell.id);
+        if self.draining.contains_key(&cell.id) {
+            // That it drains was said on the channel before, and may have come after the peer had left that one.
+            return self.drain(cell.clone(), now.mono);
+        }
         let Some(peer) = self.peers.get_mut(&name) else {
             return;
         };

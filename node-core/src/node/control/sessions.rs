@@ -422,7 +422,15 @@ impl<T> Control<T> {
         if dialled {
             self.bound_draining();
         }
-        self.drain_due(id, now);
+        self.drained(id, now);
+        self.drain_later(now);
+    }
+
+    /// Looks at all that drain once more, once, however many there are and however often one begins to.
+    fn drain_later(&mut self, now: Instant) {
+        if !core::mem::replace(&mut self.drains, true) {
+            self.timers.insert((now + DRAIN_CHECK, Timer::Drain));
+        }
     }
 
     /// A peer may keep a session that drains open for as long as it likes, and have us dial for the next. Of too many that we
@@ -455,17 +463,23 @@ impl<T> Control<T> {
         name.is_some_and(|name| self.decides(name))
     }
 
-    pub(super) fn drain_due(&mut self, id: u64, now: Instant) {
-        if !self.drained(id, now) {
-            self.timers.insert((now + DRAIN_CHECK, Timer::Drain(id)));
+    pub(super) fn drain_due(&mut self, now: Instant) {
+        self.drains = false;
+        let ids: Vec<u64> = self.draining.keys().copied().collect();
+        for id in ids {
+            self.drained(id, now);
+            self.drain_later(now);
         }
     }
 
-    /// Says what is to be said on a session that drains. Whether it is over.
-    fn drained(&mut self, id: u64, now: Instant) -> bool {
+    /// Says what is to be said on a session that drains, and ends it when it is over.
+    fn drained(&mut self, id: u64, now: Instant) {
         let Some((cell, until)) = self.draining.get(&id) else {
-            return true;
+            return;
         };
+        if cell.with_pipe(|session| session.is_closing()) {
+            return;
+        }
         let (cell, until) = (cell.clone(), *until);
         let (quiet, idle, left) =
             cell.with_pipe(|session| (session.is_quiet(), session.is_idle(), session.is_left()));
@@ -484,6 +498,5 @@ impl<T> Control<T> {
             self.draining.insert(id, (cell.clone(), Some(now + DRAIN)));
             self.actions.push_back(Action::Retire { cell });
         }
-        over
     }
 }
