@@ -317,7 +317,8 @@ impl Life {
                 "{which} failed although nothing stands in its way: {failure}"
             );
             if later {
-                let pause = failure.retry.unwrap_or(PAUSE);
+                let left = until.since(self.now());
+                let pause = failure.retry.unwrap_or(PAUSE).min(left);
                 self.ends_in(pause, Ending::Pause { from, to, until });
             } else {
                 self.unreached += 1;
