@@ -11,6 +11,7 @@ use node_core::{
     Code,
     channel::HandshakeError,
     node::{Output, Pipe},
+    time::take,
 };
 use std::{
     future::poll_fn,
@@ -39,6 +40,11 @@ const LARGE: usize = 1 << 10;
 /// Bytes of frames that one message may take, and what has been read beyond it. 1 MiB; worst case some 180,000 frames of nothing,
 /// which would have no end. A record in frames of one byte each has 460 KiB.
 const FRAMES: u64 = 1 << 20;
+/// One ping or pong of WebSocket in this time. Nobody needs any; proxies and libraries send one in some seconds, and each ping is
+/// answered.
+const PING: Duration = Duration::from_millis(100);
+/// The window of that: 100 at once.
+const PINGS: Duration = Duration::from_secs(10);
 /// Messages that we send until the handshake is over: its own, and the first record.
 const HANDSHAKE: u8 = 2;
 /// When nothing so long has passed for this time, large buffers are given up.
@@ -114,6 +120,7 @@ pub(super) async fn drive(
         large: Some(Instant::now()),
         sent: 0,
         begun: Instant::now(),
+        pings: node_core::time::Instant::default(),
     };
     loop {
         match poll_fn(|cx| driven.poll(&mut socket, cx)).await {
@@ -191,6 +198,8 @@ struct Driven<'a> {
     large: Option<Instant>,
     /// When this turn of the task began, or its writing.
     begun: Instant,
+    /// The bucket of pings and pongs of WebSocket.
+    pings: node_core::time::Instant,
 }
 
 impl Driven<'_> {
@@ -293,7 +302,12 @@ impl Driven<'_> {
                 }
                 Message::Close(frame) => return Err(End::There(self.said(frame.as_ref()))),
                 // Answered beneath us.
-                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Ping(_) | Message::Pong(_) => {
+                    let now = self.shared.clock.now().mono;
+                    if take(&mut self.pings, PING, PINGS, now).is_err() {
+                        return Err(End::Here(Code::FrameRate));
+                    }
+                }
                 Message::Text(_) | Message::Frame(_) => {
                     return Err(End::Here(Code::FrameUnexpected));
                 }

@@ -70,6 +70,32 @@ async fn what_is_no_record_is_refused_with_the_reason_and_nobody_else_notices() 
 }
 
 #[tokio::test]
+async fn pings_of_websocket_are_answered_until_they_come_too_fast() {
+    let network = Network::default().direct("bob");
+    let _bob = network.start("bob").await;
+    let mut socket = dial(network.address("bob")).await;
+    let mut answered = 0;
+    let code = soon("closed", async {
+        loop {
+            // It may be closed under our hands.
+            let _ = socket.send(Message::Ping("there?".into())).await;
+            match socket.next().await.unwrap().unwrap() {
+                Message::Pong(payload) => {
+                    assert_eq!(payload, "there?");
+                    answered += 1;
+                }
+                Message::Close(frame) => return u16::from(frame.unwrap().code),
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await;
+    assert_eq!(code, Code::FrameRate.close_code());
+    // A hundred at once, and ten for each second that it took.
+    assert!((100..250).contains(&answered), "{answered}");
+}
+
+#[tokio::test]
 async fn a_node_whose_places_are_taken_says_so_before_any_handshake() {
     let network = Network::default().direct("bob");
     let config = network.config("bob").with_core(|core| {
