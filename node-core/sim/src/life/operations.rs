@@ -308,12 +308,12 @@ impl Life {
             asked.kind
         );
         if let Some(until) = asked.must {
-            // Only so many look-ups are made for others.
+            // Only so many look-ups are made for others. With little room, other limits may have taken all the time there was.
             let spent = self.is_spent(failure.reason());
             let full = self.has_no_room(failure.reason());
             let later = self.now() < until;
             assert!(
-                full || spent && later,
+                full || spent && (later || self.temper.tight),
                 "{which} failed although nothing stands in its way: {failure}"
             );
             if later {
