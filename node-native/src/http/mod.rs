@@ -24,7 +24,7 @@ use crate::{
     config::Listen,
     metrics::{Counter, Gauge},
     resolve::Clock,
-    stream::{SLICE, Socket, Stream},
+    stream::{Socket, Stream},
     tls::{ServerTls, TlsError},
 };
 use bytes::Bytes;
@@ -36,7 +36,7 @@ use std::{
     io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -199,7 +199,6 @@ impl Server {
         let accept: Arc<dyn Fn(Accepted) + Send + Sync> = Arc::new(accept);
         let mut reload = tokio::time::interval(RELOAD_INTERVAL);
         tokio::pin!(shutdown);
-        let mut turn = Instant::now();
         loop {
             tokio::select! {
                 () = &mut shutdown => return,
@@ -209,10 +208,7 @@ impl Server {
                         self.start(stream, peer, accept.clone());
                         // Those who have a connection are not kept waiting by those who come: it is seen first what they
                         // have sent.
-                        if turn.elapsed() > SLICE {
-                            tokio::task::yield_now().await;
-                            turn = Instant::now();
-                        }
+                        tokio::task::yield_now().await;
                     }
                     Err(error) => {
                         tracing::warn!(%error, "accepting failed");
