@@ -66,7 +66,9 @@ impl<T> Node<T> {
     ) {
         let caller = cell.peer.name.as_ref();
         let limits = &self.inner.limits;
-        let refused = if cell.over_circuit() {
+        // It may have gone on over a circuit since that came, and what belonged to the channel before is over.
+        let open = cell.with_pipe(|session| session.circuit_far(cid)).is_some();
+        let refused = if open && cell.over_circuit() {
             Err(Code::CircuitNested)
         } else if !cell.with_pipe(|session| session.circuit_opened_in_rate(now.mono)) {
             Err(Code::CircuitRate)
@@ -76,7 +78,7 @@ impl<T> Node<T> {
             lock(&self.inner.control).hosted(caller, to)
         };
         // Whoever closed it in the record that opened it has paid for it, and the target need not.
-        if refused.is_ok() && cell.with_pipe(|session| session.circuit_far(cid)).is_none() {
+        if refused.is_ok() && !open {
             return;
         }
         let brought = refused.and_then(|target| {
@@ -148,7 +150,10 @@ impl<T> Node<T> {
         out: &mut Vec<Output<T>>,
     ) {
         if cell.over_circuit() {
-            return self.violate(cell, None, Code::CircuitNested, now, out);
+            if cell.with_pipe(|session| session.circuit_far(cid)).is_some() {
+                self.violate(cell, None, Code::CircuitNested, now, out);
+            }
+            return;
         }
         // Until the caller has signed, cost and blame are the router's: it has to be one that we chose.
         let accepted = {

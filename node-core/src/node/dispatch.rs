@@ -133,7 +133,7 @@ impl<T> Node<T> {
     ) {
         // One look at the session, for it is the busiest lock: what it does not take comes back.
         let (again, refused) = cell.with(|session| {
-            if session.is_closing() || session.is_parked() || session.is_overdue(now.mono) {
+            if !session.begins(now.mono) {
                 return (Some(operation), None);
             }
             let refused = match operation {

@@ -70,7 +70,8 @@ impl<T> Node<T> {
         );
         let hide = self.inner.config.hide_caller;
         let cid = hop.with(|session| {
-            if session.is_ended() {
+            // It may have gone on over a circuit since it was chosen.
+            if session.is_ended() || hop.over_circuit() {
                 None
             } else {
                 session.open_circuit(name, hide, message.into(), id, now.mono)

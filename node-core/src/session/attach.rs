@@ -284,6 +284,7 @@ impl<T> Session<T> {
         self.channel = None;
         self.lost = false;
         self.left = false;
+        self.retired = false;
         self.attached = false;
         self.attach_due = false;
         self.ack_at = None;

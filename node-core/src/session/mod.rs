@@ -209,6 +209,8 @@ pub struct Session<T> {
     lost: bool,
     /// The peer begins nothing more over the present channel.
     left: bool,
+    /// We have said that nothing begins on it any more.
+    retired: bool,
     /// The newest attempt to attach it that we made, and the newest that led to something.
     offered: u32,
     seen: u32,
@@ -300,6 +302,7 @@ impl<T> Session<T> {
             counted: 0,
             lost: false,
             left: false,
+            retired: false,
             offered: 0,
             seen: 0,
             resumed_from: None,
@@ -350,6 +353,16 @@ impl<T> Session<T> {
     /// Whether nothing can be begun on it any more: it is over, or says its last words.
     pub fn is_closing(&self) -> bool {
         self.ended || self.closing.is_some()
+    }
+
+    /// Whether anything may begin on it: not once we have said that nothing does, nor while it waits for a pipe.
+    pub fn begins(&self, now: Instant) -> bool {
+        !(self.is_closing() || self.is_parked() || self.retired || self.is_overdue(now))
+    }
+
+    /// Whether it was for us to close it.
+    pub fn is_closed_here(&self) -> bool {
+        self.closing.is_some()
     }
 
     /// Whether it is over.
@@ -598,6 +611,7 @@ impl<T> Session<T> {
         if self.channel.is_none() {
             return;
         }
+        self.retired |= delay.is_zero();
         self.sender.push_control(&Frame::GoAway(delay));
         self.dirty = true;
     }

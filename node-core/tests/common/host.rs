@@ -40,6 +40,13 @@ pub struct Caller {
     pub heard: u64,
 }
 
+/// Somebody whom a router brings to bob.
+pub struct Brought {
+    /// Its circuit.
+    pub cid: u32,
+    pub channel: Channel,
+}
+
 impl Caller {
     pub fn read(&mut self, record: Bytes) -> Vec<Frame> {
         let mut rest = self.channel.open(record.into()).unwrap().freeze();
@@ -250,6 +257,57 @@ impl Bob {
         };
         self.tell(&mut caller, &Frame::Attach(Box::new(attach)).encode());
         caller
+    }
+
+    /// A router brings somebody over circuit `cid`, without a key a guest, who begins a session.
+    pub fn bring(
+        &mut self,
+        router: &mut Caller,
+        cid: u32,
+        local: Arc<Local>,
+        key: Option<&SigningKey>,
+    ) -> Brought {
+        let bob = key_of("bob").verifying_key().to_bytes();
+        let from = local.identity.name.clone();
+        let mut seed = [3; 32];
+        seed[..4].copy_from_slice(&cid.to_be_bytes());
+        let (state, first) = initiator::start(local, name("bob"), bob, seed);
+        let incoming = Frame::Incoming {
+            cid,
+            window: 1 << 20,
+            from,
+            first: first.into(),
+        };
+        self.tell(router, &incoming.encode());
+        let second = self
+            .frames(router)
+            .into_iter()
+            .find_map(|frame| match frame {
+                Frame::CircuitData { cid: over, data } if over == cid => Some(data),
+                _ => None,
+            });
+        let state = state.handle(&second.unwrap(), self.now.wall).unwrap();
+        let signature = state
+            .request()
+            .map(|request| key.unwrap().sign(&request.message()).to_bytes());
+        let (third, channel) = state.signed(signature).unwrap();
+        let data = third.into();
+        self.tell(router, &Frame::CircuitData { cid, data }.encode());
+        let hello = Frame::Attach(Box::new(attach(&channel)));
+        let mut brought = Brought { cid, channel };
+        self.tell_through(router, &mut brought, &[hello]);
+        brought
+    }
+
+    /// Whom a router has brought says this in one record.
+    pub fn tell_through(&mut self, router: &mut Caller, brought: &mut Brought, frames: &[Frame]) {
+        let mut record = BytesMut::from(&[RECORD][..]);
+        for frame in frames {
+            record.put_slice(&frame.encode());
+        }
+        brought.channel.seal(&mut record).unwrap();
+        let (cid, data) = (brought.cid, record.freeze());
+        self.tell(router, &Frame::CircuitData { cid, data }.encode());
     }
 
     /// All that bob says to somebody by now.

@@ -8,6 +8,8 @@
     reason = "a module that several test binaries share, each using its part"
 )]
 
+pub mod ours;
+
 use crate::common::{Actor, connect};
 use bytes::{Bytes, BytesMut};
 use node_core::{

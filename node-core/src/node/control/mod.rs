@@ -472,7 +472,12 @@ impl<T> Control<T> {
     }
 
     /// An operation has met the end of the session that it was for: it waits for the next.
-    pub(super) fn resubmit(&mut self, cell: &SessionCell<T>, operation: Operation<T>, now: Now) {
+    pub(super) fn resubmit(
+        &mut self,
+        cell: &Arc<SessionCell<T>>,
+        operation: Operation<T>,
+        now: Now,
+    ) {
         let Some(name) = cell.peer.name.clone() else {
             return self.fail(operation, Failure::offline(Code::Closed));
         };
@@ -487,6 +492,9 @@ impl<T> Control<T> {
                 self.timers
                     .insert((operation.deadline(), Timer::Waiting(name)));
                 peer.waiting.push_back(operation);
+                // Should it be there after all, its answer lets begin what waits.
+                let cell = cell.clone();
+                self.actions.push_back(Action::Ping { cell });
             }
             _ => self.submit(name, operation, now),
         }

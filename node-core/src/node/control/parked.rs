@@ -60,7 +60,7 @@ impl<T> Control<T> {
                 .name
                 .as_ref()
                 .is_some_and(|name| self.peers.contains_key(name))
-            && (!self.draining.contains_key(&cell.id) || needed())
+            && (!self.draining.contains_key(&cell.id) || !self.gives_up(cell) || needed())
     }
 
     /// Every session with a peer.
@@ -215,8 +215,7 @@ impl<T> Control<T> {
             .is_some_and(|current| current.id == cell.id);
         let hidden = cell.is_hidden();
         let ours = cell.is_ours_to_keep(dialled);
-        let still = cell.with_pipe(|session| session.is_parked());
-        self.draining.remove(&cell.id);
+        let (still, idle) = cell.with_pipe(|session| (session.is_parked(), session.is_idle()));
         let peer = self.peers.get_mut(&name).filter(|_| still);
         let Some(peer) = peer else {
             // Another thread was faster.
@@ -225,12 +224,14 @@ impl<T> Control<T> {
             }
             return;
         };
+        // Whoever has something under way on a session that drains comes back for it.
+        let drains = self.draining.remove(&cell.id).is_some();
         let parked = Parked {
             cell: cell.clone(),
             instance: peer.instance,
             agent: peer.agent.clone(),
             reason: code,
-            dial: ours,
+            dial: ours && !(drains && idle),
             hidden,
         };
         peer.parked.retain(|parked| parked.cell.id != cell.id);
@@ -287,7 +288,9 @@ impl<T> Control<T> {
         self.unpark(cell.id);
         if self.draining.contains_key(&cell.id) {
             // That it drains was said on the channel before, and may have come after the peer had left that one.
-            return self.drain(cell.clone(), now.mono);
+            self.drain(cell.clone(), now.mono);
+            // What it was looked for for has to be looked for anew.
+            return self.settle(&name, now);
         }
         let Some(peer) = self.peers.get_mut(&name) else {
             return;

@@ -235,6 +235,12 @@ impl<T> Control<T> {
             }
             Route::Via(router) => match self.carrier(&router) {
                 Some(hop) => self.open_circuit(name, pipe, hop),
+                // It has gone since the routes were found.
+                None if self.peers.get(name).is_some_and(|peer| peer.unseen)
+                    && !self.peers.get(&router).is_some_and(|peer| peer.router) =>
+                {
+                    self.attempt_failed(name, pipe, Code::Offline, None, now);
+                }
                 None => {
                     let entry = self.peers.get_or_insert_with(router.clone(), Peer::new);
                     entry.wanted_by.push((name.clone(), pipe));
@@ -386,10 +392,15 @@ impl<T> Control<T> {
         }));
     }
 
-    /// Why nothing may be begun with a peer: its record could not be read, and the search is for a session that there is.
+    /// Why nothing may be begun with a peer: its record could not be read, and the search is for a session that there is; or
+    /// another process of our name has been there since the search began, and no person wants to take it back.
     pub(in super::super) fn begins_nothing(&self, name: &Name) -> Option<Code> {
-        match self.peers.get(name).map(|peer| &peer.dial) {
-            Some(Dial::Racing(race)) => race.unread,
+        let peer = self.peers.get(name)?;
+        match &peer.dial {
+            _ if peer.superseded && peer.waiting.is_empty() && peer.wanted_by.is_empty() => {
+                Some(Code::Duplicate)
+            }
+            Dial::Racing(race) => race.unread,
             _ => None,
         }
     }

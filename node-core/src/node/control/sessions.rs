@@ -237,6 +237,22 @@ impl<T> Control<T> {
         let before = peer.parked.len();
         peer.parked.retain(|parked| parked.cell.id != cell.id);
         let was_parked = peer.parked.len() < before;
+        let here = cell.with_pipe(|session| session.is_closed_here());
+        if code == Code::Superseded
+            && !here
+            && (is_current || peer.current.is_none())
+            && peer.others.is_empty()
+        {
+            // Another process took our name: fighting over it would only make both unreachable. That is what this peer
+            // says, and holds for it alone.
+            peer.superseded = true;
+            if peer.router {
+                self.out(Output::Event(Event::Identity(code)));
+            }
+        }
+        let Some(peer) = self.peers.get(&name) else {
+            return;
+        };
         if !is_current && (peer.current.is_some() || !was_parked) {
             self.attempt_failed(&name, cell.pipe_id(), code, retry, now);
             for operation in unsent {
@@ -253,14 +269,6 @@ impl<T> Control<T> {
             return self.install(&name, next, now);
         }
         peer.current = None;
-        if code == Code::Superseded {
-            // Another process took our name: fighting over it would only make both unreachable. That is what this peer
-            // says, and holds for it alone.
-            peer.superseded = true;
-            if peer.router {
-                self.out(Output::Event(Event::Identity(Code::Superseded)));
-            }
-        }
         self.watch_used(&name, now.mono);
         self.update_reachable();
         let Some(peer) = self.peers.get_mut(&name) else {
@@ -411,6 +419,10 @@ impl<T> Control<T> {
     /// at once. The other side says so when it has nothing under way any more: that is what is waited for.
     pub(super) fn drain(&mut self, cell: Arc<SessionCell<T>>, now: Instant) {
         let id = cell.id;
+        // Its end was told, and nobody would tell it again.
+        if cell.with_pipe(|session| session.is_ended()) {
+            return;
+        }
         let said = self.gives_up(&cell);
         if said {
             self.actions
@@ -458,7 +470,7 @@ impl<T> Control<T> {
 
     /// Whether it is for us to close a session that drains. Who decides says at once that it begins nothing more, which may
     /// overtake what is under way: the other side takes that for no end.
-    fn gives_up(&self, cell: &SessionCell<T>) -> bool {
+    pub(super) fn gives_up(&self, cell: &SessionCell<T>) -> bool {
         let name = cell.peer.name.as_ref();
         name.is_some_and(|name| self.decides(name))
     }
