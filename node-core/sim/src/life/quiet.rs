@@ -56,7 +56,8 @@ impl Life {
     /// Whether nothing has stood in an operation's way since it began.
     fn is_undisturbed(&self, asked: &Asked) -> bool {
         let people = [asked.from, asked.to];
-        let contested = people.iter().any(|person| self.contested.contains(person));
+        let mut contested = self.contested.iter();
+        let contested = contested.any(|one| self.concerns(Whom::Person(*one), people));
         let short = asked.due.since(asked.began) < FAIR;
         if self.temper.tight || asked.cancelled || contested || short {
             return false;
