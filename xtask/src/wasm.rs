@@ -63,8 +63,8 @@ pub(crate) fn build(repo: &Repo, log: &Log) -> Result<Size> {
                 "-O2",
                 "--ssa-nomerge",
                 "-O2",
-                // Functions that are put into their only caller save bytes here and cost more after compression.
-                "--one-caller-inline-max-function-size=1",
+                // Larger functions that are put into their only caller save bytes here and cost more after compression.
+                "--one-caller-inline-max-function-size=15",
                 "--always-inline-max-function-size=2",
                 "--flexible-inline-max-function-size=1",
                 // What was generated from one function for several types stands together, and compresses better.

@@ -66,8 +66,8 @@ impl<T> Node<T> {
     ) {
         let caller = cell.peer.name.as_ref();
         let limits = &self.inner.limits;
-        // It may have gone on over a circuit since that came, and what belonged to the channel before is over.
         let open = cell.with_pipe(|session| session.circuit_far(cid)).is_some();
+        // It may have gone on over a circuit since that came, and what belonged to the channel before is over.
         let refused = if open && cell.over_circuit() {
             Err(Code::CircuitNested)
         } else if !cell.with_pipe(|session| session.circuit_opened_in_rate(now.mono)) {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Code, Now,
     channel::{Channel, HandshakeError, RECORD},
-    session::{Event, Resumed, Session, Violation},
+    session::{Resumed, Violation},
     wire::frame::{Attach, AttachStatus, Frame, next},
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
@@ -129,10 +129,8 @@ impl<T> Node<T> {
             }
             AttachStatus::Fresh => Err(Code::AttachRefused.into()),
             AttachStatus::Resume | AttachStatus::Stale => {
-                let goes_on = |session: &mut Session<T>, mtu, events: &mut Vec<Event<T>>| {
-                    session.answered(channel, &attach, attempt, mtu, now.mono, events)
-                };
-                self.take_up(pipe, &cell, frames, goes_on, now, out)
+                let proof = (channel, &*attach, Some(attempt));
+                self.take_up(pipe, &cell, proof, frames, now, out)
                     .map(|_| ())
             }
         }
@@ -151,12 +149,7 @@ impl<T> Node<T> {
     ) -> Result<Option<Channel>, HandshakeError> {
         let found = lock(&self.inner.control).presented(channel.peer(), attach, now.mono);
         match found {
-            Ok(Some(cell)) => {
-                let goes_on = |session: &mut Session<T>, mtu, events: &mut Vec<Event<T>>| {
-                    session.presented(channel, attach, mtu, now.mono, events)
-                };
-                self.take_up(pipe, &cell, frames, goes_on, now, out)
-            }
+            Ok(Some(cell)) => self.take_up(pipe, &cell, (channel, attach, None), frames, now, out),
             // Once: what follows has to be a new session.
             Ok(None) if channel.sent().records == 0 => {
                 let answer = Attach {
@@ -181,19 +174,24 @@ impl<T> Node<T> {
         }
     }
 
-    /// Lets a session go on over a pipe, if both sides prove that it is theirs.
+    /// Lets a session go on over a pipe, if both sides prove that it is theirs: over this channel with this ATTACH, which answers
+    /// an attempt of ours or is one of the peer's.
     fn take_up(
         &self,
         pipe: &Arc<PipeCell<T>>,
         cell: &Arc<SessionCell<T>>,
+        (channel, attach, attempt): (Channel, &Attach, Option<u32>),
         frames: Bytes,
-        goes_on: impl FnOnce(&mut Session<T>, usize, &mut Vec<Event<T>>) -> Resumed,
         now: Now,
         out: &mut Vec<Output<T>>,
     ) -> Result<Option<Channel>, HandshakeError> {
         let mut events = Vec::new();
         let (resumed, former) = cell.with_pipe(|session| {
-            let resumed = goes_on(session, pipe.mtu(), &mut events);
+            let (mtu, now, events) = (pipe.mtu(), now.mono, &mut events);
+            let resumed = match attempt {
+                Some(attempt) => session.answered(channel, attach, attempt, mtu, now, events),
+                None => session.presented(channel, attach, mtu, now, events),
+            };
             let former = match resumed {
                 Resumed::Done => cell.set_pipe(Some(pipe.clone())),
                 _ => None,

@@ -50,7 +50,12 @@ pub fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("the runtime cannot start: {error}")))
-        .and_then(|runtime| runtime.block_on(dispatch(cli, out)));
+        .and_then(|runtime| {
+            let result = runtime.block_on(dispatch(cli, out));
+            // A look-up that DNS never answers is not waited for.
+            runtime.shutdown_background();
+            result
+        });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -181,9 +181,11 @@ pub(super) fn is_own(origin: &str, headers: &HeaderMap, listen: &Listen) -> bool
     let host = headers
         .get(header::HOST)
         .and_then(|host| host.to_str().ok());
-    let origin = origin
-        .strip_prefix("https://")
-        .or_else(|| origin.strip_prefix("http://"));
+    // Under TLS a page that came without is another's; without, a proxy may have added TLS.
+    let origin = origin.strip_prefix("https://").or_else(|| {
+        let plain = origin.strip_prefix("http://");
+        plain.filter(|_| listen.tls.is_none())
+    });
     let Some(host) = host.filter(|host| origin == Some(host)) else {
         return false;
     };

@@ -52,11 +52,18 @@ impl Bans {
     /// Does what an operator has written, and writes what the node has decided.
     fn agree(&self, shared: &Arc<Shared>) -> Result<(), BansError> {
         let mut seen = lock(&self.seen);
-        let mut out = Vec::new();
+        let (mut out, mut stands) = (Vec::new(), None);
         let agreed = self.file.change(|written| {
+            stands = Some(written.clone());
             out = follow(shared, written, &mut seen.1);
             written.clone_from(&seen.1);
         });
+        if agreed.is_err()
+            && let Some(stands) = stands
+        {
+            // Nothing was written: what the file lacks was not lifted.
+            seen.1 = stands;
+        }
         seen.0 = self.file.modified();
         drop(seen);
         carry_out(shared, out);

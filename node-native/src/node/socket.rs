@@ -287,7 +287,10 @@ impl Driven<'_> {
                 Poll::Ready(None) => return Err(End::There(Code::PipeLost)),
             };
             self.taken += on_the_wire(message.len(), self.masked);
-            self.whole = socket.get_ref().given();
+            // A ping between the frames of a message does not end it.
+            if !matches!(message, Message::Ping(_) | Message::Pong(_)) {
+                self.whole = socket.get_ref().given();
+            }
             match message {
                 Message::Binary(message) => {
                     self.heard = true;

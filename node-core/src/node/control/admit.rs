@@ -192,8 +192,7 @@ impl<T> Control<T> {
     /// Whether a session is with a router of ours, that is, one that our record lists.
     pub(in super::super) fn is_our_router(&self, cell: &SessionCell<T>) -> bool {
         let name = cell.peer.name.as_ref();
-        name.and_then(|name| self.peers.get(name))
-            .is_some_and(|peer| peer.router)
+        name.is_some_and(|name| self.is_ours(name))
     }
 
     // Circuits through us.

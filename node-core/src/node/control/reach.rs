@@ -163,8 +163,7 @@ impl<T> Control<T> {
             if superseded && !asked && self.carrier(&router).is_none() {
                 continue;
             }
-            let ours = self.peers.get(&router).is_some_and(|peer| peer.router);
-            if unseen && !ours && self.carrier(&router).is_none() {
+            if unseen && !self.is_ours(&router) && self.carrier(&router).is_none() {
                 continue;
             }
             let (class, distance) = match self.carrier(&router) {
@@ -196,6 +195,7 @@ impl<T> Control<T> {
         let Some(resolved) = peer.record.clone() else {
             return;
         };
+        let unseen = peer.unseen;
         let Dial::Racing(race) = &mut peer.dial else {
             return;
         };
@@ -235,10 +235,8 @@ impl<T> Control<T> {
             }
             Route::Via(router) => match self.carrier(&router) {
                 Some(hop) => self.open_circuit(name, pipe, hop),
-                // It has gone since the routes were found.
-                None if self.peers.get(name).is_some_and(|peer| peer.unseen)
-                    && !self.peers.get(&router).is_some_and(|peer| peer.router) =>
-                {
+                // It has gone since the routes were found. Where that one is to see nothing of us, nobody is dialled for it.
+                None if unseen && !self.is_ours(&router) => {
                     self.attempt_failed(name, pipe, Code::Offline, None, now);
                 }
                 None => {
@@ -257,6 +255,11 @@ impl<T> Control<T> {
                 }
             },
         }
+    }
+
+    /// Whether this is one of our own routers.
+    pub(super) fn is_ours(&self, router: &Name) -> bool {
+        self.peers.get(router).is_some_and(|peer| peer.router)
     }
 
     fn carrier(&self, router: &Name) -> Option<Arc<SessionCell<T>>> {
