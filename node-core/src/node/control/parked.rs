@@ -215,7 +215,7 @@ impl<T> Control<T> {
             .is_some_and(|current| current.id == cell.id);
         let hidden = cell.is_hidden();
         let ours = cell.is_ours_to_keep(dialled);
-        let (still, idle) = cell.with_pipe(|session| (session.is_parked(), session.is_idle()));
+        let still = cell.with_pipe(|session| session.is_parked());
         let peer = self.peers.get_mut(&name).filter(|_| still);
         let Some(peer) = peer else {
             // Another thread was faster.
@@ -224,18 +224,20 @@ impl<T> Control<T> {
             }
             return;
         };
-        // Whoever has something under way on a session that drains comes back for it.
-        let drains = self.draining.remove(&cell.id).is_some();
+        self.draining.remove(&cell.id);
         let parked = Parked {
             cell: cell.clone(),
             instance: peer.instance,
             agent: peer.agent.clone(),
             reason: code,
-            dial: ours && !(drains && idle),
+            dial: ours,
             hidden,
         };
         peer.parked.retain(|parked| parked.cell.id != cell.id);
-        let oldest = (peer.parked.len() == PER_NAME).then(|| peer.parked.remove(0));
+        // First one that only the peer may need.
+        let idle = |parked: &Parked<T>| parked.cell.with_pipe(|session| session.is_idle());
+        let oldest = peer.parked.iter().position(idle).unwrap_or_default();
+        let oldest = (peer.parked.len() == PER_NAME).then(|| peer.parked.remove(oldest));
         peer.parked.push(parked);
         if is_current {
             peer.current = None;
