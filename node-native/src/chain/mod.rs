@@ -8,6 +8,7 @@ mod deploy;
 mod error;
 mod register;
 mod send;
+mod transport;
 
 use crate::rpc;
 use abi::Registry;
@@ -15,9 +16,10 @@ use alloy::{
     network::EthereumWallet,
     primitives::{Address, U256},
     providers::{Provider, ProviderBuilder, RootProvider},
-    rpc::types::TransactionRequest,
+    rpc::{client::RpcClient, types::TransactionRequest},
     signers::local::PrivateKeySigner,
     sol_types::SolCall,
+    transports::utils::guess_local_url,
 };
 pub(crate) use error::shown;
 use error::{About, classify};
@@ -25,6 +27,8 @@ use node_core::{
     Label, RegistryId,
     registry::{self, Host, RegistryConfig, Routing},
 };
+
+use transport::Transport;
 
 pub use alloy::primitives::{Address as Account, B256 as Hash};
 pub use deploy::{Terms, deploy, faucet, fund};
@@ -125,11 +129,14 @@ impl Chain {
             rpc: shown(rpc),
             detail,
         };
-        let url = rpc.parse().map_err(|error| unusable(format!("{error}")))?;
+        let url = rpc
+            .parse::<reqwest::Url>()
+            .map_err(|error| unusable(error.to_string()))?;
         let client = rpc::http_client().map_err(|error| unusable(error.to_string()))?;
+        let client = RpcClient::new(Transport { client, url }, guess_local_url(rpc));
         let provider = ProviderBuilder::new()
             .disable_recommended_fillers()
-            .connect_reqwest(client, url);
+            .connect_client(client);
         let account = wallet
             .as_ref()
             .map(PrivateKeySigner::address)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What is open beside the connections of peers: endpoints of chains, files, the runtime's own.
+/// What is open beside connections: files, the runtime's own.
 const BESIDE: usize = 64;
 
 /// Fewer than the configured connections can need.
@@ -10,6 +10,7 @@ const BESIDE: usize = 64;
 pub(super) struct TooFew {
     allowed: usize,
     connections: usize,
+    needed: usize,
 }
 
 impl fmt::Display for TooFew {
@@ -17,24 +18,26 @@ impl fmt::Display for TooFew {
         let Self {
             allowed,
             connections,
+            needed,
         } = self;
         write!(
             f,
-            "only {allowed} may be open, too few for {connections} connections: allow {} (`ulimit -n`, or LimitNOFILE of a \
-             systemd unit), or lower listen.connections",
-            connections.saturating_add(BESIDE)
+            "only {allowed} may be open, too few for {connections} connections: allow {needed} (`ulimit -n`, or LimitNOFILE of \
+             a systemd unit), or lower listen.connections"
         )
     }
 }
 
-/// Whether `allowed` descriptors are enough for so many connections.
-pub(super) fn suffice(allowed: usize, connections: usize) -> Result<(), TooFew> {
-    if allowed >= connections.saturating_add(BESIDE) {
+/// Whether `allowed` descriptors are enough for so many connections of peers, and so many to endpoints of chains.
+pub(super) fn suffice(allowed: usize, connections: usize, endpoints: usize) -> Result<(), TooFew> {
+    let needed = connections.saturating_add(endpoints).saturating_add(BESIDE);
+    if allowed >= needed {
         return Ok(());
     }
     Err(TooFew {
         allowed,
         connections,
+        needed,
     })
 }
 
@@ -70,8 +73,8 @@ mod tests {
 
     #[test]
     fn every_connection_needs_one_and_the_rest_some() {
-        assert_eq!(suffice(4176, 4112), Ok(()));
-        let problem = suffice(4175, 4112).map_err(|problem| problem.to_string());
-        assert!(problem.is_err_and(|said| said.contains("4175") && said.contains("allow 4176")));
+        assert_eq!(suffice(4224, 4112, 48), Ok(()));
+        let problem = suffice(4223, 4112, 48).map_err(|problem| problem.to_string());
+        assert!(problem.is_err_and(|said| said.contains("4223") && said.contains("allow 4224")));
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     config::Config,
     http::{EXCUSES, Page},
     keystore::{self, PassphraseSource},
+    node::FETCHES,
     resolve::{Clock, lookup, probe},
     stream::SOCKET_BUFFERS,
     tls::ServerTls,
@@ -282,7 +283,12 @@ pub(super) fn enough_descriptors(
     config: &Config,
     allowed: usize,
 ) -> Result<(), descriptors::TooFew> {
-    descriptors::suffice(allowed, connections(config))
+    let endpoints: usize = config
+        .registries
+        .iter()
+        .map(|registry| registry.rpcs.len())
+        .sum();
+    descriptors::suffice(allowed, connections(config), endpoints * FETCHES)
 }
 
 fn worst_case(config: &Config) -> WorstCase {

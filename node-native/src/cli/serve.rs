@@ -17,9 +17,11 @@ use crate::{
     resolve::Clock,
 };
 use ed25519_dalek::SigningKey;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use node_core::{
-    Instant, Name,
+    Instant, Label, Name,
     node::{Ban, Subject},
+    registry::RegistryConfig,
     time::take,
     wire::upgrade::PATH,
 };
@@ -31,6 +33,9 @@ use tracing::Level;
 /// has a name comes and goes as often as he likes, and would push out of the journal what others have to say.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 const LINES: Duration = Duration::from_secs(20);
+
+/// Time that an endpoint has to say where a router listens: what that is for can wait for no longer than the node's start.
+const OFFERED_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     let Context { config, out } = context;
@@ -175,26 +180,63 @@ pub(super) async fn site(config: &Config) -> Result<Site, Failure> {
     })
 }
 
+/// Where a router listens and its index, if it is one that others may list. One endpoint below the quorum is not believed: it
+/// would send visitors where it likes.
 async fn offered(config: &Config, name: &Name) -> Result<Option<PublicRouter>, ChainError> {
     let registry = config
         .registries
         .iter()
         .find(|registry| registry.id == name.registry)
         .ok_or(ChainError::NoRpc)?;
-    let chain = Chain::connect(registry, None).await?;
-    let Some(index) = chain.router_index(&name.label).await? else {
+    let asked = registry.rpcs.iter().map(|rpc| {
+        let only = RegistryConfig {
+            rpcs: vec![rpc.clone()],
+            ..registry.clone()
+        };
+        tokio::time::timeout(OFFERED_WITHIN, offered_by(only, &name.label))
+    });
+    let mut asked: FuturesUnordered<_> = asked.collect();
+    let (mut told, mut failure) = (Vec::new(), ChainError::NoRpc);
+    while let Some(answer) = asked.next().await {
+        match answer {
+            Ok(Ok(answer)) => {
+                told.push(answer.clone());
+                let alike = told.iter().filter(|other| **other == answer).count();
+                if alike >= registry.effective_quorum().into() {
+                    return Ok(answer.map(|(url, index)| PublicRouter {
+                        name: config.display_name(name),
+                        url,
+                        index,
+                    }));
+                }
+            }
+            Ok(Err(error)) => failure = error,
+            Err(_) => failure = ChainError::Invalid("nothing within five seconds".into()),
+        }
+    }
+    if told.is_empty() {
+        return Err(failure);
+    }
+    let detail = "not the same at as many endpoints as its quorum says";
+    Err(ChainError::Invalid(detail.into()))
+}
+
+/// What one endpoint says: the address to dial, and the index.
+async fn offered_by(
+    registry: RegistryConfig,
+    label: &Label,
+) -> Result<Option<(String, u32)>, ChainError> {
+    let chain = Chain::connect(&registry, None).await?;
+    let Some(index) = chain.router_index(label).await? else {
         return Ok(None);
     };
-    let record = chain.record(&name.label).await?.check();
+    let record = chain.record(label).await?.check();
     let Some(routing) = record.map_err(ChainError::Record)?.routing else {
         return Ok(None);
     };
     let scheme = if routing.wss { "wss" } else { "ws" };
-    Ok(Some(PublicRouter {
-        name: config.display_name(name),
-        url: format!("{scheme}://{}:{}{PATH}", routing.host, routing.port),
-        index,
-    }))
+    let url = format!("{scheme}://{}:{}{PATH}", routing.host, routing.port);
+    Ok(Some((url, index)))
 }
 
 /// What the log has said. It is not filled with what it says already, nor by strangers.
@@ -451,7 +493,7 @@ mod tests {
                 chain_id: 1,
                 contract: [1; 20],
             },
-            label: node_core::Label::new(label).unwrap(),
+            label: Label::new(label).unwrap(),
         }
     }
 

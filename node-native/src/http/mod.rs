@@ -36,7 +36,7 @@ use std::{
     io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -56,6 +56,8 @@ pub const EXCUSES: usize = 16;
 const HEADERS: usize = 64;
 /// How often certificate files are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+/// Time after which the log says again that accepting fails.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -199,6 +201,7 @@ impl Server {
         let accept: Arc<dyn Fn(Accepted) + Send + Sync> = Arc::new(accept);
         let mut reload = tokio::time::interval(RELOAD_INTERVAL);
         tokio::pin!(shutdown);
+        let mut said: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = &mut shutdown => return,
@@ -211,7 +214,11 @@ impl Server {
                         tokio::task::yield_now().await;
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "accepting failed");
+                        // As long as descriptors are out, it fails again and again.
+                        if said.is_none_or(|said| said.elapsed() >= SAID_AGAIN) {
+                            said = Some(Instant::now());
+                            tracing::warn!(%error, "accepting failed");
+                        }
                         if !is_of_the_peer(&error) {
                             tokio::time::sleep(ACCEPT_PAUSE).await;
                         }

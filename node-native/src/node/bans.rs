@@ -72,9 +72,11 @@ impl Bans {
 
     /// Agrees with the file as long as the node runs.
     pub(super) async fn keep(&self, shared: &Arc<Shared>) {
+        // What the log says once, until it is something else or over.
+        let mut said: Option<String> = None;
         loop {
             let told = tokio::time::timeout(LOOK, self.changed.notified()).await;
-            if told.is_ok() || self.file.modified() != lock(&self.seen).0 {
+            if told.is_ok() || said.is_some() || self.file.modified() != lock(&self.seen).0 {
                 let shared = shared.clone();
                 let agreed = tokio::task::spawn_blocking(move || {
                     shared
@@ -82,9 +84,12 @@ impl Bans {
                         .as_ref()
                         .map_or(Ok(()), |bans| bans.agree(&shared))
                 });
-                if let Ok(Err(error)) = agreed.await {
-                    tracing::error!("{error}");
+                let failed = agreed.await.ok().and_then(Result::err);
+                let failed = failed.map(|error| error.to_string());
+                if let Some(failed) = failed.as_ref().filter(|_| failed != said) {
+                    tracing::error!("{failed}");
                 }
+                said = failed;
             }
         }
     }

@@ -36,7 +36,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::Notify,
+    sync::{Notify, Semaphore},
     task::{AbortHandle, JoinSet},
 };
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -61,12 +61,18 @@ pub(super) struct Shared {
     signer: Box<dyn Signer>,
     dialer: Dialer,
     http: reqwest::Client,
+    /// Places for questions under way, by endpoint.
+    fetches: HashMap<Arc<str>, Arc<Semaphore>>,
     links: Mutex<Links>,
     /// Told whenever a socket is gone.
     left: Notify,
     /// `None` once the node has ended.
     tasks: Mutex<Option<JoinSet<()>>>,
 }
+
+/// Questions to one endpoint that are under way at once. 16: a connection each, and 160 answers a second where one takes a tenth
+/// of that. Worst case: more wait, and some for longer than a read may take.
+pub const FETCHES: usize = 16;
 
 /// What a node reaches the outside with.
 pub(super) struct Outside {
@@ -116,7 +122,11 @@ impl Shared {
             http,
             bans,
         } = outside;
+        let endpoints = node.config().registries.iter();
+        let endpoints = endpoints.flat_map(|registry| &registry.rpcs);
+        let places = |rpc: &str| (Arc::from(rpc), Arc::new(Semaphore::new(FETCHES)));
         Arc::new(Self {
+            fetches: endpoints.map(|rpc| places(rpc)).collect(),
             node,
             clock: Clock::new(),
             services,
@@ -405,8 +415,19 @@ impl Shared {
         let limits = &self.node.config().resolver;
         let (most, timeout) = (limits.answer_bytes, limits.fetch_timeout);
         let shared = self.clone();
+        let places = self.fetches.get(&url).cloned();
         self.spawn(async move {
-            let answer = rpc::post(&shared.http, &url, body, most, timeout).await;
+            let fetch = async {
+                // Whoever is slow has others wait for itself alone.
+                let _place = match &places {
+                    Some(places) => places.acquire().await.ok(),
+                    None => None,
+                };
+                rpc::post(&shared.http, &url, body, most, timeout).await
+            };
+            let answer = tokio::time::timeout(timeout, fetch)
+                .await
+                .unwrap_or(Err(FetchFailure::Timeout));
             let answer: Result<&[u8], FetchFailure> = match &answer {
                 Ok(bytes) => Ok(bytes),
                 Err(failure) => Err(*failure),

@@ -53,6 +53,7 @@ use token::{Operation, Token, Waiter};
 use tokio::task::AbortHandle;
 
 pub use config::NodeConfig;
+pub use driver::FETCHES;
 pub use node_core::{
     Code, Name,
     node::{

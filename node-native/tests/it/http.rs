@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-const UPGRADE: &str = "GET /nectar HTTP/1.1\r\nhost: node.example\r\nconnection: keep-alive, Upgrade\r\n\
+pub(crate) const UPGRADE: &str = "GET /nectar HTTP/1.1\r\nhost: node.example\r\nconnection: keep-alive, Upgrade\r\n\
                        upgrade: websocket\r\nsec-websocket-version: 13\r\n\
                        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: nectar.1\r\n";
 

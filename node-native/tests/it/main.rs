@@ -6,5 +6,7 @@ mod cli;
 mod demo;
 mod http;
 mod mistakes;
+mod offered;
 mod rpc;
 mod support;
+mod tls;
