@@ -6,7 +6,7 @@ mod common;
 use bytes::Bytes;
 use common::{host::Bob, sessions::Duel};
 use nectar_sim::{direct, key_of, name};
-use node_core::{Limits, node::DRAINING, time::Duration, wire::frame::Frame};
+use node_core::{Code, Limits, node::DRAINING, time::Duration, wire::frame::Frame};
 
 /// Mallory retires its only session, keeps a stream on it open, and loses its key or its name. How many sessions there are, and
 /// requests that reach the application, an hour later.
@@ -144,5 +144,41 @@ fn a_process_that_retired_its_session_is_superseded_like_any_other() {
         let after = bob.kept.as_ref().unwrap().len();
         let left = (bob.node.counts().sessions, after - before);
         assert_eq!(left, (1, 0), "retires: {retires}");
+    }
+}
+
+/// Another process of mallory's takes the place of the first, and goes; only then does our CLOSE leave for the first. How often
+/// bob, who keeps mallory, dials in the next minutes.
+fn dials_after(late: bool) -> usize {
+    let mut bob = Bob::new();
+    let mut out = Vec::new();
+    bob.node
+        .keep(&name("mallory"), true, None, bob.now, &mut out);
+    bob.note(out);
+    let mut first = bob.mallory().ok().unwrap();
+    bob.keeps(&mut first);
+    bob.wait(Duration::from_secs(6));
+    bob.keeps(&mut first);
+    bob.process = 10;
+    let mut second = bob.mallory().ok().unwrap();
+    bob.keeps(&mut second);
+    if !late {
+        assert!(!bob.keeps(&mut first));
+    }
+    bob.tell(&mut second, &Frame::Close(Code::GoingAway, None).encode());
+    bob.dials.clear();
+    if late {
+        assert!(!bob.keeps(&mut first));
+    }
+    for _ in 0..300 {
+        bob.wait(Duration::from_secs(1));
+    }
+    bob.dials.len()
+}
+
+#[test]
+fn a_process_that_takes_anothers_place_and_goes_is_dialled_again_whenever_the_first_is_told() {
+    for late in [false, true] {
+        assert!(dials_after(late) > 0, "late: {late}");
     }
 }

@@ -19,7 +19,11 @@ use node_core::{
 };
 use resumption_pair::{
     MTU, opened,
-    ours::{Ours, sealed},
+    ours::{Dans, Ours, sealed},
+};
+use std::{
+    sync::{Arc, Mutex},
+    task::{Wake, Waker},
 };
 
 /// We have asked dan to go on over another socket, as we do when a channel is old or he is silent; what he says over the former
@@ -192,6 +196,36 @@ fn what_is_asked_when_a_node_wakes_is_answered() {
     }
 }
 
+/// We sleep, and when we wake, so much is asked of us at once. How much is answered, and what fails.
+fn asked_at_once(requests: u64) -> (usize, Vec<(u64, Code)>) {
+    let mut ours = Ours::new("alice");
+    ours.ask(1);
+    let mut dans = ours.reached();
+    ours.answers(&mut dans);
+    for _ in 0..600 {
+        ours.pass(Duration::from_millis(10));
+        dans.session.handle_timeout(ours.now, &mut dans.events);
+        ours.answers(&mut dans);
+    }
+    ours.now = ours.now + Duration::from_secs(80);
+    for token in 0..requests {
+        ours.ask(100 + token);
+    }
+    for _ in 0..100 {
+        ours.answers(&mut dans);
+        ours.pass(Duration::from_millis(10));
+    }
+    (ours.answered.len(), ours.failed)
+}
+
+#[test]
+fn however_much_is_asked_when_a_node_wakes_breaks_no_rate() {
+    for requests in [100, 500] {
+        let all = usize::try_from(requests).unwrap() + 1;
+        assert_eq!(asked_at_once(requests), (all, vec![]));
+    }
+}
+
 /// Dan is silent for a moment, and another way to him is looked for. Then he says that another process of our name is there,
 /// over the pipe that there is. The ATTACH that he hears over the other one.
 #[test]
@@ -261,4 +295,101 @@ fn who_is_superseded_on_a_session_that_was_retired_does_not_take_its_name_back()
     }
     ours.pass(Duration::from_secs(300));
     assert_eq!(ours.dialled.len(), 0, "it comes back");
+}
+
+/// Another thread, in one: it has its turn whenever a pipe is woken.
+struct Other {
+    work: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Wake for Other {
+    fn wake(self: Arc<Self>) {
+        let work = self.work.lock().unwrap().take();
+        if let Some(work) = work {
+            work();
+        }
+    }
+}
+
+/// Dan retires a session, on which something of ours takes long; the pipe ends, which another thread hears while one reads the
+/// record that says so. What becomes of what we ask later.
+fn parked_while_retired(races: bool) -> (Vec<u64>, Vec<(u64, Code)>, usize) {
+    let mut ours = Ours::new("alice");
+    ours.act(|node, now, out| node.keep(&name("dan"), true, None, now, out));
+    ours.ask(1);
+    let mut old = ours.reached();
+    ours.answers(&mut old);
+    ours.pass(Duration::from_secs(6));
+    ours.answers(&mut old);
+    let request = Request::new("echo.1", b"?".as_slice());
+    let (timeout, to) = (Some(Duration::from_secs(3600)), name("dan"));
+    ours.act(|node, now, out| node.request(77, &to, request, timeout, now, out));
+    ours.carry(&mut old);
+    // It is not answered.
+    old.events.clear();
+    let (node, now, pipe) = (ours.node.clone(), ours.now(), old.pipe.clone());
+    let other = Arc::new(Other {
+        work: Mutex::new(None),
+    });
+    let waker = Waker::from(other.clone());
+    // Something to answer, so that the pipe is woken.
+    old.session.ping(ours.now);
+    old.session.go_away(Duration::ZERO);
+    let record = old
+        .session
+        .poll_transmit(ours.now, false, &mut old.events)
+        .unwrap();
+    if races {
+        let mut out = Vec::new();
+        assert!(node.poll_transmit(&pipe, &waker, now, &mut out).is_none());
+        let lost = pipe.clone();
+        *other.work.lock().unwrap() = Some(Box::new(move || {
+            let mut out = Vec::new();
+            node.closed(&lost, Code::PipeLost, now, &mut out);
+        }));
+    }
+    ours.hear(&pipe, record.freeze());
+    if !races {
+        ours.lose(&pipe);
+    }
+    let parked = old.session.park(Code::PipeLost, ours.now, &mut old.events);
+    assert!(parked.is_some());
+    ours.pass(Duration::from_millis(100));
+    ours.ask(2);
+    let mut dials = 0;
+    let mut others: Vec<Dans> = Vec::new();
+    for _ in 0..100 {
+        ours.pass(Duration::from_secs(1));
+        while !ours.dialled.is_empty() {
+            dials += 1;
+            let (pipe, channel, attach) = ours.picked_up();
+            if attach.status == AttachStatus::Resume && attach.sid == *old.session.id() {
+                let now = ours.now;
+                let resumed = old
+                    .session
+                    .presented(channel, &attach, MTU, now, &mut old.events);
+                assert!(matches!(resumed, Resumed::Done));
+                old.pipe = pipe;
+                // He drains it, and says so again.
+                old.session.go_away(Duration::ZERO);
+                ours.carry(&mut old);
+            } else {
+                others.push(ours.accepted(pipe, channel, &attach));
+            }
+        }
+        ours.answers(&mut old);
+        for dans in &mut others {
+            ours.answers(dans);
+        }
+    }
+    (ours.answered, ours.failed, dials)
+}
+
+#[test]
+fn a_session_that_one_thread_retires_while_another_parks_it_holds_up_nothing() {
+    for races in [false, true] {
+        let (answered, failed, dials) = parked_while_retired(races);
+        assert_eq!((answered, failed), (vec![1, 2], vec![]), "races: {races}");
+        assert!(dials < 5, "{dials} dials, races: {races}");
+    }
 }

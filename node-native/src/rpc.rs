@@ -60,18 +60,28 @@ async fn exchange(
         .post(url)
         .header("content-type", "application/json")
         .body(body);
-    let mut response = request.send().await.map_err(failed)?;
+    let response = request.send().await.map_err(failed)?;
     let status = response.status();
-    let mut answer = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        if answer.len() + chunk.len() > answer_bytes {
-            return Err(FetchFailure::TooLarge);
-        }
-        answer.extend_from_slice(&chunk);
-    }
+    let answer = read(response, answer_bytes).await.map_err(failed)?;
+    let answer = answer.ok_or(FetchFailure::TooLarge)?;
     // Many endpoints send JSON-RPC errors under other statuses; the core reads those.
     if !status.is_success() && !answer.trim_ascii_start().starts_with(b"{") {
         return Err(FetchFailure::Status(status.as_u16()));
     }
     Ok(answer)
+}
+
+/// The body of an answer; nothing if it is longer than `most` bytes.
+pub(crate) async fn read(
+    mut response: reqwest::Response,
+    most: usize,
+) -> Result<Option<Vec<u8>>, reqwest::Error> {
+    let mut answer = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if answer.len() + chunk.len() > most {
+            return Ok(None);
+        }
+        answer.extend_from_slice(&chunk);
+    }
+    Ok(Some(answer))
 }

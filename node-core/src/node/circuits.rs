@@ -66,9 +66,10 @@ impl<T> Node<T> {
     ) {
         let caller = cell.peer.name.as_ref();
         let limits = &self.inner.limits;
+        // It may have gone on over a circuit since that came, and what belonged to the channel before is over: looked at last.
+        let nested = cell.over_circuit();
         let open = cell.with_pipe(|session| session.circuit_far(cid)).is_some();
-        // It may have gone on over a circuit since that came, and what belonged to the channel before is over.
-        let refused = if open && cell.over_circuit() {
+        let refused = if nested && open {
             Err(Code::CircuitNested)
         } else if !cell.with_pipe(|session| session.circuit_opened_in_rate(now.mono)) {
             Err(Code::CircuitRate)

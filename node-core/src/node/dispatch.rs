@@ -113,10 +113,12 @@ impl<T> Node<T> {
             }
             Action::CloseSession { cell, code } => {
                 self.inner.refused.count(code);
-                if cell.with_pipe(|session| session.is_parked()) {
+                let parked = cell.with(|session| {
+                    session.close(code, None);
+                    session.is_parked()
+                });
+                if parked {
                     self.end_session(&cell, code, None, now, out);
-                } else {
-                    cell.with(|session| session.close(code, None));
                 }
             }
             Action::Retire { cell } => cell.with(|session| session.go_away(Duration::ZERO)),

@@ -360,6 +360,11 @@ impl<T> Session<T> {
         !(self.is_closing() || self.is_parked() || self.retired || self.is_overdue(now))
     }
 
+    /// Whether we have said that nothing begins on it any more.
+    pub fn is_retired(&self) -> bool {
+        self.retired
+    }
+
     /// Whether it was for us to close it.
     pub fn is_closed_here(&self) -> bool {
         self.closing.is_some()

@@ -61,9 +61,9 @@ impl<T> Session<T> {
             self.expect_acknowledgement(now);
         }
         let mut last = false;
-        if self.closing.is_some()
+        if !self.ended
             && !self.sender.has_work(&self.config.limits)
-            && let Some((code, retry)) = self.closing.take()
+            && let Some((code, retry)) = self.closing
         {
             record.put_slice(&Frame::Close(code, retry).encode());
             last = true;

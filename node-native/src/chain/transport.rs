@@ -1,5 +1,6 @@
 //! How our own questions about a registry travel: as those of a running node, with a bound on what comes back.
 
+use crate::rpc;
 use alloy::{
     rpc::json_rpc::{RequestPacket, ResponsePacket},
     transports::{TransportError, TransportErrorKind, TransportFut},
@@ -25,15 +26,12 @@ impl Transport {
             .post(self.url)
             .header("content-type", "application/json")
             .body(body);
-        let mut response = request.send().await.map_err(TransportErrorKind::custom)?;
+        let response = request.send().await.map_err(TransportErrorKind::custom)?;
         let status = response.status();
-        let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(TransportErrorKind::custom)? {
-            if answer.len() + chunk.len() > ANSWER_BYTES {
-                return Err(TransportErrorKind::custom_str("an answer that is too long"));
-            }
-            answer.extend_from_slice(&chunk);
-        }
+        let answer = rpc::read(response, ANSWER_BYTES).await;
+        let answer = answer.map_err(TransportErrorKind::custom)?;
+        let too_long = || TransportErrorKind::custom_str("an answer that is too long");
+        let answer = answer.ok_or_else(too_long)?;
         let text = || String::from_utf8_lossy(&answer).into_owned();
         match serde_json::from_slice(&answer) {
             // Many endpoints send JSON-RPC errors under other statuses.

@@ -34,7 +34,8 @@ use tracing::Level;
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 const LINES: Duration = Duration::from_secs(20);
 
-/// Time that an endpoint has to say where a router listens: what that is for can wait for no longer than the node's start.
+/// Time that an endpoint has to say where a router listens. 5 s: the node starts only then, and a router is to be back within a
+/// minute. Worst case: as long for each router that is offered.
 const OFFERED_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
@@ -211,14 +212,17 @@ async fn offered(config: &Config, name: &Name) -> Result<Option<PublicRouter>, C
                 }
             }
             Ok(Err(error)) => failure = error,
-            Err(_) => failure = ChainError::Invalid("nothing within five seconds".into()),
+            Err(_) => failure = ChainError::Invalid(format!("nothing within {OFFERED_WITHIN:?}")),
         }
     }
     if told.is_empty() {
         return Err(failure);
     }
-    let detail = "not the same at as many endpoints as its quorum says";
-    Err(ChainError::Invalid(detail.into()))
+    let detail = "not the same at as many endpoints as the quorum says";
+    Err(match failure {
+        ChainError::NoRpc => ChainError::Invalid(detail.into()),
+        other => ChainError::Invalid(format!("{detail}; from another {other}")),
+    })
 }
 
 /// What one endpoint says: the address to dial, and the index.

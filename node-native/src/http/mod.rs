@@ -213,15 +213,16 @@ impl Server {
                         // have sent.
                         tokio::task::yield_now().await;
                     }
+                    Err(error) if is_of_the_peer(&error) => {
+                        tracing::debug!(%error, "accepting failed");
+                    }
                     Err(error) => {
                         // As long as descriptors are out, it fails again and again.
                         if said.is_none_or(|said| said.elapsed() >= SAID_AGAIN) {
                             said = Some(Instant::now());
                             tracing::warn!(%error, "accepting failed");
                         }
-                        if !is_of_the_peer(&error) {
-                            tokio::time::sleep(ACCEPT_PAUSE).await;
-                        }
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
             }

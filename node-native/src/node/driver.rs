@@ -71,7 +71,8 @@ pub(super) struct Shared {
 }
 
 /// Questions to one endpoint that are under way at once. 16: a connection each, and 160 answers a second where one takes a tenth
-/// of that. Worst case: more wait, and some for longer than a read may take.
+/// of that. Worst case: at an endpoint that takes seconds, look-ups of ours and of strangers wait
+/// for each other, and fail there when a read may take no longer.
 pub const FETCHES: usize = 16;
 
 /// What a node reaches the outside with.
@@ -425,6 +426,7 @@ impl Shared {
                 };
                 rpc::post(&shared.http, &url, body, most, timeout).await
             };
+            // To wait for a place takes from the same time.
             let answer = tokio::time::timeout(timeout, fetch)
                 .await
                 .unwrap_or(Err(FetchFailure::Timeout));

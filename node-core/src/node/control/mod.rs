@@ -489,12 +489,20 @@ impl<T> Control<T> {
                     .as_ref()
                     .is_some_and(|current| current.id == cell.id) =>
             {
+                if cell.with_pipe(|session| session.is_retired()) {
+                    // What was to be said on it before it went on, and was used again, is said.
+                    self.let_go(&name, now);
+                    return self.submit(name, operation, now);
+                }
                 self.timers
                     .insert((operation.deadline(), Timer::Waiting(name)));
+                let first = peer.waiting.is_empty();
                 peer.waiting.push_back(operation);
-                // Should it be there after all, its answer lets begin what waits.
-                let cell = cell.clone();
-                self.actions.push_back(Action::Ping { cell });
+                if first {
+                    // Should it be there after all, its answer lets begin what waits.
+                    let cell = cell.clone();
+                    self.actions.push_back(Action::Ping { cell });
+                }
             }
             _ => self.submit(name, operation, now),
         }

@@ -11,7 +11,7 @@ use crate::{
     time::{Duration, Instant},
     wire::frame::Attach,
 };
-use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use alloc::{sync::Arc, vec::Vec};
 
 /// The side that dialled comes back at once. The other one gives it this long before it dials itself.
 const COURTESY: Duration = Duration::from_secs(1);
@@ -28,7 +28,6 @@ const PER_NAME: usize = 4;
 pub(super) struct Parked<T> {
     pub(super) cell: Arc<SessionCell<T>>,
     pub(super) instance: [u8; 16],
-    pub(super) agent: Box<str>,
     /// What became of its pipe.
     pub(super) reason: Code,
     /// Whether we look for a pipe, instead of waiting for the peer to do so.
@@ -228,17 +227,18 @@ impl<T> Control<T> {
         let parked = Parked {
             cell: cell.clone(),
             instance: peer.instance,
-            agent: peer.agent.clone(),
             reason: code,
             dial: ours,
             hidden,
         };
         peer.parked.retain(|parked| parked.cell.id != cell.id);
-        // First one that only the peer may need.
-        let idle = |parked: &Parked<T>| parked.cell.with_pipe(|session| session.is_idle());
-        let oldest = peer.parked.iter().position(idle).unwrap_or_default();
-        let oldest = (peer.parked.len() == PER_NAME).then(|| peer.parked.remove(oldest));
         peer.parked.push(parked);
+        let oldest = (peer.parked.len() > PER_NAME).then(|| {
+            // First one that only the peer may need.
+            let idle = |parked: &Parked<T>| parked.cell.with_pipe(|session| session.is_idle());
+            let at = peer.parked.iter().position(idle);
+            peer.parked.remove(at.unwrap_or_default())
+        });
         if is_current {
             peer.current = None;
         }
@@ -288,23 +288,29 @@ impl<T> Control<T> {
             return;
         }
         self.unpark(cell.id);
-        if self.draining.contains_key(&cell.id) {
+        let drains = self.draining.contains_key(&cell.id);
+        let Some(peer) = self.peers.get_mut(&name) else {
+            return;
+        };
+        let waiting = peer.parked.len();
+        // One that drains may have begun to while it waited.
+        peer.parked.retain(|parked| parked.cell.id != cell.id);
+        let waited = peer.parked.len() < waiting;
+        let is_current = peer.current.as_ref().is_some_and(|used| used.id == cell.id);
+        let beside = peer.current.is_some();
+        let session = (cell.clone(), peer.instance, peer.agent.clone());
+        if drains && self.gives_up(cell) {
             // That it drains was said on the channel before, and may have come after the peer had left that one.
             self.drain(cell.clone(), now.mono);
             // What it was looked for for has to be looked for anew.
             return self.settle(&name, now);
         }
-        let Some(peer) = self.peers.get_mut(&name) else {
-            return;
-        };
-        let is_it = |other: &Arc<SessionCell<T>>| other.id == cell.id;
-        if peer.current.as_ref().is_some_and(is_it) {
-            let (instance, agent) = (peer.instance, peer.agent.clone());
-            self.install(&name, (cell.clone(), instance, agent), now);
-        } else if let Some(at) = peer.parked.iter().position(|p| is_it(&p.cell)) {
-            let parked = peer.parked.remove(at);
-            let session = (parked.cell, parked.instance, parked.agent);
-            if peer.current.is_some() {
+        // Whose it is to give it up says so anew, or uses it again.
+        self.draining.remove(&cell.id);
+        if is_current {
+            self.install(&name, session, now);
+        } else if waited || drains {
+            if beside {
                 // Another session has taken its place meanwhile.
                 self.rival(&name, session, now);
             } else {

@@ -399,10 +399,10 @@ impl<T> Control<T> {
     /// another process of our name has been there since the search began, and no person wants to take it back.
     pub(in super::super) fn begins_nothing(&self, name: &Name) -> Option<Code> {
         let peer = self.peers.get(name)?;
+        if peer.superseded && peer.waiting.is_empty() && peer.wanted_by.is_empty() {
+            return Some(Code::Superseded);
+        }
         match &peer.dial {
-            _ if peer.superseded && peer.waiting.is_empty() && peer.wanted_by.is_empty() => {
-                Some(Code::Duplicate)
-            }
             Dial::Racing(race) => race.unread,
             _ => None,
         }

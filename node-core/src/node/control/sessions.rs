@@ -119,7 +119,7 @@ impl<T> Control<T> {
     }
 
     /// The session in use finishes what it has, and is used no more; another one is looked for if anybody needs it.
-    fn let_go(&mut self, name: &Name, now: Now) {
+    pub(super) fn let_go(&mut self, name: &Name, now: Now) {
         let Some(peer) = self.peers.get_mut(name) else {
             return;
         };
@@ -480,6 +480,8 @@ impl<T> Control<T> {
         let ids: Vec<u64> = self.draining.keys().copied().collect();
         for id in ids {
             self.drained(id, now);
+        }
+        if !self.draining.is_empty() {
             self.drain_later(now);
         }
     }
