@@ -365,9 +365,9 @@ impl<T> Session<T> {
         self.retired
     }
 
-    /// Whether it was for us to close it.
-    pub fn is_closed_here(&self) -> bool {
-        self.closing.is_some()
+    /// Whether we close it because another process of the peer's has taken its place.
+    pub fn is_superseded_here(&self) -> bool {
+        matches!(self.closing, Some((Code::Superseded, _)))
     }
 
     /// Whether it is over.

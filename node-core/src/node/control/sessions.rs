@@ -237,7 +237,7 @@ impl<T> Control<T> {
         let before = peer.parked.len();
         peer.parked.retain(|parked| parked.cell.id != cell.id);
         let was_parked = peer.parked.len() < before;
-        let here = cell.with_pipe(|session| session.is_closed_here());
+        let here = cell.with_pipe(|session| session.is_superseded_here());
         if code == Code::Superseded
             && !here
             && (is_current || peer.current.is_none())
