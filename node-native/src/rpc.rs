@@ -56,13 +56,8 @@ async fn exchange(
         true => FetchFailure::Timeout,
         false => FetchFailure::Unreachable,
     };
-    let request = client
-        .post(url)
-        .header("content-type", "application/json")
-        .body(body);
-    let response = request.send().await.map_err(failed)?;
-    let status = response.status();
-    let answer = read(response, answer_bytes).await.map_err(failed)?;
+    let sent = send(client, url, body, answer_bytes).await;
+    let (status, answer) = sent.map_err(failed)?;
     let answer = answer.ok_or(FetchFailure::TooLarge)?;
     // Many endpoints send JSON-RPC errors under other statuses; the core reads those.
     if !status.is_success() && !answer.trim_ascii_start().starts_with(b"{") {
@@ -71,17 +66,24 @@ async fn exchange(
     Ok(answer)
 }
 
-/// The body of an answer; nothing if it is longer than `most` bytes.
-pub(crate) async fn read(
-    mut response: reqwest::Response,
+/// Posts JSON: the status of what came back, and its body, nothing if that is longer than `most` bytes.
+pub(crate) async fn send(
+    client: &reqwest::Client,
+    url: impl reqwest::IntoUrl,
+    body: String,
     most: usize,
-) -> Result<Option<Vec<u8>>, reqwest::Error> {
+) -> Result<(reqwest::StatusCode, Option<Vec<u8>>), reqwest::Error> {
+    let request = client
+        .post(url)
+        .header("content-type", "application/json")
+        .body(body);
+    let mut response = request.send().await?;
     let mut answer = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         if answer.len() + chunk.len() > most {
-            return Ok(None);
+            return Ok((response.status(), None));
         }
         answer.extend_from_slice(&chunk);
     }
-    Ok(Some(answer))
+    Ok((response.status(), Some(answer)))
 }

@@ -61,9 +61,8 @@ impl<T> Session<T> {
             self.expect_acknowledgement(now);
         }
         let mut last = false;
-        if !self.ended
+        if let Some((code, retry)) = self.closing
             && !self.sender.has_work(&self.config.limits)
-            && let Some((code, retry)) = self.closing
         {
             record.put_slice(&Frame::Close(code, retry).encode());
             last = true;

@@ -27,7 +27,6 @@ use node_core::{
     Label, RegistryId,
     registry::{self, Host, RegistryConfig, Routing},
 };
-
 use transport::Transport;
 
 pub use alloy::primitives::{Address as Account, B256 as Hash};

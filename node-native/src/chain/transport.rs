@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 /// Longest answer that is read, in bytes: 1 MiB. The longest that we ask for, a block's head or a receipt, has some kilobytes.
+/// Worst case: as much for each question under way, of which a command has one and the start of a router one for each endpoint.
 const ANSWER_BYTES: usize = 1 << 20;
 
 /// JSON-RPC over HTTP at one endpoint.
@@ -21,15 +22,8 @@ pub(super) struct Transport {
 impl Transport {
     async fn ask(self, asked: RequestPacket) -> Result<ResponsePacket, TransportError> {
         let body = serde_json::to_string(&asked).map_err(TransportError::ser_err)?;
-        let request = self
-            .client
-            .post(self.url)
-            .header("content-type", "application/json")
-            .body(body);
-        let response = request.send().await.map_err(TransportErrorKind::custom)?;
-        let status = response.status();
-        let answer = rpc::read(response, ANSWER_BYTES).await;
-        let answer = answer.map_err(TransportErrorKind::custom)?;
+        let sent = rpc::send(&self.client, self.url, body, ANSWER_BYTES).await;
+        let (status, answer) = sent.map_err(TransportErrorKind::custom)?;
         let too_long = || TransportErrorKind::custom_str("an answer that is too long");
         let answer = answer.ok_or_else(too_long)?;
         let text = || String::from_utf8_lossy(&answer).into_owned();

@@ -71,8 +71,8 @@ pub(super) struct Shared {
 }
 
 /// Questions to one endpoint that are under way at once. 16: a connection each, and 160 answers a second where one takes a tenth
-/// of that. Worst case: at an endpoint that takes seconds, look-ups of ours and of strangers wait
-/// for each other, and fail there when a read may take no longer.
+/// of that. Worst case: at an endpoint that takes seconds, look-ups of ours and of strangers wait for each other, and fail there
+/// when a read may take no longer.
 pub const FETCHES: usize = 16;
 
 /// What a node reaches the outside with.
@@ -125,9 +125,9 @@ impl Shared {
         } = outside;
         let endpoints = node.config().registries.iter();
         let endpoints = endpoints.flat_map(|registry| &registry.rpcs);
-        let places = |rpc: &str| (Arc::from(rpc), Arc::new(Semaphore::new(FETCHES)));
+        let places = endpoints.map(|rpc| (Arc::from(&**rpc), Arc::new(Semaphore::new(FETCHES))));
         Arc::new(Self {
-            fetches: endpoints.map(|rpc| places(rpc)).collect(),
+            fetches: places.collect(),
             node,
             clock: Clock::new(),
             services,

@@ -43,7 +43,7 @@ const FRAMES: u64 = 1 << 20;
 /// One ping or pong of WebSocket in this time. Nobody needs any; proxies and libraries send one in some seconds, and each ping is
 /// answered.
 const PING: Duration = Duration::from_millis(100);
-/// The window of that: 100 at once.
+/// The window of that: 100 at once. Worst case: 100 pongs of 125 bytes, and ten a second.
 const PINGS: Duration = Duration::from_secs(10);
 /// Messages that we send until the handshake is over: its own, and the first record.
 const HANDSHAKE: u8 = 2;

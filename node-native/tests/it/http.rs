@@ -7,7 +7,7 @@ use node_core::{
     registry::{Host, Routing},
 };
 use node_native::{
-    config::{Config, Listen, Override, Sources, TlsFiles},
+    config::{Config, Listen, Override, Sources},
     dial::{DialError, Dialer},
     http::{Accepted, EXCUSES, Page, Server, Site},
     metrics::Metrics,
@@ -555,58 +555,6 @@ async fn a_connection_too_many_is_told_when_to_come_back_and_one_of_a_crowd_is_c
 }
 
 #[tokio::test]
-async fn wss_needs_a_certificate_that_the_system_trusts_for_that_host() {
-    let dir = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
-    let files = TlsFiles {
-        cert: dir.path().join("c.pem"),
-        key: dir.path().join("k.pem"),
-    };
-    std::fs::write(&files.cert, made.cert.pem()).unwrap();
-    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-    let mut listen = listen(&[]);
-    listen.tls = Some(files);
-    let mut node = start(listen, Site::default()).await;
-
-    let error = dial(node.address, &Dialer::new(true).unwrap(), true)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, DialError::Tls { .. }),
-        "an unknown authority is refused: {error}"
-    );
-
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let trusting = Dialer::with_tls(Arc::new(tls), true);
-    let error = dial(node.address, &trusting, true).await.unwrap_err();
-    assert!(
-        matches!(error, DialError::Tls { .. }),
-        "the certificate is for localhost, not 127.0.0.1: {error}"
-    );
-    let routing = Routing {
-        host: Host::parse("localhost").unwrap(),
-        port: node.address.port(),
-        ws: true,
-        wss: true,
-    };
-    let mut ours = trusting.connect(&routing, || None).await.unwrap().socket;
-    let mut theirs = node.accepted.recv().await.unwrap().socket;
-    assert!(theirs.get_ref().is_tls());
-    ours.send(Message::binary(vec![1])).await.unwrap();
-    assert_eq!(
-        theirs.next().await.unwrap().unwrap(),
-        Message::binary(vec![1])
-    );
-}
-
-#[tokio::test]
 async fn an_occupied_port_is_an_error_that_names_it() {
     let node = start(listen(&[]), Site::default()).await;
     let mut second = listen(&[]);
@@ -707,7 +655,7 @@ async fn the_well_known_document_says_what_a_page_must_know() {
     );
 }
 
-async fn dial(
+pub(crate) async fn dial(
     address: SocketAddr,
     dialer: &Dialer,
     wss: bool,

@@ -7,6 +7,8 @@ mod demo;
 mod http;
 mod mistakes;
 mod offered;
+#[path = "../nodes/posted.rs"]
+mod posted;
 mod rpc;
 mod support;
 mod tls;

@@ -3,6 +3,7 @@
 
 use crate::{
     cli::{json, nectar},
+    posted,
     support::{Anvil, CHAIN_ID, deploy, wallet},
 };
 use node_core::{
@@ -50,22 +51,7 @@ async fn endpoint(behind: String, answers: Answers) -> String {
 async fn answer(stream: TcpStream, behind: String, answers: Answers) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            if stream.read_line(&mut line).await? == 0 {
-                return Ok(());
-            }
-            match line.trim_end().split_once(": ") {
-                Some((field, value)) if field.eq_ignore_ascii_case("content-length") => {
-                    length = value.parse().unwrap();
-                }
-                None if line.trim_end().is_empty() => break,
-                _ => {}
-            }
-        }
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).await?;
+        let body = posted::body(&mut stream).await?;
         match answers {
             Answers::Falsely => {
                 let client = rpc::http_client().unwrap();

@@ -1,41 +1,109 @@
-//! A server under TLS, and pages that did not come from it.
+//! A server under TLS, who trusts it, and pages that did not come from it.
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
-use crate::http::{UPGRADE, listen, start};
-use node_native::{config::TlsFiles, http::Site};
+use crate::http::{UPGRADE, dial, listen, start};
+use futures_util::{SinkExt, StreamExt};
+use node_core::registry::{Host, Routing};
+use node_native::{
+    config::TlsFiles,
+    dial::{DialError, Dialer},
+    http::Site,
+};
+use rcgen::{CertifiedKey, KeyPair};
 use std::sync::Arc;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_tungstenite::tungstenite::Message;
+
+/// A certificate for one host that it has signed itself.
+struct Certificate {
+    made: CertifiedKey<KeyPair>,
+    directory: tempfile::TempDir,
+}
+
+impl Certificate {
+    fn of(host: &str) -> Self {
+        Self {
+            made: rcgen::generate_simple_self_signed([host.into()]).unwrap(),
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn files(&self) -> TlsFiles {
+        let files = TlsFiles {
+            cert: self.directory.path().join("c.pem"),
+            key: self.directory.path().join("k.pem"),
+        };
+        std::fs::write(&files.cert, self.made.cert.pem()).unwrap();
+        std::fs::write(&files.key, self.made.signing_key.serialize_pem()).unwrap();
+        files
+    }
+
+    /// What a client needs that trusts it.
+    fn trusted(&self) -> Arc<rustls::ClientConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.made.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Arc::new(config)
+    }
+}
+
+#[tokio::test]
+async fn wss_needs_a_certificate_that_the_system_trusts_for_that_host() {
+    let certificate = Certificate::of("localhost");
+    let mut listen = listen(&[]);
+    listen.tls = Some(certificate.files());
+    let mut node = start(listen, Site::default()).await;
+
+    let error = dial(node.address, &Dialer::new(true).unwrap(), true)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, DialError::Tls { .. }),
+        "an unknown authority is refused: {error}"
+    );
+
+    let trusting = Dialer::with_tls(certificate.trusted(), true);
+    let error = dial(node.address, &trusting, true).await.unwrap_err();
+    assert!(
+        matches!(error, DialError::Tls { .. }),
+        "the certificate is for localhost, not 127.0.0.1: {error}"
+    );
+    let routing = Routing {
+        host: Host::parse("localhost").unwrap(),
+        port: node.address.port(),
+        ws: true,
+        wss: true,
+    };
+    let mut ours = trusting.connect(&routing, || None).await.unwrap().socket;
+    let mut theirs = node.accepted.recv().await.unwrap().socket;
+    assert!(theirs.get_ref().is_tls());
+    ours.send(Message::binary(vec![1])).await.unwrap();
+    assert_eq!(
+        theirs.next().await.unwrap().unwrap(),
+        Message::binary(vec![1])
+    );
+}
 
 /// On the port for plain HTTP of the same host stands another server, or whoever is on the way.
 #[tokio::test]
 async fn a_page_that_came_without_tls_is_none_of_a_node_that_has_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["node.example".into()]).unwrap();
-    let files = TlsFiles {
-        cert: dir.path().join("c.pem"),
-        key: dir.path().join("k.pem"),
-    };
-    std::fs::write(&files.cert, made.cert.pem()).unwrap();
-    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    let certificate = Certificate::of("node.example");
     let mut listen = listen(&[("listen.origins", "[\"https://app.example\"]")]);
-    listen.tls = Some(files);
+    listen.tls = Some(certificate.files());
     let site = Site {
         faucet: Some(Arc::new(|_| Box::pin(async { Ok("0x1".to_owned()) }))),
         ..Site::default()
     };
     let node = start(listen, site).await;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let tls = tokio_rustls::TlsConnector::from(Arc::new(tls));
+    let tls = tokio_rustls::TlsConnector::from(certificate.trusted());
     let ask = async |request: String| {
         let stream = TcpStream::connect(node.address).await.unwrap();
         let name = rustls::pki_types::ServerName::try_from("node.example").unwrap();

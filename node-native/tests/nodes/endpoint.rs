@@ -1,6 +1,9 @@
 //! An RPC endpoint: JSON-RPC over HTTP, with what stands on a registry's chain, or what it says of it.
 
-use crate::sockets::{lock, unix_time};
+use crate::{
+    posted,
+    sockets::{lock, unix_time},
+};
 use nectar_sim::{Registry, chain::View};
 use std::{
     io,
@@ -11,7 +14,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
 };
 
@@ -67,7 +70,7 @@ impl Endpoint {
 impl Shown {
     async fn answer(&self, stream: TcpStream) -> io::Result<()> {
         let mut stream = BufReader::new(stream);
-        let body = read(&mut stream).await?;
+        let body = posted::body(&mut stream).await?;
         let (view, delay) = lock(&self.how).clone();
         let answer = {
             let chain = &mut lock(&self.registry).chain;
@@ -89,25 +92,4 @@ impl Shown {
             .await?;
         stream.shutdown().await
     }
-}
-
-/// The body of the next request.
-pub(crate) async fn read(stream: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match line.trim_end().split_once(": ") {
-            Some((field, value)) if field.eq_ignore_ascii_case("content-length") => {
-                length = value.parse().unwrap();
-            }
-            None if line.trim_end().is_empty() => break,
-            _ => {}
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
-    Ok(body)
 }

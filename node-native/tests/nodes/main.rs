@@ -17,6 +17,7 @@ mod logs;
 mod lying_router;
 mod operating;
 mod pair;
+mod posted;
 mod proxy;
 mod restarts;
 mod scenarios;

@@ -292,12 +292,11 @@ impl<T> Control<T> {
         let Some(peer) = self.peers.get_mut(&name) else {
             return;
         };
-        let waiting = peer.parked.len();
+        let before = peer.parked.len();
         // One that drains may have begun to while it waited.
         peer.parked.retain(|parked| parked.cell.id != cell.id);
-        let waited = peer.parked.len() < waiting;
-        let is_current = peer.current.as_ref().is_some_and(|used| used.id == cell.id);
-        let beside = peer.current.is_some();
+        let waited = peer.parked.len() < before;
+        let current = peer.current.as_ref().map(|current| current.id);
         let session = (cell.clone(), peer.instance, peer.agent.clone());
         if drains && self.gives_up(cell) {
             // That it drains was said on the channel before, and may have come after the peer had left that one.
@@ -307,15 +306,12 @@ impl<T> Control<T> {
         }
         // Whose it is to give it up says so anew, or uses it again.
         self.draining.remove(&cell.id);
-        if is_current {
-            self.install(&name, session, now);
-        } else if waited || drains {
-            if beside {
-                // Another session has taken its place meanwhile.
-                self.rival(&name, session, now);
-            } else {
-                self.install(&name, session, now);
-            }
+        match current {
+            Some(id) if id == cell.id => self.install(&name, session, now),
+            _ if !waited && !drains => {}
+            None => self.install(&name, session, now),
+            // Another session has taken its place meanwhile.
+            Some(_) => self.rival(&name, session, now),
         }
     }
 

@@ -491,12 +491,18 @@ impl<T> Control<T> {
         let Some((cell, until)) = self.draining.get(&id) else {
             return;
         };
-        if cell.with_pipe(|session| session.is_closing()) {
+        let (cell, until) = (cell.clone(), *until);
+        let (closing, quiet, idle, left) = cell.with_pipe(|session| {
+            (
+                session.is_closing(),
+                session.is_quiet(),
+                session.is_idle(),
+                session.is_left(),
+            )
+        });
+        if closing {
             return;
         }
-        let (cell, until) = (cell.clone(), *until);
-        let (quiet, idle, left) =
-            cell.with_pipe(|session| (session.is_quiet(), session.is_idle(), session.is_left()));
         // Nobody waits longer for a word that does not come, or for circuits, over which nothing is lost.
         let late = until.is_some_and(|until| until <= now);
         let over = (quiet && late) || (idle && left && self.gives_up(&cell));

@@ -163,7 +163,7 @@ fn connected(to: [u8; 3]) -> usize {
 async fn answer_slowly(stream: TcpStream) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
-        let body = crate::endpoint::read(&mut stream).await?;
+        let body = crate::posted::body(&mut stream).await?;
         let asked: serde_json::Value = serde_json::from_slice(&body)?;
         let result = match asked["method"].as_str().unwrap() {
             "eth_chainId" => serde_json::json!(format!("0x{:x}", REGISTRY.chain_id)),
