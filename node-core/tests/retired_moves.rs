@@ -365,3 +365,35 @@ fn a_session_that_one_thread_retires_while_another_parks_it_holds_up_nothing() {
         assert!(dials < 5, "{dials} dials, races: {races}");
     }
 }
+
+/// Dan calls although we have a session with him, and hears that we give that one up. A while later he cannot be heard any more over
+/// its socket, over which he has just begun something.
+#[test]
+fn a_session_that_was_given_up_is_not_over_as_long_as_its_peer_cannot_be_heard() {
+    let mut ours = Ours::new("bob");
+    assert!(ours.actor.name().hash() < ours.dan.name().hash());
+    ours.ask(1);
+    let mut used = ours.reached();
+    ours.answers(&mut used);
+    let mut given_up = ours.called();
+    let second = Duration::from_secs(1);
+    for _ in 0..20 {
+        given_up.session.ping(ours.now);
+        ours.carry(&mut given_up);
+        pass(&mut ours, &mut used, second);
+    }
+    assert!(given_up.session.is_left());
+    given_up.session.open_stream("p".into(), Bytes::new());
+    let pipe = given_up.pipe.clone();
+    for _ in 0..60 {
+        let (now, events) = (ours.now, &mut given_up.events);
+        while given_up.session.poll_transmit(now, false, events).is_some() {}
+        while let Some(record) = ours.say(&pipe) {
+            let record = BytesMut::from(&record[..]);
+            given_up.session.handle_record(record, now, events).unwrap();
+        }
+        pass(&mut ours, &mut used, second);
+    }
+    assert!(!given_up.session.is_ended(), "what he has begun is lost");
+    assert_eq!(ours.node.counts().parked, 1, "he may come back for it");
+}

@@ -414,6 +414,11 @@ impl<T> Session<T> {
         self.keepalive.round_trip
     }
 
+    /// Whether the peer has yet to answer the last ping.
+    pub fn awaits_pong(&self) -> bool {
+        self.keepalive.awaits_pong()
+    }
+
     /// When a record last came in.
     pub fn last_received(&self) -> Instant {
         self.keepalive.last_received
