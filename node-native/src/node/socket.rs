@@ -40,6 +40,9 @@ const LARGE: usize = 1 << 10;
 /// Bytes of frames that one message may take, and what has been read beyond it. 1 MiB; worst case some 180,000 frames of nothing,
 /// which would have no end. A record in frames of one byte each has 460 KiB.
 const FRAMES: u64 = 1 << 20;
+/// The same before any message has come: those of the handshake have 1.2 KiB. 16 KiB; worst case some 2,700 frames of nothing,
+/// from whoever can connect. In frames of one byte each they have 9 KiB.
+const FIRST_FRAMES: u64 = 16 << 10;
 /// One ping or pong of WebSocket in this time. Nobody needs any; proxies and libraries send one in some seconds, and each ping is
 /// answered.
 const PING: Duration = Duration::from_millis(100);
@@ -54,7 +57,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes of a peer that goes on talking which are read and dropped, so that our close frame is not lost in a reset.
 const DRAIN: usize = 256 << 10;
 /// The same while they are whole frames: what a peer may have had under way when we said that we close, and not a second's worth
-/// of a fast link.
+/// of a fast link. Beyond [`DRAIN`] no more than it has sent before, by which TCP lets it go ahead.
 const UNDER_WAY: u64 = 8 << 20;
 
 /// How the rest of the node ends a socket, or its dialling.
@@ -274,11 +277,16 @@ impl Driven<'_> {
         }
     }
 
+    /// Bytes of frames that the next message may take.
+    const fn frames(&self) -> u64 {
+        if self.heard { FRAMES } else { FIRST_FRAMES }
+    }
+
     /// Reads what has arrived; whether more may have.
     fn read(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> Result<bool, End> {
         for _ in 0..TURN {
             let message = match Pin::new(&mut *socket).poll_next(cx) {
-                Poll::Pending if socket.get_ref().given() - self.whole > FRAMES => {
+                Poll::Pending if socket.get_ref().given() - self.whole > self.frames() => {
                     return Err(End::Here(Code::RecordTooLarge));
                 }
                 Poll::Pending => return Ok(false),
@@ -429,7 +437,8 @@ async fn say_farewell(
         return;
     }
     let begun = socket.get_ref().given();
-    let too_much = |socket: &Socket| socket.get_ref().given() - begun > UNDER_WAY;
+    let most = UNDER_WAY.min(begun + DRAIN as u64);
+    let too_much = |socket: &Socket| socket.get_ref().given() - begun > most;
     // Looked at whenever it has its turn, so that frames which make no message count too.
     let next = |socket: &mut Socket, cx: &mut Context<'_>| {
         if too_much(socket) {

@@ -61,6 +61,15 @@ fn a_message_in_frames_of_one_byte_or_none_is_bounded_in_memory_and_time() {
         wire.closed().await
     });
     assert_eq!(report.seen, Some(Code::RecordTooLarge));
+    let report = siege.attack("frames of nothing first", LITTLE, async |router| {
+        let mut wire = Wire::open(router, somewhere(5)).await.unwrap();
+        let mut bytes = frame(BINARY, &[]);
+        bytes.extend(frame(CONTINUED, &[]).repeat(3000));
+        wire.write(&bytes).await.unwrap();
+        // What is read of them ends it, and not the handshake's time.
+        wire.closed().await
+    });
+    assert_eq!(report.seen, Some(Code::RecordTooLarge));
     let report = siege.attack("frames of nothing, for ever", LITTLE, async |router| {
         let mut wire = Wire::open(router, somewhere(2)).await.unwrap();
         let mut written = wire.write(&frame(BINARY, &[])).await;
