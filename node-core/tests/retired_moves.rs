@@ -19,12 +19,9 @@ use node_core::{
 };
 use resumption_pair::{
     MTU, opened,
-    ours::{Dans, Ours, sealed},
+    ours::{Dans, Other, Ours, sealed},
 };
-use std::{
-    sync::{Arc, Mutex},
-    task::{Wake, Waker},
-};
+use std::{sync::Arc, task::Waker};
 
 /// We have asked dan something, and he is there; `kept`, as a contact of ours, and nobody's router.
 fn connected(kept: bool) -> (Ours, Dans) {
@@ -275,20 +272,6 @@ fn who_is_superseded_on_a_session_that_was_retired_does_not_take_its_name_back()
     assert_eq!(ours.dialled.len(), 0, "it comes back");
 }
 
-/// Another thread, in one: it has its turn whenever a pipe is woken.
-struct Other {
-    work: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-impl Wake for Other {
-    fn wake(self: Arc<Self>) {
-        let work = self.work.lock().unwrap().take();
-        if let Some(work) = work {
-            work();
-        }
-    }
-}
-
 /// Dan retires a session, on which something of ours takes long; the pipe ends, which another thread hears while one reads the
 /// record that says so. What becomes of what we ask later.
 fn parked_while_retired(races: bool) -> (Vec<u64>, Vec<(u64, Code)>, usize) {
@@ -300,9 +283,7 @@ fn parked_while_retired(races: bool) -> (Vec<u64>, Vec<(u64, Code)>, usize) {
     // It is not answered.
     old.events.clear();
     let (node, now, pipe) = (ours.node.clone(), ours.now(), old.pipe.clone());
-    let other = Arc::new(Other {
-        work: Mutex::new(None),
-    });
+    let other = Arc::<Other>::default();
     let waker = Waker::from(other.clone());
     // Something to answer, so that the pipe is woken.
     old.session.ping(ours.now);
@@ -315,10 +296,10 @@ fn parked_while_retired(races: bool) -> (Vec<u64>, Vec<(u64, Code)>, usize) {
         let mut out = Vec::new();
         assert!(node.poll_transmit(&pipe, &waker, now, &mut out).is_none());
         let lost = pipe.clone();
-        *other.work.lock().unwrap() = Some(Box::new(move || {
+        other.is_to(move || {
             let mut out = Vec::new();
             node.closed(&lost, Code::PipeLost, now, &mut out);
-        }));
+        });
     }
     ours.hear(&pipe, record.freeze());
     if !races {

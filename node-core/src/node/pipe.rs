@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Code, Now,
     channel::{Channel, HandshakeError, Reject, initiator, responder},
-    session::{Session, Violation},
+    session::{Event, Session, Violation},
     time::{Duration, Instant},
     wire::frame::{AttachStatus, Frame, next},
 };
@@ -134,18 +134,35 @@ impl<T> Node<T> {
                 let error = rejected(&reject);
                 return self.end_session(&cell, error.code, error.retry, now, out);
             }
-            let mut events = Vec::new();
-            let handled = cell.with(|session| {
-                if cell.is_on(pipe) {
-                    session.handle_record(owned(message), now.mono, &mut events)
-                } else {
-                    Ok(())
-                }
-            });
-            self.dispatch(&cell, events, now, out);
-            if let Err(Violation { code }) = handled {
-                self.violate(&cell, Some(pipe), code, now, out);
+            self.heard(pipe, &cell, Heard::Record(message), Vec::new(), now, out);
+        }
+    }
+
+    /// What came over a pipe for the session that it carries. The session may have gone on over another one by now: what it lacks
+    /// is said again there.
+    pub(super) fn heard(
+        &self,
+        pipe: &PipeCell<T>,
+        cell: &Arc<SessionCell<T>>,
+        heard: Heard,
+        mut events: Vec<Event<T>>,
+        now: Now,
+        out: &mut Vec<Output<T>>,
+    ) {
+        let handled = cell.with(|session| {
+            if !cell.is_on(pipe) || session.is_ended() {
+                return Ok(());
             }
+            match heard {
+                Heard::Record(record) => {
+                    session.handle_record(owned(record), now.mono, &mut events)
+                }
+                Heard::Frames(frames) => session.handle_frames(frames, now.mono, &mut events),
+            }
+        });
+        self.dispatch(cell, events, now, out);
+        if let Err(Violation { code }) = handled {
+            self.violate(cell, Some(pipe), code, now, out);
         }
     }
 
@@ -349,11 +366,7 @@ impl<T> Node<T> {
         let session = Session::accept(channel, config, &attach, now.mono, &mut events)
             .map_err(|violation| HandshakeError::from(violation.code))?;
         let cell = self.enter_session(pipe, peer, session);
-        let handled = cell.with(|session| session.handle_frames(frames, now.mono, &mut events));
-        self.dispatch(&cell, events, now, out);
-        if let Err(Violation { code }) = handled {
-            self.violate(&cell, Some(pipe), code, now, out);
-        }
+        self.heard(pipe, &cell, Heard::Frames(frames), events, now, out);
         self.check_pipe(pipe, &cell, now, out);
         Ok(None)
     }
@@ -484,6 +497,13 @@ fn rejected(reject: &Reject) -> HandshakeError {
         retry: (reject.retry > Duration::ZERO).then_some(reject.retry),
         skew_ms: None,
     }
+}
+
+/// What comes over a pipe for a session.
+pub(super) enum Heard {
+    Record(Bytes),
+    /// What followed ATTACH in its record.
+    Frames(Bytes),
 }
 
 /// The message as a buffer that can be opened in place; copied only when somebody else still reads it.

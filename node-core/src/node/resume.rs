@@ -4,12 +4,13 @@ use super::{
     Node, Output,
     cell::{Offer, PipeCell, PipeState, SessionCell},
     control::Control,
+    pipe::Heard,
     timers::{Due, lock},
 };
 use crate::{
     Code, Now,
     channel::{Channel, HandshakeError, RECORD},
-    session::{Resumed, Violation},
+    session::Resumed,
     wire::frame::{Attach, AttachStatus, Frame, next},
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
@@ -114,7 +115,7 @@ impl<T> Node<T> {
             _ => return Err(Code::AttachRefused.into()),
         };
         match attach.status {
-            AttachStatus::Unknown => {
+            AttachStatus::Unknown if (attach.sid, attach.attempt) == (cell.sid, attempt) => {
                 let name = cell.peer.name.as_ref();
                 let unread = name.and_then(|name| lock(&self.inner.control).begins_nothing(name));
                 self.end_session(&cell, Code::SessionUnknown, None, now, out);
@@ -127,7 +128,7 @@ impl<T> Node<T> {
                 }
                 Ok(())
             }
-            AttachStatus::Fresh => Err(Code::AttachRefused.into()),
+            AttachStatus::Fresh | AttachStatus::Unknown => Err(Code::AttachRefused.into()),
             AttachStatus::Resume | AttachStatus::Stale => {
                 let proof = (channel, &*attach, Some(attempt));
                 self.take_up(pipe, &cell, proof, frames, now, out)
@@ -211,13 +212,9 @@ impl<T> Node<T> {
             self.leave_pipe(&former, Code::Duplicate, None, out);
         }
         // The circuits of the channel before are over.
-        self.dispatch(cell, core::mem::take(&mut events), now, out);
-        self.control(now, out, |control| control.resumed(cell, pipe, now));
-        let handled = cell.with(|session| session.handle_frames(frames, now.mono, &mut events));
         self.dispatch(cell, events, now, out);
-        if let Err(Violation { code }) = handled {
-            self.violate(cell, Some(pipe), code, now, out);
-        }
+        self.control(now, out, |control| control.resumed(cell, pipe, now));
+        self.heard(pipe, cell, Heard::Frames(frames), Vec::new(), now, out);
         self.check_pipe(pipe, cell, now, out);
         Ok(None)
     }

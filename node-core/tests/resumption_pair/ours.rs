@@ -13,7 +13,10 @@ use node_core::{
     time::Duration,
     wire::frame::{Attach, AttachStatus, Frame, Response},
 };
-use std::task::Waker;
+use std::{
+    sync::{Arc, Mutex},
+    task::{Wake, Waker},
+};
 
 /// The node, and what it has said.
 pub struct Ours {
@@ -250,4 +253,29 @@ pub fn sealed(channel: &mut Channel, answer: Attach) -> Bytes {
     record.extend_from_slice(&Frame::Attach(Box::new(answer)).encode());
     channel.seal(&mut record).unwrap();
     record.freeze()
+}
+
+/// Another thread, in one: it has its turn whenever a pipe is woken.
+#[derive(Default)]
+pub struct Other {
+    work: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Other {
+    pub fn is_to(&self, work: impl FnOnce() + Send + 'static) {
+        *self.work.lock().unwrap() = Some(Box::new(work));
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.work.lock().unwrap().is_none()
+    }
+}
+
+impl Wake for Other {
+    fn wake(self: Arc<Self>) {
+        let work = self.work.lock().unwrap().take();
+        if let Some(work) = work {
+            work();
+        }
+    }
 }
