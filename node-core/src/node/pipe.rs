@@ -420,13 +420,9 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        // Whoever ends a pipe is not the peer: it cannot say that the name lives elsewhere, nor when to come back.
+        // Whoever ends a pipe is not the peer: it cannot say when to come back either.
         if pipe.has_session() {
-            let code = if code == Code::Superseded {
-                Code::PipeLost
-            } else {
-                code
-            };
+            let code = unproved(code);
             if let Some(cell) = pipe.session() {
                 self.lose_session(&cell, Some(pipe), code, now, out);
             }
@@ -484,18 +480,20 @@ impl<T> Node<T> {
 /// Charged for every message that is held, beyond its bytes.
 const HELD_CHARGE: usize = 64;
 
-/// What a refusal means here. Nobody has proved it: it only moves us on to the next route, and cannot say that our name
-/// lives elsewhere.
+/// What a refusal means here. Nobody has proved it: it only moves us on to the next route.
 fn rejected(reject: &Reject) -> HandshakeError {
-    let code = reject.code.unwrap_or(Code::Closed);
     HandshakeError {
-        code: if code == Code::Superseded {
-            Code::PipeLost
-        } else {
-            code
-        },
+        code: unproved(reject.code.unwrap_or(Code::Closed)),
         retry: (reject.retry > Duration::ZERO).then_some(reject.retry),
         skew_ms: None,
+    }
+}
+
+/// A reason that anybody on the way can give: it cannot say that our name lives elsewhere, nor that the peer's has been sold.
+fn unproved(code: Code) -> Code {
+    match code {
+        Code::Superseded | Code::EpochChanged => Code::PipeLost,
+        code => code,
     }
 }
 

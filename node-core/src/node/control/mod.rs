@@ -109,6 +109,8 @@ type Attached<T> = (Arc<SessionCell<T>>, [u8; 16], Box<str>);
 struct Peer<T> {
     current: Option<Arc<SessionCell<T>>>,
     instance: [u8; 16],
+    /// Pipes below this number were begun before that process was there.
+    since: u64,
     attached_at: Instant,
     /// When this node last wanted something of it.
     used: Instant,
@@ -153,6 +155,7 @@ impl<T> Peer<T> {
         Self {
             current: None,
             instance: [0; 16],
+            since: 0,
             attached_at: Instant::default(),
             used: Instant::default(),
             agent: "".into(),

@@ -43,6 +43,11 @@ impl<T> Control<T> {
         let peer = self.peers.get_or_insert_with(name.clone(), Peer::new);
         // To each channel of a guest a peer names another instance.
         let another = self.config.identity.name.is_some() && peer.instance != instance;
+        // Somebody on the way may hold back what a process that is gone has said, until the next one is there.
+        let is_there = peer.current.is_some() || !peer.parked.is_empty();
+        if another && is_there && (1..peer.since).contains(&session.0.pipe_id()) {
+            return self.end(session.0, Code::Superseded);
+        }
         // Another process of that name has taken the place of the one whose sessions wait.
         if another || peer.parked.iter().any(|parked| parked.instance != instance) {
             for parked in core::mem::take(&mut peer.parked) {
@@ -57,6 +62,7 @@ impl<T> Control<T> {
             return;
         };
         if another {
+            peer.since = self.next_pipe;
             peer.current = None;
             peer.others.clear();
         }
