@@ -1,10 +1,13 @@
-//! What callers do to a router, and a router to its target, by circuits that they take back at once.
+//! What callers do to a router, and a router to its target, by circuits: taken back at once, or over many sessions.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
 use bytes::Bytes;
-use common::host::{Bob, Caller, local};
+use common::{
+    host::{Bob, Caller, local},
+    sessions::Duel,
+};
 use nectar_sim::{direct, indirect, key_of, name};
 use node_core::{
     Code,
@@ -111,4 +114,139 @@ fn a_circuit_that_its_router_takes_back_at_once_leaves_no_handshake_behind() {
         (bob.node.counts().half_open, bob.node.counts().circuits),
         (1, 1)
     );
+}
+
+/// How often alice, who asks for carol once a second, is told that she is busy, while mallory opens circuits to her over so many
+/// sessions as fast as each may.
+fn busy(sessions: usize) -> usize {
+    let records = [
+        ("bob", direct("bob", 1)),
+        ("carol", indirect("carol", &["bob"])),
+        ("alice", direct("alice", 4)),
+        ("mallory", direct("mallory", 2)),
+    ];
+    let mut bob = Bob::among(&records, |config| {
+        config.router.host = Access::Anyone;
+        config.router.call = Access::Anyone;
+    });
+    let mut carol = bob.call("carol", &key_of("carol"), 1, 0).unwrap();
+    let mut alice = bob.call("alice", &key_of("alice"), 2, 0).unwrap();
+    // Whoever lets carol in does not answer the first.
+    assert!(bob.node.ping(&name("carol"), bob.now));
+    bob.keeps(&mut carol);
+    bob.keeps(&mut alice);
+    let mut mallory: Vec<Caller> = Vec::new();
+    for _ in 0..sessions {
+        mallory.push(bob.mallory().unwrap());
+        for session in &mut mallory {
+            bob.keeps(session);
+        }
+    }
+    let takes_back = |bob: &mut Bob, caller: &mut Caller, cid| {
+        let open = Frame::Open {
+            cid,
+            window: 1 << 20,
+            hide: false,
+            to: name("carol"),
+            first: Bytes::from_static(&[0; 1218]),
+        };
+        bob.tell(caller, &open.encode());
+        let told = bob.frames(caller);
+        bob.tell(caller, &closed(cid).encode());
+        told
+    };
+    let mut refused = 0;
+    for tick in 0..600 {
+        for session in &mut mallory {
+            takes_back(&mut bob, session, tick * 2);
+        }
+        bob.keeps(&mut carol);
+        if tick % 10 == 5 {
+            let told = takes_back(&mut bob, &mut alice, tick / 10 * 2);
+            let busy = told.iter().any(|frame| {
+                matches!(frame, Frame::CircuitClose { code, .. } if *code == Code::TargetBusy.as_u16())
+            });
+            // What may come at once is used up by then.
+            refused += usize::from(tick >= 200 && busy);
+            bob.keeps(&mut carol);
+        }
+        bob.wait(Duration::from_millis(100));
+        for session in &mut mallory {
+            bob.keeps(session);
+        }
+        bob.keeps(&mut alice);
+    }
+    refused
+}
+
+#[test]
+fn one_name_keeps_no_target_busy_however_many_sessions_it_has() {
+    for sessions in [1, 30] {
+        assert_eq!(busy(sessions), 0, "{sessions} sessions");
+    }
+}
+
+/// Mallory, one of bob's two routers, retires each of its sessions and keeps it by a stream that does not end; over each it brings
+/// callers who say nothing more. Alice comes through the other one.
+#[test]
+fn one_router_does_not_take_all_places_from_those_who_come_through_another() {
+    let mut bob = Bob::on_chain(&[
+        ("bob", indirect("bob", &["mallory", "carol"])),
+        ("mallory", direct("mallory", 2)),
+        ("carol", direct("carol", 3)),
+        ("alice", indirect("alice", &["carol"])),
+    ]);
+    bob.kept = Some(Vec::new());
+    let mut out = Vec::new();
+    bob.node.start(bob.now, &mut out);
+    bob.note(out);
+    let (mut carol, mut mallory) = (None, Vec::new());
+    for _ in 0..180 {
+        for pipe in std::mem::take(&mut bob.dials) {
+            // Only the one who is meant can answer.
+            if carol.is_none() {
+                carol = bob.answer_as(pipe.clone(), "carol", &key_of("carol"));
+                if carol.is_some() {
+                    continue;
+                }
+            }
+            if let Some(mut router) = bob.answer_as(pipe, "mallory", &key_of("mallory")) {
+                let mut said = Duel::stream(7).encode().to_vec();
+                said.extend_from_slice(&Frame::GoAway(Duration::ZERO).encode());
+                bob.tell(&mut router, &said);
+                mallory.push(router);
+            }
+        }
+        bob.wait(Duration::from_secs(1));
+        for router in mallory.iter_mut().chain(&mut carol) {
+            bob.keeps(router);
+        }
+    }
+    let bring = |bob: &mut Bob, router: &mut Caller, index: u32, from| {
+        let incoming = Frame::Incoming {
+            cid: 1 + index * 2,
+            window: 1 << 20,
+            from,
+            first: first(),
+        };
+        bob.tell(router, &incoming.encode());
+    };
+    assert!(mallory.len() >= 8, "{}", mallory.len());
+    for router in &mut mallory {
+        for index in 0..32 {
+            let from = match index {
+                0..16 => None,
+                16..24 => Some(name("eve")),
+                _ => Some(name("frank")),
+            };
+            bring(&mut bob, router, index, from);
+        }
+    }
+    let carol = carol.as_mut().unwrap();
+    bring(&mut bob, carol, 0, Some(name("alice")));
+    let told = bob.frames(carol);
+    let refused = told
+        .iter()
+        .any(|frame| matches!(frame, Frame::CircuitClose { .. }));
+    assert!(!refused, "{} half open", bob.node.counts().half_open);
 }

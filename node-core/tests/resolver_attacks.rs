@@ -517,3 +517,30 @@ fn endpoints_that_are_a_block_apart_say_which_block_it_is_and_agree_at_once() {
     assert_eq!(asked("eth_getBlockByHash"), 1);
     assert_eq!(asked("eth_call"), 2);
 }
+
+#[test]
+fn one_endpoint_that_is_always_a_few_blocks_behind_hides_a_change_for_no_longer_than_a_head_may_be_old()
+ {
+    for blocks in [0, 3, 8] {
+        let mut world = world(3);
+        world.resolve("alice").unwrap();
+        let (name, now) = (world.name("alice"), world.now());
+        world.resolver.watch(&name, now.mono);
+        (0..20).for_each(|_| world.pass(Duration::from_secs(12)));
+        world.endpoint("http://a").view = View::Behind(blocks);
+        // It is asked first.
+        world.endpoint("http://a").latency = Duration::from_millis(5);
+        world.pass(Duration::from_secs(60));
+        world.take_changes();
+        world
+            .chain
+            .update("alice", |entry| entry.networkingKey = key(2).into());
+        world.mine();
+        let mut seconds = 0;
+        while world.take_changes().is_empty() && seconds < 1200 {
+            world.pass(Duration::from_secs(1));
+            seconds += 1;
+        }
+        assert!(seconds <= 150, "{blocks} blocks behind: {seconds} s");
+    }
+}

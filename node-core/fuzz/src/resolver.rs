@@ -132,7 +132,8 @@ impl World {
                 };
                 let cause = match how & 2 {
                     0 => Cause::Own,
-                    _ => Cause::Peer((how >> 2 & 3).into()),
+                    _ if how & 8 == 0 => Cause::Known((how >> 2 & 1).into()),
+                    _ => Cause::Peer((how >> 2 & 1).into()),
                 };
                 match self.resolver.lookup(&name, freshness, cause, self.now()) {
                     Lookup::Ready(Ok(found)) => self.believe(label, &found.record, found.how),

@@ -265,13 +265,15 @@ pub(super) enum PipeKind<T> {
     },
 }
 
-/// An address coarsened to what one operator usually holds, as a number: IPv4 /24, IPv6 /48, or the session of the
-/// router that brought a circuit.
+/// An address coarsened to what one operator usually holds, as a number: IPv4 /24, IPv6 /48, or the router that brought a
+/// circuit.
 pub type AddressGroup = u64;
 
-/// What circuits that a router brings are charged to: the session with it.
-pub(super) const fn source_of_circuits(session: u64) -> AddressGroup {
-    session | 1 << 63
+/// What circuits that a router brings are charged to: its name, however many sessions it has.
+pub(super) fn source_of_circuits<T>(router: &SessionCell<T>) -> AddressGroup {
+    let name = router.peer.name.as_ref().map(Name::hash);
+    let first = name.as_ref().and_then(|hash| hash.first_chunk());
+    first.map_or(router.id, |first| u64::from_be_bytes(*first)) | 1 << 63
 }
 
 /// A pipe in its place.
@@ -421,7 +423,7 @@ impl<T> PipeCell<T> {
     pub(super) fn source(&self) -> AddressGroup {
         match &self.kind {
             PipeKind::Socket { group, .. } => group.unwrap_or_default(),
-            PipeKind::Circuit { hop, .. } => source_of_circuits(hop.id),
+            PipeKind::Circuit { hop, .. } => source_of_circuits(hop),
         }
     }
 

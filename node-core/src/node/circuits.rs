@@ -76,7 +76,7 @@ impl<T> Node<T> {
         } else if cell.with_pipe(|session| session.circuits_asked()) > limits.circuits {
             Err(Code::CircuitLimit)
         } else {
-            lock(&self.inner.control).hosted(caller, to)
+            lock(&self.inner.control).hosted(cell, to)
         };
         // Whoever closed it in the record that opened it has paid for it, and the target need not.
         if refused.is_ok() && !open {

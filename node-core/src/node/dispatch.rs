@@ -121,7 +121,11 @@ impl<T> Node<T> {
                     self.end_session(&cell, code, None, now, out);
                 }
             }
-            Action::Retire { cell } => cell.with(|session| session.go_away(Duration::ZERO)),
+            Action::Retire { cell } => cell.with(|session| {
+                session.go_away(Duration::ZERO);
+                // Once that is answered, whatever the peer began before it was told has come.
+                session.ping(now.mono);
+            }),
             Action::Ping { cell } => cell.with(|session| session.ping(now.mono)),
         }
     }

@@ -55,6 +55,8 @@ pub enum Cause {
     /// A peer. The number stands for its address group, or for the router that vouches for it: sources are told apart
     /// by it and have a budget each.
     Peer(u64),
+    /// The same of a peer that has the key which the name had when it was last read.
+    Known(u64),
 }
 
 /// The immediate answer to [`Resolver::lookup`].
@@ -112,7 +114,7 @@ pub struct Resolver {
     pub(super) registries: Registries,
     pinned: Map<Name, Arc<Record>>,
     pub(super) cache: Cache,
-    /// Of reads that peers cause: of names of which nothing is known, and of others, which no crowd of strangers uses up.
+    /// Of reads that peers cause: those who are known have their own, which no crowd of strangers uses up.
     budgets: [ReadBudget; 2],
     pub(super) reads: Map<u64, Read>,
     reading: Map<Name, u64>,
@@ -392,8 +394,10 @@ impl Resolver {
 
     /// Whether this look-up may wait for a read, and begin one if there is none to share.
     fn admit(&mut self, name: &Name, cause: Cause, now: Instant) -> Result<(), ResolveError> {
-        let Cause::Peer(source) = cause else {
-            return Ok(());
+        let (source, known) = match cause {
+            Cause::Own => return Ok(()),
+            Cause::Peer(source) => (source, false),
+            Cause::Known(source) => (source, true),
         };
         if self.waiting >= self.limits.waiting {
             return Err(ResolveError::new(Code::ReadBudget).after(Duration::from_secs(1)));
@@ -401,10 +405,6 @@ impl Resolver {
         if self.reading.contains_key(name) {
             return Ok(());
         }
-        let known = self
-            .cache
-            .get(name)
-            .is_some_and(|entry| matches!(entry.fact, Fact::Known(_)));
         self.budgets[usize::from(known)]
             .take(name, source, &self.limits, now)
             .map_err(|retry| {

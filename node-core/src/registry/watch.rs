@@ -78,8 +78,9 @@ struct Dirty {
     tries: u8,
 }
 
-/// How often a change is followed up before it is taken for an invention: at once, and at each of the next polls.
-const TRIES: u8 = 5;
+/// How often a change is followed up before it is taken for an invention: at once, and at each of the next polls. As long as a
+/// head may be old: an endpoint may have us read at the oldest block that passes.
+const TRIES: u8 = 12;
 /// Above this many names the endpoint is asked for all changes of the registry.
 const TOKENS_MAX: usize = 200;
 /// Changes remembered, about 100 bytes each; beyond it some names are read once more than needed.
@@ -88,7 +89,7 @@ const SEEN_MAX: usize = 4096;
 const WITHOUT_LOGS: Duration = Duration::from_secs(60);
 
 /// Beyond as many changes as there are watched names and this many more, which one endpoint announces at once, it must wait
-/// for [`ANNOUNCEMENTS_EVERY`] before the next is followed up: it may be making them up, and each costs up to five reads.
+/// for [`ANNOUNCEMENTS_EVERY`] before the next is followed up: it may be making them up, and each costs up to twelve reads.
 /// What it announces meanwhile is left to the others' polls.
 const ANNOUNCEMENTS_SPARE: usize = 32;
 const ANNOUNCEMENTS_EVERY: Duration = Duration::from_secs(60);

@@ -40,6 +40,10 @@ pub struct Dans {
 
 impl Ours {
     pub fn new(label: &str) -> Self {
+        Self::with(label, |_| ())
+    }
+
+    pub fn with(label: &str, configure: impl FnOnce(&mut NodeConfig)) -> Self {
         let (actor, dan) = (Actor::named(label, 1), Actor::named("dan", 2));
         let mut node = NodeConfig::new(actor.local.identity.clone());
         node.registries = vec![RegistryConfig {
@@ -57,6 +61,7 @@ impl Ours {
             record.key = known.key();
             node.pinned.push((known.name(), record));
         }
+        configure(&mut node);
         Self {
             node: Node::new(node, [9; 32]).unwrap(),
             actor,

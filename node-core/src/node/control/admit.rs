@@ -34,8 +34,7 @@ impl<T> Control<T> {
         router: &SessionCell<T>,
         caller: Option<&Name>,
     ) -> Result<Ticket, HandshakeError> {
-        let router = source_of_circuits(router.id);
-        self.budgets.open(router, Some(caller))
+        self.budgets.open(source_of_circuits(router), Some(caller))
     }
 
     /// Charges a handshake to its source, before anything is computed for it.
@@ -111,7 +110,11 @@ impl<T> Control<T> {
         group: AddressGroup,
         now: Now,
     ) -> Verdict {
-        let cause = Cause::Peer(group);
+        // A stranger can claim any name.
+        let cause = match self.resolver.last_read(name, now.mono) {
+            Some(Ok(last)) if last.record.key == *key => Cause::Known(group),
+            _ => Cause::Peer(group),
+        };
         let mut lookup = self.resolver.lookup(name, Freshness::Cached, cause, now);
         if let Lookup::Ready(Ok(resolved)) = &lookup
             && resolved.record.key != *key
@@ -200,17 +203,21 @@ impl<T> Control<T> {
     /// The session of a peer that we host, for a caller who wants a circuit to it.
     pub(in super::super) fn hosted(
         &self,
-        caller: Option<&Name>,
+        caller: &SessionCell<T>,
         to: &Name,
     ) -> Result<Arc<SessionCell<T>>, Code> {
         let policy = &self.config.router;
+        if self.draining.contains_key(&caller.id) {
+            // Each session has a rate, and of those that drain a name may have many.
+            return Err(Code::CircuitRate);
+        }
         let me = self
             .config
             .identity
             .name
             .as_ref()
             .ok_or(Code::CallingRefused)?;
-        match caller {
+        match &caller.peer.name {
             None if !policy.guests => return Err(Code::GuestRefused),
             Some(name) if !policy.call.allows(name) => return Err(Code::CallingRefused),
             _ => {}

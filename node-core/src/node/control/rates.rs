@@ -23,7 +23,7 @@ impl<T> Control<T> {
                 return cell.set_rates(vec![alone]);
             }
             (None, Some(PipeKind::Socket { group, .. })) => group.unwrap_or_default(),
-            (None, Some(PipeKind::Circuit { hop, .. })) => source_of_circuits(hop.id),
+            (None, Some(PipeKind::Circuit { hop, .. })) => source_of_circuits(hop),
             (None, None) => return cell.set_rates(vec![own()]),
         };
         if !is_shared(group) {

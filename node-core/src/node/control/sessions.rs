@@ -498,24 +498,22 @@ impl<T> Control<T> {
             return;
         };
         let (cell, until) = (cell.clone(), *until);
-        let (closing, quiet, idle, left, heard, asked) = cell.with_pipe(|session| {
+        let (closing, quiet, idle, left, unanswered) = cell.with_pipe(|session| {
             (
                 session.is_closing(),
                 session.is_quiet(),
                 session.is_idle(),
                 session.is_left(),
-                session.last_received(),
                 session.awaits_pong(),
             )
         });
         if closing {
             return;
         }
-        // Nobody waits longer for a word that does not come, or for circuits, over which nothing is lost.
-        let late = until.filter(|until| quiet && *until <= now);
-        // What the peer began before it answers has come by then. One that does not loses its channel.
-        let unheard = late.is_some_and(|until| heard < until);
-        let over = (late.is_some() && !unheard) || (idle && left && self.gives_up(&cell));
+        // Nobody waits longer for a word that does not come, or for circuits, over which nothing is lost; but whoever has not
+        // answered since he was told may not know, or may have begun something that has not come. He loses his channel first.
+        let late = until.is_some_and(|until| until <= now) && !unanswered;
+        let over = (quiet && late) || (idle && left && self.gives_up(&cell));
         if over {
             let used = cell.peer.name.as_ref().is_some_and(|name| {
                 self.peers
@@ -527,8 +525,6 @@ impl<T> Control<T> {
         } else if idle && until.is_none() {
             self.draining.insert(id, (cell.clone(), Some(now + DRAIN)));
             self.actions.push_back(Action::Retire { cell });
-        } else if unheard && !asked {
-            self.actions.push_back(Action::Ping { cell });
         }
     }
 }
