@@ -132,7 +132,7 @@ impl<T> Node<T> {
                 && !cell.with_pipe(|session| session.is_attached())
             {
                 let error = rejected(&reject);
-                return self.end_session(&cell, error.code, error.retry, now, out);
+                return self.end_session(&cell, unproved(error.code), error.retry, now, out);
             }
             self.heard(pipe, &cell, Heard::Record(message), Vec::new(), now, out);
         }
@@ -480,16 +480,21 @@ impl<T> Node<T> {
 /// Charged for every message that is held, beyond its bytes.
 const HELD_CHARGE: usize = 64;
 
-/// What a refusal means here. Nobody has proved it: it only moves us on to the next route.
+/// What a refusal means here. Nobody has proved it: it only moves us on to the next route, and cannot say that our name
+/// lives elsewhere.
 fn rejected(reject: &Reject) -> HandshakeError {
     HandshakeError {
-        code: unproved(reject.code.unwrap_or(Code::Closed)),
+        code: match reject.code {
+            None => Code::Closed,
+            Some(Code::Superseded) => Code::PipeLost,
+            Some(code) => code,
+        },
         retry: (reject.retry > Duration::ZERO).then_some(reject.retry),
         skew_ms: None,
     }
 }
 
-/// A reason that anybody on the way can give: it cannot say that our name lives elsewhere, nor that the peer's has been sold.
+/// What anybody on the way can say of a session: neither that our name lives elsewhere, nor that the peer's has been sold.
 fn unproved(code: Code) -> Code {
     match code {
         Code::Superseded | Code::EpochChanged => Code::PipeLost,
