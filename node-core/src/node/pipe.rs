@@ -132,7 +132,7 @@ impl<T> Node<T> {
                 && !cell.with_pipe(|session| session.is_attached())
             {
                 let error = rejected(&reject);
-                return self.end_session(&cell, unproved(error.code), error.retry, now, out);
+                return self.end_session(&cell, error.code, error.retry, now, out);
             }
             self.heard(pipe, &cell, Heard::Record(message), Vec::new(), now, out);
         }
@@ -420,9 +420,13 @@ impl<T> Node<T> {
         now: Now,
         out: &mut Vec<Output<T>>,
     ) {
-        // Whoever ends a pipe is not the peer: it cannot say when to come back either.
+        // Whoever ends a pipe is not the peer: it cannot say that our name lives elsewhere, nor that the peer's has been sold,
+        // nor when to come back.
         if pipe.has_session() {
-            let code = unproved(code);
+            let code = match code {
+                Code::Superseded | Code::EpochChanged => Code::PipeLost,
+                code => code,
+            };
             if let Some(cell) = pipe.session() {
                 self.lose_session(&cell, Some(pipe), code, now, out);
             }
@@ -491,14 +495,6 @@ fn rejected(reject: &Reject) -> HandshakeError {
         },
         retry: (reject.retry > Duration::ZERO).then_some(reject.retry),
         skew_ms: None,
-    }
-}
-
-/// What anybody on the way can say of a session: neither that our name lives elsewhere, nor that the peer's has been sold.
-fn unproved(code: Code) -> Code {
-    match code {
-        Code::Superseded | Code::EpochChanged => Code::PipeLost,
-        code => code,
     }
 }
 

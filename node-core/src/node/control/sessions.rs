@@ -224,8 +224,9 @@ impl<T> Control<T> {
         self.draining.remove(&cell.id);
         self.unpark(cell.id);
         self.keep_rates(cell, now);
-        // What was meant for the owner of a name before is for nobody else.
-        let sold = code == Code::EpochChanged;
+        // What was meant for the owner of a name before is for nobody else. Of a session that has just begun anybody can say so.
+        let proved = || cell.with_pipe(|session| session.is_attached() || session.is_parked());
+        let sold = code == Code::EpochChanged && proved();
         if sold || cell.peer.name.is_none() {
             for operation in core::mem::take(&mut unsent) {
                 self.fail(operation, Failure::offline(code));
