@@ -210,7 +210,7 @@ impl<T> Session<T> {
                     return Err(Code::FrameUnexpected.into());
                 }
             }
-            Frame::Credit { id, limit } => self.handle_credit(id, limit, now)?,
+            Frame::Credit { id, limit } => self.handle_credit(id, limit)?,
             Frame::Request {
                 id,
                 deadline_ms,
@@ -371,7 +371,7 @@ impl<T> Session<T> {
         }
     }
 
-    fn handle_credit(&mut self, id: u64, limit: u64, now: Instant) -> Result<(), Violation> {
+    fn handle_credit(&mut self, id: u64, limit: u64) -> Result<(), Violation> {
         self.dirty = true;
         if id == 0 {
             self.sender.raise_inbox(limit);
@@ -384,7 +384,7 @@ impl<T> Session<T> {
             body.limit = body.limit.max(limit);
             self.sender.push_bulk(Bulk::Item(id));
         } else {
-            self.bound_rate(now)?;
+            // At no bounded rate: the peer may have granted at once what we have given up at once, and nothing comes of it.
             self.numbers.check_used(id)?;
         }
         Ok(())
