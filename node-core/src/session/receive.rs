@@ -125,6 +125,12 @@ impl<T> Session<T> {
         if !self.attached && !matches!(frame, Frame::Attach(_) | Frame::Close(..)) {
             return Err(Code::FrameUnexpected.into());
         }
+        if let Frame::Credit { id, .. } | Frame::Response { id, .. } | Frame::Delivered(id) = frame
+            && self.sender.holds_back(id)
+        {
+            // Nobody can have heard of it. Credit would have its payload leave before it, and be lost to the next session.
+            return Err(Code::FrameUnexpected.into());
+        }
         match frame {
             Frame::Attach(attach) => self.handle_attach(&attach, out)?,
             Frame::Ack(offset) => {

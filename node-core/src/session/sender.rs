@@ -46,6 +46,12 @@ impl Outgoing {
     pub(super) fn len(&self) -> usize {
         self.head.len() + self.body.len()
     }
+
+    /// The number that it begins with.
+    fn number(&self) -> Option<u64> {
+        let number = self.head.get(FRAME_HEADER..)?.first_chunk()?;
+        Some(u64::from_be_bytes(*number))
+    }
 }
 
 /// A source of bulk bytes that takes its turn in the rotation.
@@ -125,13 +131,15 @@ impl Sender {
         }
     }
 
+    /// Whether item `id` has not left yet, nor any above it: they leave in the order of their numbers.
+    pub(super) fn holds_back(&self, id: u64) -> bool {
+        let first = self.inbox.front().and_then(Outgoing::number);
+        first.is_some_and(|first| first <= id && first % 4 == id % 4)
+    }
+
     /// Takes item `id` back if it has not left.
     pub(super) fn forget_inbox(&mut self, id: u64) -> bool {
-        let number = id.to_be_bytes();
-        let at = self
-            .inbox
-            .iter()
-            .position(|frame| frame.head.get(FRAME_HEADER..FRAME_HEADER + 8) == Some(&number[..]));
+        let at = self.inbox.iter().position(|f| f.number() == Some(id));
         let Some(frame) = at.and_then(|at| self.inbox.remove(at)) else {
             return false;
         };
