@@ -209,6 +209,25 @@ fn a_finished_stream_that_our_application_has_let_go_of_is_kept_until_what_was_w
 }
 
 #[test]
+fn a_short_frame_counts_as_much_while_it_waits_as_once_it_has_left() {
+    let mut duel = Duel::new();
+    for n in 0..64 {
+        duel.say(&[Duel::stream(6 + 4 * n)]).unwrap();
+    }
+    duel.hear();
+    duel.say(&[Frame::Ack(duel.heard)]).unwrap();
+    assert_eq!(duel.session.held_bytes(), 0);
+    for n in 64..264 {
+        duel.say(&[Duel::stream(6 + 4 * n)]).unwrap();
+    }
+    let waits = duel.session.held();
+    assert!(waits.outbox > 2 * 200 * 100, "{waits:?}");
+    duel.hear();
+    let left = duel.session.held();
+    assert_eq!((left.outbox, left.retained), (0, waits.outbox));
+}
+
+#[test]
 fn a_peer_that_acknowledges_nothing_stops_us_at_what_we_retain() {
     let mut duel = Duel::with(Limits {
         retained_bytes: 256 << 10,
