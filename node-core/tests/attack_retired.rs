@@ -4,7 +4,10 @@
 mod common;
 
 use bytes::Bytes;
-use common::{host::Bob, sessions::Duel};
+use common::{
+    host::{Bob, Caller},
+    sessions::Duel,
+};
 use nectar_sim::{direct, key_of, name};
 use node_core::{Code, Limits, node::DRAINING, time::Duration, wire::frame::Frame};
 
@@ -85,8 +88,11 @@ fn who_is_kept_and_retires_every_session_does_not_make_us_hold_ever_more_of_them
     assert!((DRAINING..=DRAINING + 2).contains(&most), "{most} sessions");
 }
 
-#[test]
-fn whom_we_have_dialled_does_not_stay_for_ever_by_keeping_a_stream_open() {
+/// How many sessions stay of a hundred whom bob dials, ten minutes later. `dial` is why, and `hold` what each then does to stay.
+fn stay_of_those_who_were_dialled(
+    dial: impl Fn(&mut Bob, u64, &str),
+    hold: impl Fn(&mut Bob, &mut Caller),
+) -> usize {
     let labels: Vec<String> = (0..100).map(|index| format!("peer{index}")).collect();
     let direct = |label| (label, direct("peer", 9));
     let mut records: Vec<_> = labels.iter().map(String::as_str).map(direct).collect();
@@ -97,14 +103,10 @@ fn whom_we_have_dialled_does_not_stay_for_ever_by_keeping_a_stream_open() {
     let mut bob = Bob::among(&records, |_| ());
     let mut callers = Vec::new();
     for (token, label) in (0..).zip(&labels) {
-        let mut out = Vec::new();
-        let patience = Duration::from_secs(30);
-        bob.node
-            .connect(token, &name(label), patience, bob.now, &mut out);
-        bob.note(out);
+        dial(&mut bob, token, label);
         let pipe = bob.dials.pop().unwrap();
         let mut caller = bob.answer_as(pipe, label, &key_of(label)).unwrap();
-        bob.tell(&mut caller, &Duel::stream(7).encode());
+        hold(&mut bob, &mut caller);
         bob.keeps(&mut caller);
         callers.push(caller);
     }
@@ -112,11 +114,46 @@ fn whom_we_have_dialled_does_not_stay_for_ever_by_keeping_a_stream_open() {
         bob.wait(Duration::from_secs(1));
         callers.retain_mut(|caller| bob.keeps(caller));
     }
-    let (sessions, places) = (
-        bob.node.counts().sessions,
-        Limits::default().outbound_peers + DRAINING,
+    bob.node.counts().sessions
+}
+
+#[test]
+fn whom_we_have_dialled_does_not_stay_for_ever_by_keeping_a_stream_open() {
+    let dial = |bob: &mut Bob, token, label: &str| {
+        let (mut out, patience) = (Vec::new(), Duration::from_secs(30));
+        bob.node
+            .connect(token, &name(label), patience, bob.now, &mut out);
+        bob.note(out);
+    };
+    let hold = |bob: &mut Bob, caller: &mut Caller| bob.tell(caller, &Duel::stream(7).encode());
+    let stay = stay_of_those_who_were_dialled(dial, hold);
+    assert_eq!(stay, Limits::default().outbound_peers + DRAINING);
+}
+
+#[test]
+fn whom_we_have_dialled_does_not_stay_for_ever_by_not_ending_a_stream_that_we_have_let_go_of() {
+    let dial = |bob: &mut Bob, token, label: &str| {
+        let mut out = Vec::new();
+        bob.node.open_stream(
+            token,
+            &name(label),
+            "file.1",
+            Bytes::new(),
+            bob.now,
+            &mut out,
+        );
+        // What was opened is dropped.
+        bob.note(out);
+    };
+    let hold = |bob: &mut Bob, caller: &mut Caller| {
+        let opened = |frame: &Frame| matches!(frame, Frame::Stream { .. });
+        assert!(bob.frames(caller).iter().any(opened));
+    };
+    let stay = stay_of_those_who_were_dialled(dial, hold);
+    assert!(
+        stay <= Limits::default().outbound_peers + DRAINING,
+        "{stay}"
     );
-    assert_eq!(sessions, places);
 }
 
 #[test]

@@ -165,6 +165,69 @@ fn the_peers_streams_are_bounded_in_number() {
 }
 
 #[test]
+fn streams_that_our_application_has_let_go_of_are_not_kept_however_long_the_peer_withholds_their_end()
+ {
+    let mut duel = Duel::new();
+    for _ in 0..10_000 {
+        let id = duel.session.open_stream("p".into(), Bytes::new());
+        duel.session.release_stream(id);
+        duel.hear();
+        duel.say(&[Frame::Ack(duel.heard)]).unwrap();
+    }
+    assert_eq!(duel.session.held().open_streams, 0);
+    assert!(duel.session.is_idle());
+    // What the peer had under way meanwhile breaks no rule.
+    let late = |id| {
+        let (data, code) = (Bytes::from_static(b"late"), Code::Cancelled.as_u16());
+        [
+            Frame::Credit { id, limit: 1 << 20 },
+            Frame::Data { id, data },
+            Frame::Fin(id),
+            Frame::Stop(id, code),
+            Frame::Reset(id, code),
+        ]
+    };
+    for n in 0..10_000 {
+        duel.say(&late(7 + 4 * n)).unwrap();
+    }
+}
+
+#[test]
+fn a_finished_stream_that_our_application_has_let_go_of_is_kept_until_what_was_written_has_left() {
+    let mut duel = Duel::new();
+    let id = duel.session.open_stream("p".into(), Bytes::new());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut data = Bytes::from(vec![7; 20_000]);
+    assert!(duel.session.write(id, &mut data, &mut cx).is_ready());
+    duel.session.finish(id);
+    duel.session.detach_stream(id);
+    assert!(!duel.hear().contains(&Frame::Fin(id)));
+    assert_eq!(duel.session.held().open_streams, 1);
+    duel.say(&[Frame::Credit { id, limit: 20_000 }]).unwrap();
+    assert!(duel.hear().contains(&Frame::Fin(id)));
+    assert_eq!(duel.session.held().open_streams, 0);
+}
+
+#[test]
+fn a_short_frame_counts_as_much_while_it_waits_as_once_it_has_left() {
+    let mut duel = Duel::new();
+    for n in 0..64 {
+        duel.say(&[Duel::stream(6 + 4 * n)]).unwrap();
+    }
+    duel.hear();
+    duel.say(&[Frame::Ack(duel.heard)]).unwrap();
+    assert_eq!(duel.session.held_bytes(), 0);
+    for n in 64..264 {
+        duel.say(&[Duel::stream(6 + 4 * n)]).unwrap();
+    }
+    let waits = duel.session.held();
+    assert!(waits.outbox > 2 * 200 * 100, "{waits:?}");
+    duel.hear();
+    let left = duel.session.held();
+    assert_eq!((left.outbox, left.retained), (0, waits.outbox));
+}
+
+#[test]
 fn a_peer_that_acknowledges_nothing_stops_us_at_what_we_retain() {
     let mut duel = Duel::with(Limits {
         retained_bytes: 256 << 10,

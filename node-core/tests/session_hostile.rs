@@ -10,12 +10,12 @@ mod common;
 use bytes::{Bytes, BytesMut};
 use common::{
     Actor, connect, name,
-    sessions::{Duel, T0, attach, config},
+    sessions::{Duel, T0, attach, bytes, config},
 };
 use node_core::{
     Code, Limits,
     channel::RECORD,
-    session::{CIRCUIT_MTU, Event, Session},
+    session::{CIRCUIT_MTU, Event, Operation, Request, Session},
     time::Duration,
     wire::frame::{Attach, AttachStatus, Frame, INLINE, ResponseKind},
 };
@@ -249,6 +249,51 @@ fn frames_that_break_a_rule_end_the_channel_with_the_rules_name() {
     for (what, frames, expected) in cases {
         let mut duel = Duel::new();
         assert_eq!(duel.say(&frames), Err(expected), "{what}");
+    }
+}
+
+#[test]
+fn what_answers_a_request_that_has_not_left_ends_the_channel_and_the_request_is_whole() {
+    let said = |frame: &dyn Fn(u64) -> Frame, nth: usize| {
+        let mut duel = Duel::new();
+        // It has heard our ATTACH.
+        duel.say(&[Frame::Ack(duel.heard)]).unwrap();
+        let stream = duel.session.open_stream("p".into(), Bytes::new());
+        let asks = [30_000, 30_000, 30_000, 100_000].map(|length| {
+            let request = Request::new("p", bytes(length));
+            let deadline = T0 + Duration::from_secs(30);
+            duel.session.request(0, request, deadline, T0).unwrap()
+        });
+        let asked = |frame: &&Frame| matches!(frame, Frame::Request { .. });
+        assert_eq!(duel.hear().iter().filter(asked).count(), 2);
+        let limit = 1 << 20;
+        duel.say(&[Frame::Credit { id: stream, limit }]).unwrap();
+        let said = duel.say(&[frame(asks[nth])]);
+        duel.hear();
+        let unsent = duel.session.dissolve(Code::Closed, &mut Vec::new());
+        let lengths = unsent.iter().map(|operation| match operation {
+            Operation::Request { request, .. } => request.payload.len(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(lengths.collect::<Vec<_>>(), [30_000, 100_000]);
+        said
+    };
+    let answers: [&dyn Fn(u64) -> Frame; 3] = [
+        &|id| Frame::Credit { id, limit: 60_000 },
+        &|id| Frame::Response {
+            id,
+            kind: ResponseKind::Empty,
+            code: 0,
+            total: 0,
+            data: Bytes::new(),
+        },
+        &|id| Frame::Delivered(id),
+    ];
+    for answer in answers {
+        assert_eq!(said(answer, 0), Ok(()), "it has left");
+        for waits in [2, 3] {
+            assert_eq!(said(answer, waits), Err(Code::FrameUnexpected));
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use node_core::{
     Code, Limits,
     session::{CIRCUIT_MTU, Event, Far, Signal},
     time::Duration,
-    wire::frame::{Frame, Response},
+    wire::frame::{Frame, INLINE, Response},
 };
 use std::task::{Context, Poll, Waker};
 
@@ -176,6 +176,42 @@ fn streams_that_both_sides_let_go_of_are_forgotten() {
             "round {round}"
         );
     }
+}
+
+#[test]
+fn credit_for_many_streams_that_were_dropped_at_once_breaks_no_rule() {
+    let mut pair = Pair::new();
+    for _ in 0..10 {
+        let open = |_| pair.ends[0].open_stream("s".into(), Bytes::new());
+        let streams: Vec<u64> = (0..64).map(open).collect();
+        pair.carry(0);
+        for id in &streams {
+            pair.ends[0].release_stream(*id);
+            pair.ends[1].accept_stream(*id);
+        }
+        pair.run();
+        for id in streams {
+            pair.ends[1].release_stream(id);
+        }
+        pair.run();
+    }
+    assert_eq!(pair.offered(1), 640);
+}
+
+#[test]
+fn long_requests_that_are_given_up_together_break_no_rule_by_the_credit_that_crosses() {
+    let mut pair = Pair::new();
+    // The first takes all the memory that is promised to long ones; the others are granted theirs once it is given up.
+    pair.request(0, 0, bytes(16 << 20), LATER);
+    for token in 1..500 {
+        pair.request(0, token, bytes(INLINE + 1), LATER);
+    }
+    pair.carry(0);
+    pair.carry(1);
+    pair.ends[0].cancel_where(|_| true, &mut pair.events[0]);
+    pair.run();
+    let given_up = |event: &&Event<u64>| matches!(event, Event::Failed { .. });
+    assert_eq!(pair.events[0].iter().filter(given_up).count(), 500);
 }
 
 #[test]

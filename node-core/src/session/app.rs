@@ -382,7 +382,7 @@ impl<T> Session<T> {
     pub(super) fn take_unsent(&mut self) -> Vec<Operation<T>> {
         let unsent = core::mem::take(&mut self.sender.inbox);
         let take_back = |outgoing: Outgoing| {
-            self.sender.queued -= outgoing.len();
+            self.sender.queued -= outgoing.kept();
             self.take_back(outgoing)
         };
         unsent.into_iter().filter_map(take_back).collect()

@@ -125,6 +125,12 @@ impl<T> Session<T> {
         if !self.attached && !matches!(frame, Frame::Attach(_) | Frame::Close(..)) {
             return Err(Code::FrameUnexpected.into());
         }
+        if let Frame::Credit { id, .. } | Frame::Response { id, .. } | Frame::Delivered(id) = frame
+            && self.sender.holds_back(id)
+        {
+            // Nobody can have heard of it. Credit would have its payload leave before it, and be lost to the next session.
+            return Err(Code::FrameUnexpected.into());
+        }
         match frame {
             Frame::Attach(attach) => self.handle_attach(&attach, out)?,
             Frame::Ack(offset) => {
@@ -210,7 +216,7 @@ impl<T> Session<T> {
                     return Err(Code::FrameUnexpected.into());
                 }
             }
-            Frame::Credit { id, limit } => self.handle_credit(id, limit, now)?,
+            Frame::Credit { id, limit } => self.handle_credit(id, limit)?,
             Frame::Request {
                 id,
                 deadline_ms,
@@ -371,7 +377,7 @@ impl<T> Session<T> {
         }
     }
 
-    fn handle_credit(&mut self, id: u64, limit: u64, now: Instant) -> Result<(), Violation> {
+    fn handle_credit(&mut self, id: u64, limit: u64) -> Result<(), Violation> {
         self.dirty = true;
         if id == 0 {
             self.sender.raise_inbox(limit);
@@ -384,7 +390,7 @@ impl<T> Session<T> {
             body.limit = body.limit.max(limit);
             self.sender.push_bulk(Bulk::Item(id));
         } else {
-            self.bound_rate(now)?;
+            // At no bounded rate: the peer may have granted at once what we have given up at once, and nothing comes of it.
             self.numbers.check_used(id)?;
         }
         Ok(())

@@ -9,7 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 /// Channel frames that may wait. 4,096; worst case 100 KiB per session, and circuit openings.
 const CONTROL_QUEUED: usize = 4_096;
-/// Session frames without credit that may wait. 65,536, of which all but a few are answers within the outbox.
+/// Session frames without credit that may wait. 65,536; worst case 7 MiB per session beside the answers in them, all of
+/// which counts towards what the session holds.
 const URGENT_QUEUED: usize = 65_536;
 
 /// A session frame in two parts, so that a payload is copied once: into the record that is sealed in place.
@@ -46,6 +47,17 @@ impl Outgoing {
     pub(super) fn len(&self) -> usize {
         self.head.len() + self.body.len()
     }
+
+    /// Bytes that keeping it takes, while it waits and until it is acknowledged.
+    pub(super) fn kept(&self) -> usize {
+        self.len() + RETAINED
+    }
+
+    /// The number that it begins with.
+    fn number(&self) -> Option<u64> {
+        let number = self.head.get(FRAME_HEADER..)?.first_chunk()?;
+        Some(u64::from_be_bytes(*number))
+    }
 }
 
 /// A source of bulk bytes that takes its turn in the rotation.
@@ -81,7 +93,7 @@ pub(super) struct Sender {
     pub(super) inbox: VecDeque<Outgoing>,
     /// Whoever has bulk bytes and the credit to send them, in rotation; each at most once.
     pub(super) bulk: VecDeque<Bulk>,
-    /// Bytes in `urgent` and `inbox`.
+    /// Bytes that keeping `urgent` and `inbox` takes.
     pub(super) queued: usize,
     /// What has left since the session last looked returns so much to the peer's credit in our inbox.
     pub(super) released: u64,
@@ -110,12 +122,12 @@ impl Sender {
     }
 
     pub(super) fn push_urgent(&mut self, frame: Outgoing) {
-        self.queued += frame.len();
+        self.queued += frame.kept();
         self.urgent.push_back(frame);
     }
 
     pub(super) fn push_inbox(&mut self, frame: Outgoing) {
-        self.queued += frame.len();
+        self.queued += frame.kept();
         self.inbox.push_back(frame);
     }
 
@@ -125,17 +137,19 @@ impl Sender {
         }
     }
 
+    /// Whether item `id` has not left yet, nor any above it: they leave in the order of their numbers.
+    pub(super) fn holds_back(&self, id: u64) -> bool {
+        let first = self.inbox.front().and_then(Outgoing::number);
+        first.is_some_and(|first| first <= id && first % 4 == id % 4)
+    }
+
     /// Takes item `id` back if it has not left.
     pub(super) fn forget_inbox(&mut self, id: u64) -> bool {
-        let number = id.to_be_bytes();
-        let at = self
-            .inbox
-            .iter()
-            .position(|frame| frame.head.get(FRAME_HEADER..FRAME_HEADER + 8) == Some(&number[..]));
+        let at = self.inbox.iter().position(|f| f.number() == Some(id));
         let Some(frame) = at.and_then(|at| self.inbox.remove(at)) else {
             return false;
         };
-        self.queued -= frame.len();
+        self.queued -= frame.kept();
         true
     }
 
@@ -221,7 +235,7 @@ impl Sender {
             .is_some_and(|frame| frame.end <= self.acked)
         {
             if let Some(done) = self.retained.pop_front() {
-                self.retained_bytes -= done.frame.len() + RETAINED;
+                self.retained_bytes -= done.frame.kept();
                 self.resent = self.resent.saturating_sub(1);
             }
         }
@@ -280,7 +294,7 @@ impl Sender {
                 else {
                     break;
                 };
-                self.queued -= frame.len();
+                self.queued -= frame.kept();
                 self.inbox_sent += frame.charge;
                 self.write(record, frame);
             }
@@ -314,7 +328,7 @@ impl Sender {
         record.put_slice(&frame.body);
         self.released += frame.releases;
         self.offset += frame.len() as u64;
-        self.retained_bytes += frame.len() + RETAINED;
+        self.retained_bytes += frame.kept();
         self.retained.push_back(Retained {
             end: self.offset,
             frame,

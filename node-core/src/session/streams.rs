@@ -222,9 +222,10 @@ impl Stream {
         self.send.queued + unread.unwrap_or(usize::MAX)
     }
 
-    /// Nothing can happen on it any more.
+    /// Nothing can happen on it any more. One of our own, whose other half was stopped when it was released, is not kept
+    /// until the peer ends that half: a peer that never did would have us keep as many as we ever opened.
     pub(super) fn is_done(&self) -> bool {
-        self.released && self.send.closed() && self.recv.closed()
+        self.released && self.send.closed() && (self.recv.closed() || !self.theirs)
     }
 
     /// Ends both halves: the session is gone.
