@@ -15,6 +15,7 @@ import {
   toQuantity,
   toUtf8Bytes,
   type Signer as EthersSigner,
+  type TransactionReceipt,
 } from "ethers";
 import type { Registry } from "nectar/remote";
 import { ChainError, type ChainFailure, type ChainRecord, type Eip1193, type RegistryChain, type Signer } from "./chain.ts";
@@ -65,6 +66,13 @@ const REFUSALS: Record<string, [ChainFailure, string]> = {
   NotAuthorized: ["not_owner", "this account does not own the name: choose the owner's account in the wallet"],
   RouterUnknown: ["other", "one of the routers is not enlisted in this registry"],
 };
+
+/** How long a transaction may take into a block. */
+const MINED_WITHIN_MS = 180_000;
+/** How often the chain is asked whether it has a transaction. */
+const POLL_MS = 500;
+/** How long a faucet may take, which waits for a block itself. */
+const FAUCET_MS = 30_000;
 
 /** Where the first coins of a development chain come from. */
 export interface Faucet {
@@ -166,21 +174,31 @@ class EthersChain implements RegistryChain {
       const gas = await this.#reader.estimateGas({ ...call, from: this.account });
       // What a wallet returns first is a hash; it is the configured endpoint that says when the chain has it.
       const sent = await this.#signer.sendTransaction({ ...call, gasLimit: (gas * 5n) / 4n });
-      const receipt = await this.#reader.waitForTransaction(sent.hash, 1, 180_000);
-      if (receipt?.status !== 1) throw new ChainError("other", "the chain refused the transaction");
+      const receipt = await mined(this.#reader, sent.hash);
+      if (receipt.status !== 1) throw new ChainError("other", "the chain refused the transaction");
     } catch (error) {
       throw translate(error);
     }
   }
 }
 
+/** Waits until a transaction is in a block. The receipt is asked for, not new blocks: a chain that makes one per transaction
+ * may have made the last one already. A poll that fails is made up for by the next one. */
+async function mined(reader: JsonRpcProvider, hash: string): Promise<TransactionReceipt> {
+  const end = Date.now() + MINED_WITHIN_MS;
+  while (Date.now() < end) {
+    const receipt = await reader.getTransactionReceipt(hash).catch(() => null);
+    if (receipt !== null) return receipt;
+    await sleep(POLL_MS);
+  }
+  throw new ChainError("unreachable", `no block has the transaction after ${MINED_WITHIN_MS / 1000} seconds: try again later`);
+}
+
 function readerOf(registry: Registry): JsonRpcProvider {
   const url = registry.rpcs[0];
   if (url === undefined) throw new ChainError("unreachable", "no RPC endpoint is configured");
   const network = Network.from(registry.chainId);
-  const reader = new JsonRpcProvider(url, network, { staticNetwork: network, cacheTimeout: -1 });
-  reader.pollingInterval = 500;
-  return reader;
+  return new JsonRpcProvider(url, network, { staticNetwork: network, cacheTimeout: -1 });
 }
 
 async function checkRegistry(reader: JsonRpcProvider, registry: Registry): Promise<void> {
@@ -231,15 +249,22 @@ async function fund(address: string, reader: JsonRpcProvider, faucet: Faucet): P
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ address }),
+    signal: AbortSignal.timeout(FAUCET_MS),
+  }).catch(() => {
+    throw new ChainError("funds", "the faucet does not answer: try again");
   });
   if (!response.ok) {
     throw new ChainError("funds", `the faucet gave nothing (${response.status}): ${(await response.text()).slice(0, 200)}`);
   }
   for (let attempt = 0; attempt < 40; attempt++) {
     if ((await reader.getBalance(address)) > 0n) return;
-    await new Promise((resolve) => setTimeout(resolve, 250));
+    await sleep(250);
   }
   throw new ChainError("funds", "the faucet's coins did not arrive within 10 seconds: try again");
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 function tokenId(label: string): bigint {
