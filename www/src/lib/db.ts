@@ -72,6 +72,19 @@ export class Database {
     }
   }
 
+  /** Does several things in one transaction, of which either all are kept or none; resolves when they are.
+   *
+   * `work` waits for nothing but requests of that transaction, which would end otherwise. */
+  async within<T>(stores: Store[], work: (store: (name: Store) => IDBObjectStore) => Promise<T>): Promise<T> {
+    const transaction = this.#idb.transaction(stores, "readwrite");
+    const done = committed(transaction);
+    // Whoever waits for `work` hears of it once.
+    done.catch(() => {});
+    const result = await work((name) => transaction.objectStore(name));
+    await done;
+    return result;
+  }
+
   async delete(store: Store, key: IDBValidKey | IDBKeyRange): Promise<void> {
     const target = this.#store(store, "readwrite");
     target.delete(key);
@@ -87,7 +100,8 @@ export class Database {
   }
 }
 
-function settled<T>(request: IDBRequest<T>): Promise<T> {
+/** What a request of a transaction comes to. */
+export function settled<T>(request: IDBRequest<T>): Promise<T> {
   return new Promise((resolve, reject) => {
     request.onsuccess = () => resolve(request.result);
     request.onerror = (event) => {

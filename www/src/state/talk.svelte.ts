@@ -34,6 +34,8 @@ export class Talk {
   #announce: (text: string) => void;
   #tabs = new BroadcastChannel("nectar-page");
   #order = 0;
+  /** Grows whenever the conversations change here: what was read before is older. */
+  #changes = 0;
   /** Ids of what this tab sends right now. */
   #sending = new Set<string>();
 
@@ -47,7 +49,7 @@ export class Talk {
 
   /** Loads what is kept, and listens. */
   async load(): Promise<void> {
-    this.conversations = await this.#chats.conversations(this.me);
+    await this.#read();
     this.#tabs.addEventListener("message", (event: MessageEvent<string>) => void this.#reload(event.data));
     this.#node.on((event) => {
       if (event.type !== "peer") return;
@@ -89,22 +91,23 @@ export class Talk {
     if (conversation === undefined) return;
     const entries = await this.#chats.entries(conversation.id);
     if (this.selected === id) this.entries = entries;
-    if (conversation.unread > 0) await this.save({ ...conversation, unread: 0 });
+    if (conversation.unread > 0) await this.#change(conversation.id, () => ({ unread: 0 }));
     if (conversation.accepted) void this.verify(conversation.peer).catch(() => {});
   }
 
   async accept(conversation: Conversation): Promise<void> {
-    await this.save({ ...conversation, accepted: true, blocked: false });
+    await this.#change(conversation.id, () => ({ accepted: true, blocked: false }));
     void this.#node.connect(conversation.peer).catch(() => {});
   }
 
   async block(conversation: Conversation): Promise<void> {
-    await this.save({ ...conversation, blocked: true });
+    await this.#change(conversation.id, () => ({ blocked: true }));
     if (this.selected === conversation.id) await this.select(undefined);
   }
 
   async remove(conversation: Conversation): Promise<void> {
     await this.#chats.removeConversation(conversation.id);
+    this.#changes++;
     this.conversations = this.conversations.filter(({ id }) => id !== conversation.id);
     if (this.selected === conversation.id) await this.select(undefined);
     this.#tell(conversation.id);
@@ -114,7 +117,7 @@ export class Talk {
   async confirmOwner(conversation: Conversation): Promise<void> {
     const record = this.sold[conversation.peer];
     if (record === undefined) return;
-    await this.save({ ...conversation, epoch: record.epoch, key: hex(record.key), how: record.how });
+    await this.#change(conversation.id, () => ({ epoch: record.epoch, key: hex(record.key), how: record.how }));
     delete this.sold[conversation.peer];
   }
 
@@ -142,9 +145,9 @@ export class Talk {
     return this.#sending.has(entry.id);
   }
 
-  /** @internal Keeps what became of an entry, and shows it. */
+  /** @internal Keeps what became of an entry, and shows it, unless it was deleted meanwhile. */
   async update(conversation: Conversation, entry: Entry): Promise<void> {
-    await this.#chats.update(conversation.id, entry);
+    if (!(await this.#chats.update(conversation.id, entry))) return;
     this.#show(conversation, entry);
     this.#tell(conversation.id);
   }
@@ -164,18 +167,29 @@ export class Talk {
   /** @internal */
   async noticed(conversation: Conversation, what: string): Promise<void> {
     this.#announce(`${conversation.peer}: ${what}`);
-    const current = this.conversations.find(({ id }) => id === conversation.id) ?? conversation;
-    if (this.selected === current.id && document.visibilityState === "visible") return;
-    await this.save({ ...current, unread: current.unread + 1 });
+    if (this.selected === conversation.id && document.visibilityState === "visible") return;
+    await this.#change(conversation.id, ({ unread }) => ({ unread: unread + 1 }));
   }
 
-  async save(conversation: Conversation): Promise<void> {
-    const plain = $state.snapshot(conversation);
-    await this.#chats.saveConversation(plain);
-    const index = this.conversations.findIndex(({ id }) => id === plain.id);
-    if (index < 0) this.conversations.push(plain);
-    else this.conversations[index] = plain;
-    this.#tell(plain.id);
+  /** Changes a conversation as it is kept now, and does nothing to one that was deleted. */
+  async #change(id: string, alter: (now: Conversation) => Partial<Conversation>): Promise<void> {
+    const changed = await this.#chats.change(id, alter);
+    if (changed === undefined) return;
+    this.#changes++;
+    const index = this.conversations.findIndex((each) => each.id === id);
+    if (index >= 0) this.conversations[index] = changed;
+    this.#tell(id);
+  }
+
+  /** Reads the conversations anew, until none changed here while they were read. */
+  async #read(): Promise<void> {
+    let before;
+    let read;
+    do {
+      before = this.#changes;
+      read = await this.#chats.conversations(this.me);
+    } while (before !== this.#changes);
+    this.conversations = read;
   }
 
   async #obtain(peer: string, record: ResolvedRecord, accepted: boolean): Promise<Conversation> {
@@ -192,13 +206,14 @@ export class Talk {
       unread: 0,
     };
     if (!(await this.#chats.addConversation(fresh))) {
-      this.conversations = await this.#chats.conversations(this.me);
+      await this.#read();
       const known = this.conversations.find((each) => each.id === id);
       if (known !== undefined) {
         if (accepted && (!known.accepted || known.blocked)) await this.accept(known);
         return known;
       }
     }
+    this.#changes++;
     if (!this.conversations.some((each) => each.id === id)) this.conversations.push(fresh);
     this.#tell(id);
     return this.conversations.find((each) => each.id === id) ?? fresh;
@@ -264,9 +279,12 @@ export class Talk {
 
   /** @internal Names can be sold: throws when this one has another owner than the one the person confirmed. */
   async verify(peer: string): Promise<void> {
-    const conversation = this.conversations.find((each) => each.peer === peer);
-    if (conversation === undefined) return;
+    const find = () => this.conversations.find((each) => each.peer === peer);
+    if (find() === undefined) return;
     const record = await this.#node.resolve(peer, false);
+    // The person may have deleted the contact meanwhile, or confirmed its owner.
+    const conversation = find();
+    if (conversation === undefined) return;
     if (record.epoch !== conversation.epoch) {
       this.sold[peer] = record;
       throw NodeError.of("epoch_changed");
@@ -274,13 +292,15 @@ export class Talk {
     delete this.sold[peer];
     const key = hex(record.key);
     if (key !== conversation.key || record.how !== conversation.how) {
-      await this.save({ ...conversation, key, how: record.how });
+      await this.#change(conversation.id, (now) => (now.epoch === record.epoch ? { key, how: record.how } : {}));
     }
   }
 
   /** @internal Keeps a new entry and shows it; false when it was there already. */
   async append(conversation: Conversation, entry: Entry): Promise<boolean> {
-    if (!(await this.#chats.add(conversation.id, entry))) return false;
+    const added = await this.#chats.add(conversation.id, entry);
+    if (added === "gone") throw NodeError.of("cancelled", "the conversation was deleted");
+    if (added === "known") return false;
     this.#show(conversation, entry);
     this.#tell(conversation.id);
     return true;
@@ -311,7 +331,7 @@ export class Talk {
 
   /** Another tab changed a conversation. */
   async #reload(id: string): Promise<void> {
-    this.conversations = await this.#chats.conversations(this.me);
+    await this.#read();
     if (this.selected !== id) return;
     const entries = await this.#chats.entries(id);
     if (this.selected === id) this.entries = entries;
