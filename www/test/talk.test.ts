@@ -1,7 +1,7 @@
 import "fake-indexeddb/auto";
 import { NodeError, type MessageHandler, type NodeEvent, type RemoteNode, type Stream } from "nectar/remote";
 import { beforeEach, expect, test, vi } from "vitest";
-import { Chats, encodeChat } from "../src/lib/chats.ts";
+import { Chats, encodeChat, STRANGER_MESSAGES, STRANGERS } from "../src/lib/chats.ts";
 import { Database } from "../src/lib/db.ts";
 import { Vault } from "../src/lib/vault.ts";
 import { Talk } from "../src/state/talk.svelte.ts";
@@ -150,3 +150,69 @@ test("nothing is written to a contact that is gone", async () => {
   await expect(talk.sendText(bob, "a secret")).rejects.toThrow("deleted");
   expect(await chats.entries(bob.id)).toEqual([]);
 });
+
+/** Lets `times` run at once; how many of them were taken. */
+async function taken(times: number, run: (index: number) => Promise<unknown>): Promise<number> {
+  const results = await Promise.allSettled(Array.from({ length: times }, (_, index) => run(index)));
+  return results.filter(({ status }) => status === "fulfilled").length;
+}
+
+test("strangers who are blocked keep no other stranger out", async () => {
+  const { talk, write, with_ } = await setting();
+  for (let i = 0; i < STRANGERS; i++) {
+    await write(`eve${i}.nectar`);
+    await talk.block(with_(`eve${i}.nectar`));
+  }
+  await write("honest.nectar");
+  expect(with_("honest.nectar")).toMatchObject({ accepted: false, unread: 1 });
+});
+
+test("of a hundred strangers who come at once, as many are let in as may wait", async () => {
+  const { talk, write, with_ } = await setting();
+  expect(await taken(100, (i) => write(`eve${i}.nectar`))).toBe(STRANGERS);
+  expect(talk.conversations).toHaveLength(STRANGERS);
+  await talk.accept(with_("eve0.nectar"));
+  expect(await taken(1, () => write("honest.nectar"))).toBe(1);
+});
+
+test("a stranger whose messages come at once takes one place, and none when nobody can say who it is", async () => {
+  const { talk, node, write } = await setting();
+  expect(await taken(STRANGERS + 1, () => write("eve.nectar"))).toBe(STRANGERS + 1);
+  expect(talk.conversations).toHaveLength(1);
+  vi.spyOn(node, "resolve").mockRejectedValue(NodeError.of("chain_unavailable"));
+  expect(await taken(STRANGERS, (i) => write(`nobody${i}.nectar`))).toBe(0);
+  vi.mocked(node.resolve).mockRestore();
+  expect(await taken(STRANGERS - 1, (i) => write(`eve${i}.nectar`))).toBe(STRANGERS - 1);
+});
+
+test("a stranger leaves so many messages and no more, also at once, and in a conversation that is open", async () => {
+  const { talk, chats, write, with_ } = await setting();
+  visibilityState = "visible";
+  await write("eve.nectar", "first", "first");
+  const { id } = with_("eve.nectar");
+  await talk.select(id);
+  expect(await taken(2 * STRANGER_MESSAGES, () => write("eve.nectar"))).toBe(STRANGER_MESSAGES - 1);
+  expect(await chats.entries(id)).toHaveLength(STRANGER_MESSAGES);
+  await write("eve.nectar", "first", "first");
+  await talk.accept(with_("eve.nectar"));
+  await write("eve.nectar");
+  expect(talk.entries).toHaveLength(STRANGER_MESSAGES + 1);
+});
+
+test("a file that a stranger offers counts as a message", async () => {
+  const { node, chats, write, with_ } = await setting();
+  await write("eve.nectar");
+  for (let i = 1; i < STRANGER_MESSAGES; i++) await write("eve.nectar");
+  const { stream, cancelled } = offered("eve.nectar");
+  node.streams(stream);
+  await cancelled;
+  expect(await chats.entries(with_("eve.nectar").id)).toHaveLength(STRANGER_MESSAGES);
+});
+
+/** A file that somebody offers; `cancelled` resolves when that is refused or taken back. */
+function offered(from: string) {
+  const metadata = new TextEncoder().encode(JSON.stringify({ name: "a.txt", size: 1, type: "text/plain" }));
+  let cancel = () => {};
+  const cancelled = new Promise<void>((resolve) => (cancel = resolve));
+  return { stream: { from, protocol: "file.1", metadata, cancel } as unknown as Stream, cancelled };
+}

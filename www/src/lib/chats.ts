@@ -59,9 +59,9 @@ export type Entry = TextEntry | FileEntry | AskEntry;
 
 /** Longest text of one message, in characters. */
 export const TEXT_MAX = 8_000;
-/** Messages that a stranger can leave before being accepted. */
+/** Messages and offers of files that a stranger can leave before being accepted. */
 export const STRANGER_MESSAGES = 50;
-/** Strangers that wait for a decision. */
+/** Strangers that wait for a decision. Who is blocked waits no more. */
 export const STRANGERS = 32;
 /** Messages that are loaded of one conversation. */
 const LOADED = 500;
@@ -76,8 +76,8 @@ interface SealedMessage extends Sealed {
   order: number;
 }
 
-/** What became of a new entry: it may have been there before, and its conversation may have been deleted. */
-export type Added = "added" | "known" | "gone";
+/** What became of a new entry: it may have been there before, there may be no room, its conversation may have been deleted. */
+export type Added = "added" | "known" | "full" | "gone";
 
 export class Chats {
   #db: Database;
@@ -140,12 +140,13 @@ export class Chats {
     return opened.filter((each): each is Entry => each !== undefined);
   }
 
-  /** Keeps a new entry of a conversation. */
-  async add(conversation: string, entry: Entry): Promise<Added> {
+  /** Keeps a new entry of a conversation, which may come to have `most` of them. */
+  async add(conversation: string, entry: Entry, most = Infinity): Promise<Added> {
     const sealed = await this.#sealed(conversation, entry);
     return this.#db.within(["conversations", "messages"], async (store) => {
       if ((await settled(store("conversations").getKey(conversation))) === undefined) return "gone";
       if ((await settled(store("messages").getKey([conversation, sealed.id]))) !== undefined) return "known";
+      if (most < Infinity && (await settled(store("messages").count(messagesOf(conversation)))) >= most) return "full";
       await settled(store("messages").add(sealed));
       return "added";
     });

@@ -82,7 +82,13 @@ export class Files {
     const entry: FileEntry = { ...this.#talk.mine(), mine: false, kind: "file", ...head };
     this.transfers[entry.id] = { state: "offered", done: 0, size: head.size };
     this.#offers.set(entry.id, { stream, head, conversation, entry });
-    await this.#talk.append(conversation, entry);
+    try {
+      await this.#talk.append(conversation, entry);
+    } catch (error) {
+      this.#offers.delete(entry.id);
+      delete this.transfers[entry.id];
+      throw error;
+    }
     await this.#talk.noticed(conversation, `offers a file, ${head.name}, ${size(head.size)}`);
   }
 

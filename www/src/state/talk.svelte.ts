@@ -36,6 +36,8 @@ export class Talk {
   #order = 0;
   /** Grows whenever the conversations change here: what was read before is older. */
   #changes = 0;
+  /** Strangers who are being looked up. */
+  #coming = new Map<string, Promise<Conversation>>();
   /** Ids of what this tab sends right now. */
   #sending = new Set<string>();
 
@@ -155,13 +157,23 @@ export class Talk {
   /** @internal The conversation that something of a peer belongs to; throws when the peer may not write. */
   async admit(from: string | null): Promise<Conversation> {
     if (from === null) throw NodeError.of("not_allowed", "this person takes messages of named nodes only");
-    const known = this.conversations.find(({ peer }) => peer === from);
-    if (known?.blocked) throw NodeError.of("not_allowed");
-    if (known !== undefined) return known;
-    if (this.conversations.filter(({ accepted }) => !accepted).length >= STRANGERS) {
+    const known = this.conversations.find(({ peer }) => peer === from) ?? (await this.#newcomer(from));
+    if (known.blocked) throw NodeError.of("not_allowed");
+    return known;
+  }
+
+  /** Lets a stranger wait for the person's decision. The place is taken before anything is waited for. */
+  #newcomer(from: string): Promise<Conversation> {
+    const coming = this.#coming.get(from);
+    if (coming !== undefined) return coming;
+    const waiting = this.conversations.filter(({ accepted, blocked }) => !accepted && !blocked);
+    if (waiting.length + this.#coming.size >= STRANGERS) {
       throw NodeError.of("queue_full", "too many strangers wait for this person's decision");
     }
-    return this.#obtain(from, await this.#node.resolve(from, false), false);
+    const obtained = this.#node.resolve(from, false).then((record) => this.#obtain(from, record, false));
+    const settled = obtained.finally(() => this.#coming.delete(from));
+    this.#coming.set(from, settled);
+    return settled;
   }
 
   /** @internal */
@@ -227,9 +239,6 @@ export class Talk {
       throw NodeError.of("invalid_argument", error instanceof Error ? error.message : String(error));
     }
     const conversation = await this.admit(from);
-    if (!conversation.accepted && conversation.unread >= STRANGER_MESSAGES) {
-      throw NodeError.of("queue_full", "this person has to accept you first");
-    }
     const entry: TextEntry = {
       kind: "text",
       id: message.id,
@@ -298,7 +307,9 @@ export class Talk {
 
   /** @internal Keeps a new entry and shows it; false when it was there already. */
   async append(conversation: Conversation, entry: Entry): Promise<boolean> {
-    const added = await this.#chats.add(conversation.id, entry);
+    const { accepted } = this.conversations.find(({ id }) => id === conversation.id) ?? conversation;
+    const added = await this.#chats.add(conversation.id, entry, accepted ? Infinity : STRANGER_MESSAGES);
+    if (added === "full") throw NodeError.of("queue_full", "this person has to accept you first");
     if (added === "gone") throw NodeError.of("cancelled", "the conversation was deleted");
     if (added === "known") return false;
     this.#show(conversation, entry);
