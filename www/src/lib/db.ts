@@ -60,16 +60,17 @@ export class Database {
     await committed(target.transaction);
   }
 
-  /** Adds an entry; false when its key is taken. */
-  async add(store: Store, value: unknown, key?: IDBValidKey): Promise<boolean> {
-    const target = this.#store(store, "readwrite");
-    try {
-      await settled(target.add(value, key));
-      return true;
-    } catch (error) {
-      if (error instanceof DOMException && error.name === "ConstraintError") return false;
-      throw error;
-    }
+  /** Adds an entry; false when its key is taken. What the browser has no room for in the end is an error. */
+  add(store: Store, value: unknown, key?: IDBValidKey): Promise<boolean> {
+    return this.within([store], async (within) => {
+      try {
+        await settled(within(store).add(value, key));
+        return true;
+      } catch (error) {
+        if (error instanceof DOMException && error.name === "ConstraintError") return false;
+        throw error;
+      }
+    });
   }
 
   /** Does several things in one transaction, of which either all are kept or none; resolves when they are.
@@ -80,9 +81,14 @@ export class Database {
     const done = committed(transaction);
     // Whoever waits for `work` hears of it once.
     done.catch(() => {});
-    const result = await work((name) => transaction.objectStore(name));
-    await done;
-    return result;
+    try {
+      const result = await work((name) => transaction.objectStore(name));
+      await done;
+      return result;
+    } catch (error) {
+      abort(transaction);
+      throw error;
+    }
   }
 
   async delete(store: Store, key: IDBValidKey | IDBKeyRange): Promise<void> {
@@ -112,10 +118,18 @@ export function settled<T>(request: IDBRequest<T>): Promise<T> {
   });
 }
 
+function abort(transaction: IDBTransaction): void {
+  try {
+    transaction.abort();
+  } catch {
+    // The browser did so already.
+  }
+}
+
 function committed(transaction: IDBTransaction): Promise<void> {
   return new Promise((resolve, reject) => {
     transaction.oncomplete = () => resolve();
-    transaction.onabort = () => reject(transaction.error);
-    transaction.onerror = () => reject(transaction.error);
+    // An error of a request that was dealt with aborts nothing.
+    transaction.onabort = () => reject(transaction.error ?? new Error("the browser did not keep it"));
   });
 }
