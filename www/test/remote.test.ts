@@ -227,7 +227,7 @@ test("a message goes to every page and counts once one of them took it", async (
   await settle();
   const deliver = (message: IncomingMessage) => Promise.resolve(nodes[0]!.messages.get("chat.1")!(message));
   await deliver({ from: "bob.nectar", payload: bytes(1, 2) });
-  expect(first).toHaveBeenCalledTimes(1);
+  await vi.waitFor(() => expect(first).toHaveBeenCalledTimes(1));
   expect(second).toHaveBeenCalledWith({ from: "bob.nectar", payload: bytes(1, 2) });
   undo();
   await settle();
@@ -316,6 +316,19 @@ test("a page that dies without a word is noticed by its lock", async () => {
   die();
   await settle();
   expect([host.pages, nodes[0]!.served.size]).toEqual([0, 0]);
+});
+
+test("a worker that dies is told to whoever watches", async () => {
+  const { page } = setting();
+  const one = await page();
+  await one.start(options("alice.nectar"));
+  const told: unknown[] = [];
+  one.on((event) => told.push(event));
+  one.onRunning((running) => told.push(running));
+  expect(one.closed).toBe(false);
+  for (const port of open.splice(0)) port.close();
+  await vi.waitFor(() => expect(told).toEqual([{ type: "identity", state: "offline" }, undefined]));
+  expect(one.closed).toBe(true);
 });
 
 test("one identity runs once in a browser, and can be taken over", async () => {

@@ -35,7 +35,9 @@ export type Problem =
   | { kind: "unregistered" }
   /** The chain cannot be asked; it is asked again as long as we are offline. */
   | { kind: "unreachable"; message: string }
-  | { kind: "start"; message: string };
+  | { kind: "start"; message: string }
+  /** The worker died, and the node with it. */
+  | { kind: "ended" };
 
 const ONLINE = "You are online.";
 
@@ -61,7 +63,7 @@ export class App {
   #absence = new Absence(() => {
     this.late = true;
     // The chain may have been started anew, or another key registered, while this page was open.
-    if (this.problem?.kind !== "start") void this.checkRecord(true);
+    if (this.problem?.kind !== "start" && this.problem?.kind !== "ended") void this.checkRecord(true);
   });
 
   async start(): Promise<void> {
@@ -198,15 +200,25 @@ export class App {
       }
     });
     this.node.onRunning((running) => {
+      if (running === undefined) return this.#stopped();
       // Another tab changed who this origin is.
       const name = this.me === "" ? undefined : this.me;
-      if (running !== undefined && running.name !== name && this.phase.at !== "loading") location.reload();
-      else if (running !== undefined) this.#adopt(running);
+      if (running.name !== name && this.phase.at !== "loading") location.reload();
+      else this.#adopt(running);
     });
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState === "visible") this.node.active();
     });
     addEventListener("focus", () => this.node.active());
+  }
+
+  /** No node runs: what it said of itself, its routers and its peers holds no more. */
+  #stopped(): void {
+    // Whoever has the name somewhere else keeps it.
+    if (this.identity !== "superseded") this.#is("offline");
+    for (const router of this.routers) router.state = "offline";
+    if (this.talk !== undefined) this.talk.peers = {};
+    if (this.node.closed) this.problem = { kind: "ended" };
   }
 
   #adopt(running: Running): void {
