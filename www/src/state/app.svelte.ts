@@ -16,6 +16,7 @@ import { Absence } from "../lib/absence.ts";
 import { Chats } from "../lib/chats.ts";
 import { fetchConfig, type Config } from "../lib/config.ts";
 import { Database } from "../lib/db.ts";
+import { isPrivate } from "../lib/hosts.ts";
 import { Memory } from "../lib/identity.ts";
 import { Vault } from "../lib/vault.ts";
 import { explain, hex, statement } from "../lib/words.ts";
@@ -249,10 +250,6 @@ export class App {
       userAgent: `nectar-page/${__NECTAR_BUILD__}`,
     };
   }
-}
-
-function isPrivate(host: string): boolean {
-  return host === "localhost" || host.endsWith(".localhost") || /^(127\.|10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|\[)/.test(host);
 }
 
 function wordsForStart(error: unknown): string {
