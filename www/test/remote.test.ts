@@ -172,6 +172,9 @@ test("requests cross in both directions, with their errors", async () => {
   const failure = await one.request("bob.nectar", "echo.1", bytes()).catch((error: unknown) => error);
   expect(failure).toBeInstanceOf(NodeError);
   expect(failure).toMatchObject({ code: 303, name: "circuit_rate", message: "slow down", retryAfterMs: 500, fault: "limit", retry: "later" });
+  expect(failure).toMatchObject({ said: undefined });
+  node.request.mockRejectedValueOnce(NodeError.ofNumber(303, "in the peer's words"));
+  await expect(one.request("bob.nectar", "echo.1", bytes())).rejects.toMatchObject({ message: "in the peer's words", said: true });
   await expect(one.resolve("nobody.nectar")).rejects.toMatchObject({ name: "name_unknown" });
 
   const undo = one.serve("add.1", ({ from, payload }) => {

@@ -1,7 +1,7 @@
 import "fake-indexeddb/auto";
 import { NodeError, type MessageHandler, type NodeEvent, type RemoteNode, type Stream } from "nectar/remote";
 import { beforeEach, expect, test, vi } from "vitest";
-import { Chats, encodeChat, STRANGER_MESSAGES, STRANGERS } from "../src/lib/chats.ts";
+import { Chats, encodeChat, STRANGER_MESSAGES, STRANGERS, TEXT_MAX, type AskEntry } from "../src/lib/chats.ts";
 import { Database } from "../src/lib/db.ts";
 import { Vault } from "../src/lib/vault.ts";
 import { Talk } from "../src/state/talk.svelte.ts";
@@ -207,6 +207,21 @@ test("a file that a stranger offers counts as a message", async () => {
   node.streams(stream);
   await cancelled;
   expect(await chats.entries(with_("eve.nectar").id)).toHaveLength(STRANGER_MESSAGES);
+});
+
+test("what a peer answers is kept up to the length of a message, and what it says went wrong as its words", async () => {
+  const { talk, chats, node } = await setting();
+  const bob = await talk.add("bob.nectar");
+  node.request.mockResolvedValueOnce({ kind: "success", data: new TextEncoder().encode("€".repeat(TEXT_MAX + 1)) });
+  await talk.ask(bob, "how much?");
+  node.request.mockResolvedValueOnce({ kind: "success", data: new TextEncoder().encode("enough") });
+  await talk.ask(bob, "and now?");
+  node.request.mockRejectedValueOnce(NodeError.ofNumber(NodeError.of("not_allowed").code, "sign in first"));
+  await talk.ask(bob, "why?");
+  const [long, short, failed] = (await chats.entries(bob.id)) as AskEntry[];
+  expect(long?.answer).toBe(`${"€".repeat(TEXT_MAX - 1)}…`);
+  expect(short?.answer).toBe("enough");
+  expect(failed?.error).toBe("bob.nectar says: “sign in first”");
 });
 
 /** A file that somebody offers; `cancelled` resolves when that is refused or taken back. */

@@ -115,7 +115,7 @@ export class Files {
       this.transfers[id] = { state: "done", done: entry.size, size: entry.size, ...(url === undefined ? {} : { url }) };
     } catch (error) {
       delete this.transfers[id];
-      await this.#talk.update(conversation, { ...entry, state: "failed", error: explain(error) });
+      await this.#talk.update(conversation, { ...entry, state: "failed", error: explain(error, conversation.peer) });
     } finally {
       this.#aborts.delete(id);
     }

@@ -2,6 +2,7 @@
 
 import { NodeError, type PeerState, type RemoteNode, type ResolvedRecord } from "nectar/remote";
 import {
+  answerText,
   Chats,
   decodeChat,
   encodeChat,
@@ -262,8 +263,7 @@ export class Talk {
     await this.#run(conversation, entry, async () => {
       const begun = performance.now();
       const answer = await this.#node.request(conversation.peer, ASK_PROTOCOL, new TextEncoder().encode(entry.text));
-      const text = new TextDecoder().decode(answer.data ?? new Uint8Array());
-      return { ...entry, answer: text, tookMs: performance.now() - begun };
+      return { ...entry, answer: answerText(answer.data), tookMs: performance.now() - begun };
     });
   }
 
@@ -278,7 +278,7 @@ export class Talk {
       const done = await work();
       await this.update(conversation, { ...done, state: "delivered" });
     } catch (error) {
-      const words = explain(error);
+      const words = explain(error, conversation.peer);
       await this.update(conversation, { ...clean, state: "failed", error: words } as Entry);
       this.#announce(`Not delivered. ${words}`);
     } finally {
