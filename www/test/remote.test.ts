@@ -102,10 +102,13 @@ afterEach(() => {
 
 function setting(build = "one", locks?: Locks) {
   const nodes: Scripted[] = [];
+  /** What a node that starts waits for. */
+  const set: { starting?: Promise<void> } = {};
   const runtime: Runtime = {
     start: async (options) => {
       const node = new Scripted(options.name);
       nodes.push(node);
+      await set.starting;
       return node;
     },
     generateKey: async () => new Uint8Array([1, 2, 3]),
@@ -117,7 +120,7 @@ function setting(build = "one", locks?: Locks) {
     host.accept(port1 as unknown as Port);
     return RemoteNode.over(port2 as unknown as Port, as, lock);
   };
-  return { host, nodes, page };
+  return Object.assign(set, { host, nodes, page });
 }
 
 const options = (name?: string): StartOptions => ({ registries: [], ...(name === undefined ? { guest: true } : { name }) });
@@ -350,6 +353,22 @@ test("one identity runs once in a browser, and can be taken over", async () => {
   expect(events).toContainEqual({ type: "identity", state: "superseded" });
   expect(here.nodes[0]?.closed).toBe(true);
   expect(two.running?.name).toBe("alice.nectar");
+});
+
+test("an identity that is taken over while its node starts is given up as soon as it has", async () => {
+  const locks = new Locks();
+  const here = setting("one", locks);
+  const there = setting("one", locks);
+  let goOn: Undo = () => {};
+  here.starting = new Promise<void>((resolve) => (goOn = resolve));
+  const started = (await here.page()).start(options("alice.nectar"));
+  started.catch(() => {});
+  await settle();
+  await (await there.page()).start(options("alice.nectar"), true);
+  goOn();
+  await expect(started).rejects.toMatchObject({ name: "superseded" });
+  expect(here.nodes[0]?.closed).toBe(true);
+  expect([here.host.running, there.host.running?.name]).toEqual([undefined, "alice.nectar"]);
 });
 
 test("events reach every page, as callbacks and as an iterator", async () => {

@@ -224,10 +224,61 @@ test("what a peer answers is kept up to the length of a message, and what it say
   expect(failed?.error).toBe("bob.nectar says: “sign in first”");
 });
 
-/** A file that somebody offers; `cancelled` resolves when that is refused or taken back. */
+test("what the new owner of a name writes is refused until the person knows it", async () => {
+  const { talk, node, chats, write, with_ } = await setting();
+  const bob = await talk.add("bob.nectar");
+  node.epoch = 2;
+  await expect(talk.verify("bob.nectar")).rejects.toMatchObject({ name: "epoch_changed" });
+  await expect(write("bob.nectar", "it is me, your old friend")).rejects.toMatchObject({ name: "not_allowed" });
+  expect(await chats.entries(bob.id)).toEqual([]);
+  await talk.confirmOwner(with_("bob.nectar"));
+  await write("bob.nectar");
+  expect(await chats.entries(bob.id)).toHaveLength(1);
+
+  node.epoch = 3;
+  await talk.verify("bob.nectar").catch(() => {});
+  await talk.remove(with_("bob.nectar"));
+  await write("bob.nectar", "a stranger like any other");
+  expect(with_("bob.nectar")).toMatchObject({ accepted: false, epoch: 3 });
+});
+
+test("whoever is deleted or blocked takes offers and received files along", async () => {
+  const revoked = vi.spyOn(URL, "revokeObjectURL");
+  for (const leave of ["remove", "block", "remove in another tab"] as const) {
+    const { talk, node, chats, with_ } = await setting();
+    const files = talk.files;
+    await talk.add("bob.nectar");
+    await talk.add("carol.nectar");
+    const [received, running, waiting, other] = [offered("bob.nectar"), offered("bob.nectar"), offered("bob.nectar"), offered("carol.nectar")];
+    for (const { stream } of [received, running, waiting, other]) node.streams(stream);
+    await vi.waitFor(() => expect(Object.keys(files.transfers)).toHaveLength(4));
+    const [first, second, , fourth] = Object.keys(files.transfers) as [string, string, string, string];
+    received.goOn();
+    await files.accept(first);
+    const { url } = files.transfers[first]!;
+    const accepted = files.accept(second);
+    const bob = with_("bob.nectar");
+    if (leave === "remove" || leave === "block") await talk[leave](bob);
+    else {
+      await chats.removeConversation(bob.id);
+      Tabs.say(bob.id);
+    }
+    await Promise.all([running.cancelled, waiting.cancelled, accepted]);
+    expect(revoked).toHaveBeenLastCalledWith(url);
+    expect(Object.keys(files.transfers)).toEqual([fourth]);
+  }
+});
+
+/** A file of one byte that somebody offers, which comes when it may go on; `cancelled` resolves when it is refused or taken back. */
 function offered(from: string) {
   const metadata = new TextEncoder().encode(JSON.stringify({ name: "a.txt", size: 1, type: "text/plain" }));
   let cancel = () => {};
   const cancelled = new Promise<void>((resolve) => (cancel = resolve));
-  return { stream: { from, protocol: "file.1", metadata, cancel } as unknown as Stream, cancelled };
+  let goOn = () => {};
+  const gone = cancelled.then(() => Promise.reject(NodeError.of("cancelled")));
+  gone.catch(() => {});
+  const chunks = [new Promise<Uint8Array>((resolve) => (goOn = () => resolve(new Uint8Array(1)))), Promise.resolve(undefined)];
+  const read = () => Promise.race([chunks.shift(), gone]);
+  const stream = { from, protocol: "file.1", metadata, cancel, read, write: async () => {}, finish: async () => {} };
+  return { stream: stream as unknown as Stream, cancelled, goOn: () => goOn() };
 }

@@ -35,6 +35,10 @@ export class Database {
     return settled<T | undefined>(this.#store(store, "readonly").get(key));
   }
 
+  async keys(store: Store, range: IDBKeyRange): Promise<IDBValidKey[]> {
+    return settled(this.#store(store, "readonly").getAllKeys(range));
+  }
+
   async all<T>(store: Store): Promise<T[]> {
     return settled<T[]>(this.#store(store, "readonly").getAll());
   }

@@ -110,7 +110,7 @@ export class App {
   /** The name is ours now: go online under it. */
   async become(name: string): Promise<void> {
     await this.memory?.setName(name);
-    await this.memory?.setDraft(undefined);
+    await this.memory?.dropDraft(name);
     // Survives the reload, of this tab alone.
     history.replaceState({ registered: true }, "");
     location.reload();

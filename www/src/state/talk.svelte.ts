@@ -105,11 +105,14 @@ export class Talk {
 
   async block(conversation: Conversation): Promise<void> {
     await this.#change(conversation.id, () => ({ blocked: true }));
+    this.files.drop(conversation.id);
     if (this.selected === conversation.id) await this.select(undefined);
   }
 
   async remove(conversation: Conversation): Promise<void> {
     await this.#chats.removeConversation(conversation.id);
+    this.files.drop(conversation.id);
+    delete this.sold[conversation.peer];
     this.#changes++;
     this.conversations = this.conversations.filter(({ id }) => id !== conversation.id);
     if (this.selected === conversation.id) await this.select(undefined);
@@ -159,7 +162,8 @@ export class Talk {
   async admit(from: string | null): Promise<Conversation> {
     if (from === null) throw NodeError.of("not_allowed", "this person takes messages of named nodes only");
     const known = this.conversations.find(({ peer }) => peer === from) ?? (await this.#newcomer(from));
-    if (known.blocked) throw NodeError.of("not_allowed");
+    // What a new owner writes would stand below what the former one wrote.
+    if (known.blocked || this.sold[from] !== undefined) throw NodeError.of("not_allowed");
     return known;
   }
 
@@ -343,6 +347,8 @@ export class Talk {
   /** Another tab changed a conversation. */
   async #reload(id: string): Promise<void> {
     await this.#read();
+    const changed = this.conversations.find((each) => each.id === id);
+    if (changed === undefined || changed.blocked) this.files.drop(id);
     if (this.selected !== id) return;
     const entries = await this.#chats.entries(id);
     if (this.selected === id) this.entries = entries;
