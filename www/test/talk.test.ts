@@ -214,13 +214,13 @@ test("what a peer answers is kept up to the length of a message, and what it say
   const bob = await talk.add("bob.nectar");
   node.request.mockResolvedValueOnce({ kind: "success", data: new TextEncoder().encode("€".repeat(TEXT_MAX + 1)) });
   await talk.ask(bob, "how much?");
-  node.request.mockResolvedValueOnce({ kind: "success", data: new TextEncoder().encode("enough") });
+  node.request.mockResolvedValueOnce({ kind: "success", data: new TextEncoder().encode("€".repeat(TEXT_MAX)) });
   await talk.ask(bob, "and now?");
   node.request.mockRejectedValueOnce(NodeError.ofNumber(NodeError.of("not_allowed").code, "sign in first"));
   await talk.ask(bob, "why?");
   const [long, short, failed] = (await chats.entries(bob.id)) as AskEntry[];
   expect(long?.answer).toBe(`${"€".repeat(TEXT_MAX - 1)}…`);
-  expect(short?.answer).toBe("enough");
+  expect(short?.answer).toBe("€".repeat(TEXT_MAX));
   expect(failed?.error).toBe("bob.nectar says: “sign in first”");
 });
 

@@ -177,9 +177,9 @@ export class Chats {
 
 /** What is kept and shown of an answer: as much as a message may have. */
 export function answerText(answer: Uint8Array = new Uint8Array()): string {
-  // A character takes four bytes at most.
+  // So many bytes have more characters than that, whatever these are.
   const text = new TextDecoder().decode(answer.subarray(0, 4 * TEXT_MAX));
-  return text.length < TEXT_MAX ? text : `${text.slice(0, TEXT_MAX - 1)}…`;
+  return text.length <= TEXT_MAX ? text : `${text.slice(0, TEXT_MAX - 1)}…`;
 }
 
 /** What `chat.1` carries. */
