@@ -11,12 +11,15 @@ export class NodeError extends Error {
   override readonly name: string;
   /** When to try again, if the other side said so. */
   readonly retryAfterMs?: number;
+  /** The message is the peer's own words: shown to a person, they must not pass for ours. */
+  readonly said?: true;
 
   constructor(shape: ErrorShape) {
     super(shape.message);
     this.code = shape.code;
     this.name = shape.name;
     if (shape.retryAfterMs != null) this.retryAfterMs = shape.retryAfterMs;
+    if (shape.said) this.said = true;
   }
 
   /** An error of the table. */
@@ -28,7 +31,8 @@ export class NodeError extends Error {
   static ofNumber(code: number, message?: string): NodeError {
     const name = byNumber.get(code);
     const meaning = name === undefined ? `error ${code}` : codes[name].meaning;
-    return new NodeError({ code, name: name ?? `code_${code}`, message: message || meaning });
+    const known = { code, name: name ?? `code_${code}` };
+    return new NodeError(message ? { ...known, message, said: true } : { ...known, message: meaning });
   }
 
   /** Whatever was thrown, as a `NodeError`: the table's if it carries a code, `handler_failed` otherwise. */
@@ -57,6 +61,7 @@ export class NodeError extends Error {
       name: this.name,
       message: this.message,
       ...(this.retryAfterMs === undefined ? {} : { retryAfterMs: this.retryAfterMs }),
+      ...(this.said && { said: true }),
     };
   }
 

@@ -120,10 +120,20 @@ export class Host {
   }
 
   async #start(options: StartOptions, wanted: string, takeOver: boolean): Promise<void> {
-    const release = await this.#lockIdentity(options.name, takeOver);
+    let lost = false;
+    const release = await this.#lockIdentity(options.name, takeOver, () => {
+      lost = true;
+      if (this.#running === undefined) return;
+      this.#event(this.#running.node, { type: "identity", state: "superseded" });
+      void this.stop();
+    });
     let node: NodeApi;
     try {
       node = await this.#runtime.start(options);
+      if (lost) {
+        await node.close();
+        throw elsewhere(options.name);
+      }
     } catch (error) {
       release();
       throw error;
@@ -151,8 +161,10 @@ export class Host {
     }
   }
 
-  /** One process of this browser per identity, also where every page runs a node of its own. */
-  #lockIdentity(name: string | undefined, takeOver: boolean): Promise<Undo> {
+  /** One process of this browser per identity, also where every page runs a node of its own.
+   *
+   * @param lost is called when another tab takes the identity over. */
+  #lockIdentity(name: string | undefined, takeOver: boolean, lost: Undo): Promise<Undo> {
     const locks = this.locks;
     if (locks === undefined || name === undefined) return Promise.resolve(() => {});
     return new Promise((resolve, reject) => {
@@ -160,7 +172,7 @@ export class Host {
       locks
         .request(`nectar identity ${name}`, takeOver ? { steal: true } : { ifAvailable: true }, (lock) => {
           if (lock === null) {
-            reject(NodeError.of("superseded", `${name} is online in another tab of this browser`));
+            reject(elsewhere(name));
             return;
           }
           return new Promise<void>((release) => {
@@ -171,10 +183,7 @@ export class Host {
           });
         })
         .catch(() => {
-          // Another tab took the identity over.
-          if (released || this.#running === undefined) return;
-          this.#event(this.#running.node, { type: "identity", state: "superseded" });
-          void this.stop();
+          if (!released) lost();
         });
     });
   }
@@ -238,6 +247,10 @@ export class Host {
     this.#changing = done.catch(() => {});
     return done;
   }
+}
+
+function elsewhere(name: string | undefined): NodeError {
+  return NodeError.of("superseded", `${name} is online in another tab of this browser`);
 }
 
 let activity = 0;

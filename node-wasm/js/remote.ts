@@ -126,6 +126,11 @@ export class RemoteNode implements NodeApi {
     return this.#running;
   }
 
+  /** Whether this let go of the node, or its worker died: nothing can be asked any more. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /** Called when another node runs, or none. */
   onRunning(handler: (running: Running | undefined) => void): Undo {
     this.#watchers.add(handler);
@@ -332,6 +337,8 @@ export class RemoteNode implements NodeApi {
     this.#calls.clear();
     this.#letGo();
     this.#port.close();
+    for (const sink of [...this.#sinks]) sink({ type: "identity", state: "offline" });
+    for (const watcher of [...this.#watchers]) watcher(undefined);
   }
 }
 

@@ -88,6 +88,8 @@ export interface ErrorShape {
   name: string;
   message: string;
   retryAfterMs?: number;
+  /** The message is the peer's own words. */
+  said?: true;
 }
 
 /** How a request was answered; failures are thrown as `NodeError`. */

@@ -7,7 +7,7 @@ import { createRequire } from "node:module";
 import { after, before, describe, test } from "node:test";
 import { getAddress, id, Wallet } from "ethers";
 import { buildFake } from "./build-fake.mjs";
-import { openProfile, servePage, startChain } from "./support.mjs";
+import { mined, openProfile, servePage, startChain } from "./support.mjs";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const KEY = `0x${"ab".repeat(32)}`;
@@ -33,7 +33,7 @@ async function withRouters({ address, url, register, registry }) {
   const direct = { networkingKey: KEY, hostKind: 1, host: "0x7f000001", port: 9000, schemes: 1, routers: [] };
   for (const label of ["loach", "tench"]) {
     await register(label, direct);
-    await (await registry.enlist(id(label))).wait();
+    await mined(await registry.enlist(id(label)));
   }
   return {
     version: 1,
@@ -304,7 +304,7 @@ describe("the page", { concurrency: 3 }, () => {
     const before = (await chain.registry.resolve("kate")).networkingKey;
     await chain.provider.send("anvil_impersonateAccount", [await chain.registry.ownerOf(id("kate"))]);
     const owner = await chain.provider.getSigner(await chain.registry.ownerOf(id("kate")));
-    await (await chain.registry.connect(owner).rotateKey(id("kate"), KEY)).wait();
+    await mined(await chain.registry.connect(owner).rotateKey(id("kate"), KEY));
     await page.reload();
     await page.getByText("This browser has another key than the one registered for kate.nectar.").waitFor();
     await page.getByRole("button", { name: "Register this browser's key" }).click();

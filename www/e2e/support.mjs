@@ -41,7 +41,7 @@ export async function startChain({ minAge = 2, maxAge = 86_400 } = {}) {
   const deployer = new NonceManager(await provider.getSigner(0));
   const factory = new ContractFactory(artifact.abi, artifact.bytecode, deployer);
   const contract = await factory.deploy(minAge, maxAge, 0n, ZeroAddress);
-  await contract.waitForDeployment();
+  await mined(contract.deploymentTransaction());
   const registry = new Contract(await contract.getAddress(), artifact.abi, deployer);
   return {
     url,
@@ -52,10 +52,10 @@ export async function startChain({ minAge = 2, maxAge = 86_400 } = {}) {
     async register(label, record, owner = deployer.signer.address) {
       const salt = `0x${"11".repeat(32)}`;
       const commitment = await registry.makeCommitment(label, owner, record, salt);
-      await (await registry.commit(commitment)).wait();
+      await mined(await registry.commit(commitment));
       await provider.send("evm_increaseTime", [minAge + 1]);
       await provider.send("evm_mine", []);
-      await (await registry.register(label, owner, record, salt)).wait();
+      await mined(await registry.register(label, owner, record, salt));
     },
     /** Returns what takes the chain back to how it is now, as if it had been started anew. */
     async remember() {
@@ -66,7 +66,7 @@ export async function startChain({ minAge = 2, maxAge = 86_400 } = {}) {
       };
     },
     async fund(address) {
-      await (await deployer.sendTransaction({ to: address, value: parseEther("1") })).wait();
+      await mined(await deployer.sendTransaction({ to: address, value: parseEther("1") }));
     },
     stop: () => child.kill(),
   };
@@ -134,6 +134,13 @@ export async function openProfile(options = {}) {
       await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** Waits until a transaction is in a block. `wait()` of ethers watches for a new one, and anvil, which makes one per transaction,
+ * may have made the last one already. */
+export async function mined({ hash, provider }) {
+  const receipt = await until(() => provider.getTransactionReceipt(hash).then((found) => found ?? undefined), `the receipt of ${hash}`, 30_000);
+  if (receipt.status !== 1) throw new Error(`the chain refused ${hash}`);
 }
 
 /** Tries until something is there, at most `timeout` ms. */

@@ -56,9 +56,10 @@ test("a sealed value does not open in another place, nor after a changed bit", a
 
 test("a message that comes twice is kept once, and a peer cannot overwrite what we wrote", async () => {
   const bob = await conversation();
-  expect(await chats.add(bob.id, text("1", "mine", 1, true))).toBe(true);
-  expect(await chats.add(bob.id, text("1", "theirs", 2, false))).toBe(true);
-  expect(await chats.add(bob.id, text("1", "theirs again", 3, false))).toBe(false);
+  await chats.addConversation(bob);
+  expect(await chats.add(bob.id, text("1", "mine", 1, true))).toBe("added");
+  expect(await chats.add(bob.id, text("1", "theirs", 2, false))).toBe("added");
+  expect(await chats.add(bob.id, text("1", "theirs again", 3, false))).toBe("known");
   const entries = await chats.entries(bob.id);
   expect(entries.map((entry) => (entry.kind === "text" ? entry.text : ""))).toEqual(["mine", "theirs"]);
 });
@@ -67,16 +68,39 @@ test("the latest five hundred entries are loaded, oldest first, of one conversat
   const bob = await conversation();
   const carol = await conversation("carol.nectar");
   expect(carol.id).not.toBe(bob.id);
+  await chats.addConversation(bob);
+  await chats.addConversation(carol);
   await chats.add(carol.id, text("x", "other", 5));
   for (let i = 0; i < 503; i++) await chats.add(bob.id, text(String(i), String(i), i));
   const entries = await chats.entries(bob.id);
   expect(entries).toHaveLength(500);
   expect(entries[0]?.id).toBe("3");
   expect(entries.at(-1)?.id).toBe("502");
-  await chats.addConversation(bob);
   await chats.removeConversation(bob.id);
   expect(await chats.entries(bob.id)).toEqual([]);
   expect(await chats.entries(carol.id)).toHaveLength(1);
+});
+
+test("of two who change a conversation at once, neither undoes what the other did", async () => {
+  const bob = await conversation();
+  await chats.addConversation(bob);
+  const another = new Chats(db, vault);
+  const count = ({ unread }: Conversation) => ({ unread: unread + 1 });
+  await Promise.all([...Array(8)].flatMap(() => [chats.change(bob.id, count), another.change(bob.id, count)]));
+  await Promise.all([chats.change(bob.id, () => ({ blocked: true })), another.change(bob.id, count)]);
+  expect(await chats.conversations("alice.nectar")).toEqual([{ ...bob, blocked: true, unread: 17 }]);
+});
+
+test("what is gone is neither changed nor added to", async () => {
+  const bob = await conversation();
+  await chats.addConversation(bob);
+  await chats.add(bob.id, text("1", "words", 1));
+  await chats.removeConversation(bob.id);
+  expect(await chats.change(bob.id, () => ({ unread: 1 }))).toBeUndefined();
+  expect(await chats.add(bob.id, text("2", "more words", 2))).toBe("gone");
+  expect(await chats.update(bob.id, text("1", "words", 1))).toBe(false);
+  expect(await chats.conversations("alice.nectar")).toEqual([]);
+  expect(await chats.entries(bob.id)).toEqual([]);
 });
 
 test("conversations of another name of ours stay out of sight", async () => {

@@ -100,7 +100,7 @@ export class WasmNode {
     try {
       const found = await this.#registry(name).getFunction("resolve").staticCall(labelOf(name));
       const key = Uint8Array.from(String(found.networkingKey).slice(2).match(/../g) ?? [], (byte) => parseInt(byte, 16));
-      return { name, key, epoch: Number(found.epoch), version: Number(found.version), routers: [...found.routers], how: "one RPC" };
+      return { name, key, owner: String(found.owner), epoch: Number(found.epoch), version: Number(found.version), routers: [...found.routers], how: "one RPC" };
     } catch (error) {
       throw NodeError.of(isError(error, "CALL_EXCEPTION") ? "name_unknown" : "rpc_unreachable").toShape();
     }

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { Interface } from "ethers";
+import { NodeError } from "nectar/remote";
 import { expect, test } from "vitest";
 import { ChainError, indirectRecord, type ChainRecord, type RegistryChain } from "../src/lib/chain.ts";
 import { register, type Draft, type Step, type Surroundings } from "../src/lib/registration.ts";
@@ -78,6 +79,7 @@ function setting(chain = new Chain()) {
       chain.time += ms / 1000;
     },
     newSalt: () => `salt ${++salts}`,
+    owner: async (name) => chain.names.get(name.replace(".nectar", ""))?.owner,
   };
   const draft: Draft = {
     label: "alice",
@@ -165,6 +167,30 @@ test("a name that somebody else got meanwhile is said to be taken", async () => 
     chain.names.set("alice", { owner: "0x2", key: "0x22" });
   };
   await expect(register(draft, around)).rejects.toMatchObject({ failure: "taken" });
+});
+
+test("one endpoint alone can say neither that a name is taken nor that it is ours", async () => {
+  for (const owner of ["0x2", ME]) {
+    const lied = setting();
+    lied.chain.holder = async () => ({ owner, key: "0x11" });
+    // "taken" is what drops a draft, and with it the salt; "done" goes online under the name.
+    await expect(register(lied.draft, lied.around)).rejects.toMatchObject({ failure: "unreachable" });
+    expect(lied.steps).toEqual(["checking"]);
+  }
+  const refused = setting();
+  refused.chain.fail.set("register", new ChainError("taken", "taken"));
+  await expect(register(refused.draft, refused.around)).rejects.toMatchObject({ failure: "unreachable" });
+  await register(refused.draft, refused.around);
+  expect(refused.steps.at(-1)).toBe("done");
+});
+
+test("while nobody else can be asked, the draft of a name that is said to be taken is kept", async () => {
+  const { chain, around, draft } = setting();
+  chain.names.set("alice", { owner: "0x2", key: "0x11" });
+  around.owner = async () => {
+    throw NodeError.of("chain_unavailable");
+  };
+  await expect(register(draft, around)).rejects.toMatchObject({ name: "chain_unavailable" });
 });
 
 test("a reveal that comes too early for the chain's clock is tried again, but not for ever", async () => {

@@ -102,10 +102,13 @@ afterEach(() => {
 
 function setting(build = "one", locks?: Locks) {
   const nodes: Scripted[] = [];
+  /** What a node that starts waits for. */
+  const set: { starting?: Promise<void> } = {};
   const runtime: Runtime = {
     start: async (options) => {
       const node = new Scripted(options.name);
       nodes.push(node);
+      await set.starting;
       return node;
     },
     generateKey: async () => new Uint8Array([1, 2, 3]),
@@ -117,7 +120,7 @@ function setting(build = "one", locks?: Locks) {
     host.accept(port1 as unknown as Port);
     return RemoteNode.over(port2 as unknown as Port, as, lock);
   };
-  return { host, nodes, page };
+  return Object.assign(set, { host, nodes, page });
 }
 
 const options = (name?: string): StartOptions => ({ registries: [], ...(name === undefined ? { guest: true } : { name }) });
@@ -172,6 +175,9 @@ test("requests cross in both directions, with their errors", async () => {
   const failure = await one.request("bob.nectar", "echo.1", bytes()).catch((error: unknown) => error);
   expect(failure).toBeInstanceOf(NodeError);
   expect(failure).toMatchObject({ code: 303, name: "circuit_rate", message: "slow down", retryAfterMs: 500, fault: "limit", retry: "later" });
+  expect(failure).toMatchObject({ said: undefined });
+  node.request.mockRejectedValueOnce(NodeError.ofNumber(303, "in the peer's words"));
+  await expect(one.request("bob.nectar", "echo.1", bytes())).rejects.toMatchObject({ message: "in the peer's words", said: true });
   await expect(one.resolve("nobody.nectar")).rejects.toMatchObject({ name: "name_unknown" });
 
   const undo = one.serve("add.1", ({ from, payload }) => {
@@ -227,7 +233,7 @@ test("a message goes to every page and counts once one of them took it", async (
   await settle();
   const deliver = (message: IncomingMessage) => Promise.resolve(nodes[0]!.messages.get("chat.1")!(message));
   await deliver({ from: "bob.nectar", payload: bytes(1, 2) });
-  expect(first).toHaveBeenCalledTimes(1);
+  await vi.waitFor(() => expect(first).toHaveBeenCalledTimes(1));
   expect(second).toHaveBeenCalledWith({ from: "bob.nectar", payload: bytes(1, 2) });
   undo();
   await settle();
@@ -318,6 +324,19 @@ test("a page that dies without a word is noticed by its lock", async () => {
   expect([host.pages, nodes[0]!.served.size]).toEqual([0, 0]);
 });
 
+test("a worker that dies is told to whoever watches", async () => {
+  const { page } = setting();
+  const one = await page();
+  await one.start(options("alice.nectar"));
+  const told: unknown[] = [];
+  one.on((event) => told.push(event));
+  one.onRunning((running) => told.push(running));
+  expect(one.closed).toBe(false);
+  for (const port of open.splice(0)) port.close();
+  await vi.waitFor(() => expect(told).toEqual([{ type: "identity", state: "offline" }, undefined]));
+  expect(one.closed).toBe(true);
+});
+
 test("one identity runs once in a browser, and can be taken over", async () => {
   const locks = new Locks();
   const here = setting("one", locks);
@@ -334,6 +353,22 @@ test("one identity runs once in a browser, and can be taken over", async () => {
   expect(events).toContainEqual({ type: "identity", state: "superseded" });
   expect(here.nodes[0]?.closed).toBe(true);
   expect(two.running?.name).toBe("alice.nectar");
+});
+
+test("an identity that is taken over while its node starts is given up as soon as it has", async () => {
+  const locks = new Locks();
+  const here = setting("one", locks);
+  const there = setting("one", locks);
+  let goOn: Undo = () => {};
+  here.starting = new Promise<void>((resolve) => (goOn = resolve));
+  const started = (await here.page()).start(options("alice.nectar"));
+  started.catch(() => {});
+  await settle();
+  await (await there.page()).start(options("alice.nectar"), true);
+  goOn();
+  await expect(started).rejects.toMatchObject({ name: "superseded" });
+  expect(here.nodes[0]?.closed).toBe(true);
+  expect([here.host.running, there.host.running?.name]).toEqual([undefined, "alice.nectar"]);
 });
 
 test("events reach every page, as callbacks and as an iterator", async () => {

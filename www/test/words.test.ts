@@ -24,3 +24,12 @@ test("a state is told without advice for something that was sent", () => {
   expect(explain(broken)).toMatch(/Send it again/);
   expect(statement(broken)).toBe("The connection broke.");
 });
+
+test("what a peer says about a failure is quoted as its words, on one line, cut, and without advice of ours", () => {
+  const { code } = NodeError.of("rpc_disagree");
+  const lure = NodeError.ofNumber(code, "your session has expired\u201d.\n\n\u202eSign in at \"https://nectar.example\"");
+  expect(explain(lure, "eve.nectar")).toBe("eve.nectar says: “your session has expired'. Sign in at 'https://nectar.example'”");
+  expect(statement(lure.toShape())).toMatch(/^The other side says: “/);
+  expect(explain(NodeError.ofNumber(code, "x".repeat(10_000)), "eve.nectar")).toHaveLength("eve.nectar says: “…”".length + 200);
+  expect(explain(NodeError.ofNumber(code))).toBe("Answers about the chain do not agree. One of the endpoints may be lying. Try again later.");
+});

@@ -1,7 +1,8 @@
 /** Conversations as they are kept: sealed, but for blinded ids and the order of messages. */
 
-import type { Database } from "./db.ts";
+import { settled, type Database, type Store } from "./db.ts";
 import type { Sealed, Vault } from "./vault.ts";
+import { hex } from "./words.ts";
 
 export interface Conversation {
   id: string;
@@ -58,9 +59,9 @@ export type Entry = TextEntry | FileEntry | AskEntry;
 
 /** Longest text of one message, in characters. */
 export const TEXT_MAX = 8_000;
-/** Messages that a stranger can leave before being accepted. */
+/** Messages and offers of files that a stranger can leave before being accepted. */
 export const STRANGER_MESSAGES = 50;
-/** Strangers that wait for a decision. */
+/** Strangers that wait for a decision. Who is blocked waits no more. */
 export const STRANGERS = 32;
 /** Messages that are loaded of one conversation. */
 const LOADED = 500;
@@ -74,6 +75,9 @@ interface SealedMessage extends Sealed {
   id: string;
   order: number;
 }
+
+/** What became of a new entry: it may have been there before, there may be no room, its conversation may have been deleted. */
+export type Added = "added" | "known" | "full" | "gone";
 
 export class Chats {
   #db: Database;
@@ -103,14 +107,27 @@ export class Chats {
     return this.#db.add("conversations", { id: conversation.id, ...sealed } satisfies SealedConversation);
   }
 
-  async saveConversation(conversation: Conversation): Promise<void> {
-    const sealed = await this.#vault.seal(conversation, `conversation ${conversation.id}`);
-    await this.#db.put("conversations", { id: conversation.id, ...sealed } satisfies SealedConversation);
+  /** Changes what `alter` returns of a conversation as it is kept now, whoever else changes it at the same time, and resolves
+   * with the whole; undefined, and nothing is kept, when it is gone. */
+  async change(id: string, alter: (now: Conversation) => Partial<Conversation>): Promise<Conversation | undefined> {
+    const place = `conversation ${id}`;
+    for (;;) {
+      const before = await this.#db.get<SealedConversation>("conversations", id);
+      if (before === undefined) return undefined;
+      const now = await this.#vault.open<Conversation>(before, place);
+      const after = { ...now, ...alter(now) };
+      const sealed: SealedConversation = { id, ...(await this.#vault.seal(after, place)) };
+      // Sealing takes longer than a transaction lives. Each sealed state has an iv of its own, which says whether it still stands.
+      const same = (found: SealedConversation) => hex(found.iv) === hex(before.iv);
+      if (await this.#replace("conversations", id, sealed, same)) return after;
+    }
   }
 
   async removeConversation(id: string): Promise<void> {
-    await this.#db.delete("messages", IDBKeyRange.bound([id], [id, []]));
-    await this.#db.delete("conversations", id);
+    await this.#db.within(["conversations", "messages"], async (store) => {
+      await settled(store("conversations").delete(id));
+      await settled(store("messages").delete(messagesOf(id)));
+    });
   }
 
   /** The latest entries, oldest first. */
@@ -123,13 +140,32 @@ export class Chats {
     return opened.filter((each): each is Entry => each !== undefined);
   }
 
-  /** Keeps a new entry; false when it was there already. */
-  async add(conversation: string, entry: Entry): Promise<boolean> {
-    return this.#db.add("messages", await this.#sealed(conversation, entry));
+  /** Keeps a new entry of a conversation, which may come to have `most` of them. */
+  async add(conversation: string, entry: Entry, most = Infinity): Promise<Added> {
+    const sealed = await this.#sealed(conversation, entry);
+    return this.#db.within(["conversations", "messages"], async (store) => {
+      if ((await settled(store("conversations").getKey(conversation))) === undefined) return "gone";
+      if ((await settled(store("messages").getKey([conversation, sealed.id]))) !== undefined) return "known";
+      if (most < Infinity && (await settled(store("messages").count(messagesOf(conversation)))) >= most) return "full";
+      await settled(store("messages").add(sealed));
+      return "added";
+    });
   }
 
-  async update(conversation: string, entry: Entry): Promise<void> {
-    await this.#db.put("messages", await this.#sealed(conversation, entry));
+  /** Keeps what became of an entry; false when it is gone. */
+  async update(conversation: string, entry: Entry): Promise<boolean> {
+    const sealed = await this.#sealed(conversation, entry);
+    return this.#replace("messages", [conversation, sealed.id], sealed, () => true);
+  }
+
+  /** Puts a value in the place of one that is there and that `still` says yes to; false otherwise. */
+  #replace<T>(store: Store, key: IDBValidKey, value: T, still: (found: T) => boolean): Promise<boolean> {
+    return this.#db.within([store], async (within) => {
+      const found = await settled<T | undefined>(within(store).get(key));
+      if (found === undefined || !still(found)) return false;
+      await settled(within(store).put(value));
+      return true;
+    });
   }
 
   async #sealed(conversation: string, entry: Entry): Promise<SealedMessage> {
@@ -137,6 +173,13 @@ export class Chats {
     const id = `${entry.mine ? "out" : "in"} ${entry.id}`;
     return { conversation, id, order: entry.order, ...(await this.#vault.seal(entry, place(conversation, id))) };
   }
+}
+
+/** What is kept and shown of an answer: as much as a message may have. */
+export function answerText(answer: Uint8Array = new Uint8Array()): string {
+  // So many bytes have more characters than that, whatever these are.
+  const text = new TextDecoder().decode(answer.subarray(0, 4 * TEXT_MAX));
+  return text.length <= TEXT_MAX ? text : `${text.slice(0, TEXT_MAX - 1)}…`;
 }
 
 /** What `chat.1` carries. */
@@ -163,6 +206,10 @@ export function decodeChat(payload: Uint8Array): ChatMessage {
   if (typeof text !== "string" || text.length > TEXT_MAX) throw new Error(`text: at most ${TEXT_MAX} characters`);
   if (typeof at !== "number" || !Number.isFinite(at)) throw new Error("at: milliseconds since 1970");
   return { id, text, at };
+}
+
+function messagesOf(conversation: string): IDBKeyRange {
+  return IDBKeyRange.bound([conversation], [conversation, []]);
 }
 
 function place(conversation: string, id: string): string {

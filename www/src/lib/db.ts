@@ -35,6 +35,10 @@ export class Database {
     return settled<T | undefined>(this.#store(store, "readonly").get(key));
   }
 
+  async keys(store: Store, range: IDBKeyRange): Promise<IDBValidKey[]> {
+    return settled(this.#store(store, "readonly").getAllKeys(range));
+  }
+
   async all<T>(store: Store): Promise<T[]> {
     return settled<T[]>(this.#store(store, "readonly").getAll());
   }
@@ -60,14 +64,33 @@ export class Database {
     await committed(target.transaction);
   }
 
-  /** Adds an entry; false when its key is taken. */
-  async add(store: Store, value: unknown, key?: IDBValidKey): Promise<boolean> {
-    const target = this.#store(store, "readwrite");
+  /** Adds an entry; false when its key is taken. What the browser has no room for in the end is an error. */
+  add(store: Store, value: unknown, key?: IDBValidKey): Promise<boolean> {
+    return this.within([store], async (within) => {
+      try {
+        await settled(within(store).add(value, key));
+        return true;
+      } catch (error) {
+        if (error instanceof DOMException && error.name === "ConstraintError") return false;
+        throw error;
+      }
+    });
+  }
+
+  /** Does several things in one transaction, of which either all are kept or none; resolves when they are.
+   *
+   * `work` waits for nothing but requests of that transaction, which would end otherwise. */
+  async within<T>(stores: Store[], work: (store: (name: Store) => IDBObjectStore) => Promise<T>): Promise<T> {
+    const transaction = this.#idb.transaction(stores, "readwrite");
+    const done = committed(transaction);
+    // Whoever waits for `work` hears of it once.
+    done.catch(() => {});
     try {
-      await settled(target.add(value, key));
-      return true;
+      const result = await work((name) => transaction.objectStore(name));
+      await done;
+      return result;
     } catch (error) {
-      if (error instanceof DOMException && error.name === "ConstraintError") return false;
+      abort(transaction);
       throw error;
     }
   }
@@ -87,7 +110,8 @@ export class Database {
   }
 }
 
-function settled<T>(request: IDBRequest<T>): Promise<T> {
+/** What a request of a transaction comes to. */
+export function settled<T>(request: IDBRequest<T>): Promise<T> {
   return new Promise((resolve, reject) => {
     request.onsuccess = () => resolve(request.result);
     request.onerror = (event) => {
@@ -98,10 +122,18 @@ function settled<T>(request: IDBRequest<T>): Promise<T> {
   });
 }
 
+function abort(transaction: IDBTransaction): void {
+  try {
+    transaction.abort();
+  } catch {
+    // The browser did so already.
+  }
+}
+
 function committed(transaction: IDBTransaction): Promise<void> {
   return new Promise((resolve, reject) => {
     transaction.oncomplete = () => resolve();
-    transaction.onabort = () => reject(transaction.error);
-    transaction.onerror = () => reject(transaction.error);
+    // An error of a request that was dealt with aborts nothing.
+    transaction.onabort = () => reject(transaction.error ?? new Error("the browser did not keep it"));
   });
 }

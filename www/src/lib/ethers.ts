@@ -1,9 +1,11 @@
 /** The registry through ethers. Loaded lazily: nothing but this file imports ethers. */
 
 import {
+  AbiCoder,
   BaseWallet,
   BrowserProvider,
   Contract,
+  FetchRequest,
   hexlify,
   Interface,
   isError,
@@ -14,7 +16,9 @@ import {
   SigningKey,
   toQuantity,
   toUtf8Bytes,
-  type Signer as EthersSigner,
+  type GetUrlResponse,
+  type TransactionReceipt,
+  type TransactionRequest,
 } from "ethers";
 import type { Registry } from "nectar/remote";
 import { ChainError, type ChainFailure, type ChainRecord, type Eip1193, type RegistryChain, type Signer } from "./chain.ts";
@@ -30,7 +34,6 @@ export const ABI = new Interface([
   "function maxCommitmentAge() view returns (uint64)",
   "function fee() view returns (uint256)",
   "function commitments(bytes32 commitment) view returns (uint64)",
-  `function makeCommitment(string label, address owner, ${RECORD} record, bytes32 salt) view returns (bytes32)`,
   `function resolve(string label) view returns (${RESOLVED})`,
   "function commit(bytes32 commitment)",
   `function register(string label, address owner, ${RECORD} record, bytes32 salt) payable returns (uint256)`,
@@ -66,6 +69,19 @@ const REFUSALS: Record<string, [ChainFailure, string]> = {
   RouterUnknown: ["other", "one of the routers is not enlisted in this registry"],
 };
 
+/** How long a transaction may take into a block. */
+const MINED_WITHIN_MS = 180_000;
+/** How often the chain is asked whether it has a transaction. */
+const POLL_MS = 500;
+/** What an endpoint's answer may take and be long: the node's `fetch_timeout` and `answer_bytes`
+ * (node-core/src/registry/config.rs). */
+const ANSWER_MS = 4_000;
+const ANSWER_BYTES = 256 << 10;
+/** Tries of an endpoint that says it is busy; with ethers' pauses between them, 4 s. */
+const TRIES = 5;
+/** How long a faucet may take, which waits for a block itself. */
+const FAUCET_MS = 30_000;
+
 /** Where the first coins of a development chain come from. */
 export interface Faucet {
   url: string;
@@ -84,29 +100,48 @@ export async function openChain(registry: Registry, signer: Signer, faucet?: Fau
   if (signer.kind === "wallet") {
     await translated(switchChain(signer.provider, registry));
     const provider = new BrowserProvider(signer.provider as never, "any");
-    return new EthersChain(registry, reader, await translated(provider.getSigner()));
+    const wallet = await translated(provider.getSigner());
+    return new EthersChain(registry, reader, wallet.address, async (transaction) => {
+      // The person may have moved the wallet since, and coins are worth something on other chains.
+      await requireChain(signer.provider, registry);
+      // Unchecked: ethers would look for the transaction through the wallet, without end if that is moved now.
+      return wallet.sendUncheckedTransaction(transaction);
+    });
   }
   // Not `Wallet`, which brings mnemonics, their word list and key files along.
   const wallet = new BaseWallet(new SigningKey(signer.privateKey), reader);
   if (faucet !== undefined) await translated(fund(wallet.address, reader, faucet));
-  return new EthersChain(registry, reader, wallet);
+  return new EthersChain(registry, reader, wallet.address, async (transaction) => (await wallet.sendTransaction(transaction)).hash);
+}
+
+/** The contract's `makeCommitment`. Made here: an endpoint that is asked learns the salt, and may answer with a commitment of its
+ * own. */
+export function commitmentOf(registry: Registry, label: string, owner: string, record: ChainRecord, salt: string): string {
+  const coder = AbiCoder.defaultAbiCoder();
+  const inner = keccak256(coder.encode([`tuple${RECORD}`], [record]));
+  const types = ["uint256", "address", "string", "address", "bytes32", "bytes32"];
+  return keccak256(coder.encode(types, [registry.chainId, registry.contract, label, owner, inner, salt]));
 }
 
 class EthersChain implements RegistryChain {
+  readonly account: string;
+  readonly #registry: Registry;
   readonly #reader: JsonRpcProvider;
   readonly #read: Contract;
-  readonly #write: Contract;
-  readonly #signer: EthersSigner & { address: string };
+  /** Signs and sends; resolves with the transaction's hash. */
+  readonly #sign: (transaction: TransactionRequest) => Promise<string>;
 
-  constructor(registry: Registry, reader: JsonRpcProvider, signer: EthersSigner & { address: string }) {
+  constructor(
+    registry: Registry,
+    reader: JsonRpcProvider,
+    account: string,
+    sign: (transaction: TransactionRequest) => Promise<string>,
+  ) {
+    this.account = account;
+    this.#registry = registry;
     this.#reader = reader;
     this.#read = new Contract(registry.contract, ABI, reader);
-    this.#write = new Contract(registry.contract, ABI, signer);
-    this.#signer = signer;
-  }
-
-  get account(): string {
-    return this.#signer.address;
+    this.#sign = sign;
   }
 
   async holder(label: string): Promise<{ owner: string; key: string } | undefined> {
@@ -119,8 +154,8 @@ class EthersChain implements RegistryChain {
     }
   }
 
-  makeCommitment(label: string, record: ChainRecord, salt: string): Promise<string> {
-    return translated(this.#read.getFunction("makeCommitment").staticCall(label, this.account, record, salt));
+  async makeCommitment(label: string, record: ChainRecord, salt: string): Promise<string> {
+    return commitmentOf(this.#registry, label, this.account, record, salt);
   }
 
   async committedAt(commitment: string): Promise<number> {
@@ -162,25 +197,68 @@ class EthersChain implements RegistryChain {
   /** Asks the chain first, so that a refusal has its reason and costs nothing; then signs, and waits for the block. */
   async #send(method: string, args: unknown[], value = 0n): Promise<void> {
     try {
-      const call = await this.#write.getFunction(method).populateTransaction(...args, { value });
+      const { contract, chainId } = this.#registry;
+      const call = { to: contract, data: ABI.encodeFunctionData(method, args), value };
       const gas = await this.#reader.estimateGas({ ...call, from: this.account });
       // What a wallet returns first is a hash; it is the configured endpoint that says when the chain has it.
-      const sent = await this.#signer.sendTransaction({ ...call, gasLimit: (gas * 5n) / 4n });
-      const receipt = await this.#reader.waitForTransaction(sent.hash, 1, 180_000);
-      if (receipt?.status !== 1) throw new ChainError("other", "the chain refused the transaction");
+      const hash = await this.#sign({ ...call, chainId, gasLimit: (gas * 5n) / 4n });
+      const receipt = await mined(this.#reader, hash);
+      if (receipt.status !== 1) throw new ChainError("other", "the chain refused the transaction");
     } catch (error) {
       throw translate(error);
     }
   }
 }
 
+/** Waits until a transaction is in a block. The receipt is asked for, not new blocks: a chain that makes one per transaction
+ * may have made the last one already. A poll that fails is made up for by the next one. */
+async function mined(reader: JsonRpcProvider, hash: string): Promise<TransactionReceipt> {
+  const end = Date.now() + MINED_WITHIN_MS;
+  while (Date.now() < end) {
+    const receipt = await reader.getTransactionReceipt(hash).catch(() => null);
+    if (receipt !== null) return receipt;
+    await sleep(POLL_MS);
+  }
+  throw new ChainError("unreachable", `no block has the transaction after ${MINED_WITHIN_MS / 1000} seconds: try again later`);
+}
+
 function readerOf(registry: Registry): JsonRpcProvider {
   const url = registry.rpcs[0];
   if (url === undefined) throw new ChainError("unreachable", "no RPC endpoint is configured");
   const network = Network.from(registry.chainId);
-  const reader = new JsonRpcProvider(url, network, { staticNetwork: network, cacheTimeout: -1 });
-  reader.pollingInterval = 500;
-  return reader;
+  const request = new FetchRequest(url);
+  request.timeout = ANSWER_MS;
+  request.setThrottleParams({ maxAttempts: TRIES });
+  request.getUrlFunc = bounded;
+  return new JsonRpcProvider(request, network, { staticNetwork: network, cacheTimeout: -1 });
+}
+
+/** Fetches as the node does (node-wasm/src/fetch.rs): nothing of the person's goes along, no redirect is followed, and an answer
+ * has an end. */
+async function bounded({ url, method, body }: FetchRequest): Promise<GetUrlResponse> {
+  const response = await fetch(url, {
+    method,
+    headers: { "content-type": "application/json" },
+    body: body as Uint8Array<ArrayBuffer> | null,
+    cache: "no-store",
+    credentials: "omit",
+    referrer: "",
+    redirect: "error",
+    signal: AbortSignal.timeout(ANSWER_MS),
+  });
+  const answer = new Uint8Array(ANSWER_BYTES);
+  let length = 0;
+  const reader = response.body?.getReader();
+  for (let part = await reader?.read(); part?.value !== undefined; part = await reader?.read()) {
+    if (length + part.value.length > ANSWER_BYTES) {
+      void reader?.cancel().catch(() => {});
+      throw new ChainError("unreachable", "the chain's RPC endpoint says more than an answer may be long");
+    }
+    answer.set(part.value, length);
+    length += part.value.length;
+  }
+  // No headers: an endpoint that asks for patience does not say for how long.
+  return { statusCode: response.status, statusMessage: "", headers: {}, body: answer.subarray(0, length) };
 }
 
 async function checkRegistry(reader: JsonRpcProvider, registry: Registry): Promise<void> {
@@ -219,6 +297,10 @@ async function switchChain(provider: Eip1193, registry: Registry): Promise<void>
       ],
     });
   }
+  await requireChain(provider, registry);
+}
+
+async function requireChain(provider: Eip1193, registry: Registry): Promise<void> {
   const now = Number(await provider.request({ method: "eth_chainId" }));
   if (now !== registry.chainId) {
     throw new ChainError("wrong_chain", `the wallet is on chain ${now}: switch it to chain ${registry.chainId} and try again`);
@@ -231,15 +313,22 @@ async function fund(address: string, reader: JsonRpcProvider, faucet: Faucet): P
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ address }),
+    signal: AbortSignal.timeout(FAUCET_MS),
+  }).catch(() => {
+    throw new ChainError("funds", "the faucet does not answer: try again");
   });
   if (!response.ok) {
     throw new ChainError("funds", `the faucet gave nothing (${response.status}): ${(await response.text()).slice(0, 200)}`);
   }
   for (let attempt = 0; attempt < 40; attempt++) {
     if ((await reader.getBalance(address)) > 0n) return;
-    await new Promise((resolve) => setTimeout(resolve, 250));
+    await sleep(250);
   }
   throw new ChainError("funds", "the faucet's coins did not arrive within 10 seconds: try again");
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 function tokenId(label: string): bigint {
@@ -262,7 +351,8 @@ function translate(error: unknown): ChainError {
   if (isError(error, "ACTION_REJECTED") || codeOf(error) === 4001) return new ChainError("declined", "you declined in the wallet");
   if (codeOf(error) === -32002) return new ChainError("declined", "the wallet is already asking: open it and answer there");
   if (isError(error, "INSUFFICIENT_FUNDS")) return new ChainError("funds", "the account has not enough coins for this transaction");
-  if (isError(error, "NETWORK_ERROR") || isError(error, "TIMEOUT") || isError(error, "SERVER_ERROR") || error instanceof TypeError) {
+  const late = error instanceof DOMException;
+  if (late || isError(error, "NETWORK_ERROR") || isError(error, "TIMEOUT") || isError(error, "SERVER_ERROR") || error instanceof TypeError) {
     return new ChainError("unreachable", "the chain's RPC endpoint does not answer: check the connection and try again");
   }
   if (isError(error, "CALL_EXCEPTION")) return new ChainError("other", `the registry refused: ${name ?? error.reason ?? error.shortMessage}`);

@@ -25,14 +25,19 @@ export class Memory {
     else await this.#db.put("values", name, "name");
   }
 
-  /** A registration that was begun. */
-  draft(): Promise<Draft | undefined> {
-    return this.#sealed<Draft>("draft");
+  /** Registrations that were begun, one per name: tabs may register at the same time. */
+  async drafts(): Promise<Draft[]> {
+    const keys = await this.#db.keys("values", IDBKeyRange.bound(draftKey(""), draftKey("\uffff")));
+    const drafts = await Promise.all(keys.map((key) => this.#sealed<Draft>(String(key)).catch(() => undefined)));
+    return drafts.filter((each) => each !== undefined);
   }
 
-  async setDraft(draft: Draft | undefined): Promise<void> {
-    if (draft === undefined) await this.#db.delete("values", "draft");
-    else await this.#seal("draft", draft);
+  async keepDraft(draft: Draft): Promise<void> {
+    await this.#seal(draftKey(`${draft.label}.${draft.tld}`), draft);
+  }
+
+  async dropDraft(name: string): Promise<void> {
+    await this.#db.delete("values", draftKey(name));
   }
 
   /** Private key of this browser's account on a development chain. */
@@ -68,6 +73,10 @@ export class Memory {
   async #seal(name: string, value: unknown): Promise<void> {
     await this.#db.put("values", await this.#vault.seal(value, `value ${name}`), name);
   }
+}
+
+function draftKey(name: string): string {
+  return `draft ${name}`;
 }
 
 /** A fresh salt: without it, a commitment could be guessed. */

@@ -34,6 +34,8 @@ export interface Surroundings {
   now(): number;
   sleep(ms: number): Promise<void>;
   newSalt(): string;
+  /** Who has a name by the node's own reading, with its quorum; undefined when nobody has it. */
+  owner(name: string): Promise<string | undefined>;
 }
 
 /** A block may carry a time somewhat behind ours: how often a reveal that came too early is tried again. */
@@ -47,7 +49,10 @@ export async function register(draft: Draft, around: Surroundings): Promise<void
     throw new ChainError("not_owner", `this registration was begun by ${draft.owner}: choose that account in the wallet`);
   }
   show({ step: "checking" });
-  if (await alreadyOurs(draft, chain)) return show({ step: "done" });
+  if ((await chain.holder(draft.label)) !== undefined) {
+    await ours(draft, around);
+    return show({ step: "done" });
+  }
 
   const ages = await chain.ages();
   let current = draft;
@@ -82,11 +87,16 @@ export async function register(draft: Draft, around: Surroundings): Promise<void
   show({ step: "done" });
 }
 
-async function alreadyOurs(draft: Draft, chain: RegistryChain): Promise<boolean> {
-  const holder = await chain.holder(draft.label);
-  if (holder === undefined) return false;
-  if (holder.owner.toLowerCase() === draft.owner.toLowerCase()) return true;
-  throw new ChainError("taken", `${draft.label}.${draft.tld} was registered by somebody else meanwhile: choose another name`);
+/** Resolves when a name that is said to be registered is ours. After this the draft is dropped, and the salt with it: one
+ * endpoint's word is not enough. */
+async function ours(draft: Draft, around: Surroundings): Promise<void> {
+  const name = `${draft.label}.${draft.tld}`;
+  const owner = await around.owner(name);
+  if (owner === undefined) {
+    throw new ChainError("unreachable", `the chain's endpoints do not agree on whether ${name} is registered: try again later`);
+  }
+  if (owner.toLowerCase() === draft.owner.toLowerCase()) return;
+  throw new ChainError("taken", `${name} was registered by somebody else meanwhile: choose another name`);
 }
 
 async function commitOnce(commitment: string, chain: RegistryChain): Promise<void> {
@@ -105,7 +115,7 @@ async function reveal(draft: Draft, around: Surroundings): Promise<void> {
       return await around.chain.register(draft.label, draft.record, draft.salt);
     } catch (error) {
       if (!(error instanceof ChainError)) throw error;
-      if (error.failure === "taken" && (await alreadyOurs(draft, around.chain))) return;
+      if (error.failure === "taken") return ours(draft, around);
       if (error.failure !== "too_new" || attempt === EARLY_RETRIES) throw error;
       await around.sleep(EARLY_DELAY_MS);
     }

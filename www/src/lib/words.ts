@@ -38,13 +38,18 @@ const REMEDIES: Partial<Record<CodeName, string>> = {
   dial_failed: "Try again later.",
 };
 
-/** One or two sentences for a person. */
-export function explain(thrown: unknown): string {
+/** Of what somebody else says about a failure, so many characters are shown. */
+const SAID_MAX = 200;
+
+/** One or two sentences for a person. `peer` is whoever may have said what went wrong. */
+export function explain(thrown: unknown, peer?: string): string {
   if (thrown instanceof ChainError) return sentence(thrown.message);
   if (thrown instanceof DOMException && thrown.name === "QuotaExceededError") {
     return "The browser has no room left for this page. Free some, then try again.";
   }
   const error = NodeError.from(thrown);
+  // No advice: it would make what the peer says look like ours.
+  if (error.said) return said(error, peer);
   const remedy = REMEDIES[error.name as CodeName];
   const wait =
     error.retryAfterMs === undefined || error.retryAfterMs === 0
@@ -58,7 +63,18 @@ export function explain(thrown: unknown): string {
 
 /** What happened, without advice: where the state of things is shown, there is nothing that could be done again. */
 export function statement(thrown: unknown): string {
-  return sentence(NodeError.from(thrown).message);
+  const error = NodeError.from(thrown);
+  return error.said ? said(error) : sentence(error.message);
+}
+
+function said(error: NodeError, peer = "The other side"): string {
+  return `${peer} says: ${quoted(error.message)}`;
+}
+
+/** Somebody else's words, in quotation marks that these cannot end, on one line. */
+function quoted(text: string): string {
+  const clean = text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, " ").replace(/["\u201c-\u201f]/g, "'").trim();
+  return `“${clean.length > SAID_MAX ? `${clean.slice(0, SAID_MAX)}…` : clean}”`;
 }
 
 /** Upper case at the beginning, a full stop at the end. */

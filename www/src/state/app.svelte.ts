@@ -16,6 +16,7 @@ import { Absence } from "../lib/absence.ts";
 import { Chats } from "../lib/chats.ts";
 import { fetchConfig, type Config } from "../lib/config.ts";
 import { Database } from "../lib/db.ts";
+import { isPrivate } from "../lib/hosts.ts";
 import { Memory } from "../lib/identity.ts";
 import { Vault } from "../lib/vault.ts";
 import { explain, hex, statement } from "../lib/words.ts";
@@ -35,7 +36,9 @@ export type Problem =
   | { kind: "unregistered" }
   /** The chain cannot be asked; it is asked again as long as we are offline. */
   | { kind: "unreachable"; message: string }
-  | { kind: "start"; message: string };
+  | { kind: "start"; message: string }
+  /** The worker died, and the node with it. */
+  | { kind: "ended" };
 
 const ONLINE = "You are online.";
 
@@ -61,7 +64,7 @@ export class App {
   #absence = new Absence(() => {
     this.late = true;
     // The chain may have been started anew, or another key registered, while this page was open.
-    if (this.problem?.kind !== "start") void this.checkRecord(true);
+    if (this.problem?.kind !== "start" && this.problem?.kind !== "ended") void this.checkRecord(true);
   });
 
   async start(): Promise<void> {
@@ -107,7 +110,7 @@ export class App {
   /** The name is ours now: go online under it. */
   async become(name: string): Promise<void> {
     await this.memory?.setName(name);
-    await this.memory?.setDraft(undefined);
+    await this.memory?.dropDraft(name);
     // Survives the reload, of this tab alone.
     history.replaceState({ registered: true }, "");
     location.reload();
@@ -198,15 +201,25 @@ export class App {
       }
     });
     this.node.onRunning((running) => {
+      if (running === undefined) return this.#stopped();
       // Another tab changed who this origin is.
       const name = this.me === "" ? undefined : this.me;
-      if (running !== undefined && running.name !== name && this.phase.at !== "loading") location.reload();
-      else if (running !== undefined) this.#adopt(running);
+      if (running.name !== name && this.phase.at !== "loading") location.reload();
+      else this.#adopt(running);
     });
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState === "visible") this.node.active();
     });
     addEventListener("focus", () => this.node.active());
+  }
+
+  /** No node runs: what it said of itself, its routers and its peers holds no more. */
+  #stopped(): void {
+    // Whoever has the name somewhere else keeps it.
+    if (this.identity !== "superseded") this.#is("offline");
+    for (const router of this.routers) router.state = "offline";
+    if (this.talk !== undefined) this.talk.peers = {};
+    if (this.node.closed) this.problem = { kind: "ended" };
   }
 
   #adopt(running: Running): void {
@@ -237,10 +250,6 @@ export class App {
       userAgent: `nectar-page/${__NECTAR_BUILD__}`,
     };
   }
-}
-
-function isPrivate(host: string): boolean {
-  return host === "localhost" || host.endsWith(".localhost") || /^(127\.|10\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|\[)/.test(host);
 }
 
 function wordsForStart(error: unknown): string {

@@ -8,6 +8,8 @@ import type { Talk } from "./talk.svelte.ts";
 
 /** What of a file exists in this tab only, by the id of its entry. */
 export interface Transfer {
+  /** The conversation that it belongs to. */
+  conversation: string;
   state: "offered" | "waiting" | "running" | "done";
   done: number;
   size: number;
@@ -63,9 +65,7 @@ export class Files {
   async decline(id: string): Promise<void> {
     const offer = this.#offers.get(id);
     if (offer === undefined) return;
-    this.#offers.delete(id);
-    delete this.transfers[id];
-    offer.stream.cancel();
+    this.#forget(id);
     await this.#talk.update(offer.conversation, { ...offer.entry, state: "failed", error: "You declined." });
   }
 
@@ -74,15 +74,37 @@ export class Files {
     this.#aborts.get(id)?.abort();
   }
 
+  /** Takes back and lets go of whatever a conversation has here: it is over. */
+  drop(conversation: string): void {
+    for (const [id, transfer] of Object.entries(this.transfers)) {
+      if (transfer.conversation !== conversation) continue;
+      this.cancel(id);
+      this.#forget(id);
+    }
+  }
+
+  #forget(id: string): void {
+    this.#offers.get(id)?.stream.cancel();
+    this.#offers.delete(id);
+    const url = this.transfers[id]?.url;
+    if (url !== undefined) URL.revokeObjectURL(url);
+    delete this.transfers[id];
+  }
+
   async #offered(stream: Stream): Promise<void> {
     const head = readHead(stream.metadata);
     const conversation = await this.#talk.admit(stream.from);
     const waiting = [...this.#offers.values()].filter((offer) => offer.conversation.id === conversation.id);
     if (waiting.length >= OFFERS) throw NodeError.of("queue_full");
     const entry: FileEntry = { ...this.#talk.mine(), mine: false, kind: "file", ...head };
-    this.transfers[entry.id] = { state: "offered", done: 0, size: head.size };
+    this.transfers[entry.id] = { conversation: conversation.id, state: "offered", done: 0, size: head.size };
     this.#offers.set(entry.id, { stream, head, conversation, entry });
-    await this.#talk.append(conversation, entry);
+    try {
+      await this.#talk.append(conversation, entry);
+    } catch (error) {
+      this.#forget(entry.id);
+      throw error;
+    }
     await this.#talk.noticed(conversation, `offers a file, ${head.name}, ${size(head.size)}`);
   }
 
@@ -98,18 +120,20 @@ export class Files {
     const { id } = entry;
     const abort = new AbortController();
     this.#aborts.set(id, abort);
-    this.transfers[id] = { state: first, done: 0, size: entry.size };
+    const shared = { conversation: conversation.id, size: entry.size };
+    this.transfers[id] = { ...shared, state: first, done: 0 };
     const progress = (done: number) => {
       const transfer = this.transfers[id];
       if (transfer !== undefined) Object.assign(transfer, { done, state: "running" });
     };
     try {
       const { sha256, state, url } = await work(progress, abort.signal);
+      // First, so that it can be dropped while its end is kept.
+      this.transfers[id] = { ...shared, state: "done", done: entry.size, ...(url === undefined ? {} : { url }) };
       await this.#talk.update(conversation, { ...entry, sha256, state });
-      this.transfers[id] = { state: "done", done: entry.size, size: entry.size, ...(url === undefined ? {} : { url }) };
     } catch (error) {
-      delete this.transfers[id];
-      await this.#talk.update(conversation, { ...entry, state: "failed", error: explain(error) });
+      this.#forget(id);
+      await this.#talk.update(conversation, { ...entry, state: "failed", error: explain(error, conversation.peer) });
     } finally {
       this.#aborts.delete(id);
     }

@@ -2,6 +2,7 @@
 
 import { NodeError, type PeerState, type RemoteNode, type ResolvedRecord } from "nectar/remote";
 import {
+  answerText,
   Chats,
   decodeChat,
   encodeChat,
@@ -34,6 +35,10 @@ export class Talk {
   #announce: (text: string) => void;
   #tabs = new BroadcastChannel("nectar-page");
   #order = 0;
+  /** Grows whenever the conversations change here: what was read before is older. */
+  #changes = 0;
+  /** Strangers who are being looked up. */
+  #coming = new Map<string, Promise<Conversation>>();
   /** Ids of what this tab sends right now. */
   #sending = new Set<string>();
 
@@ -47,7 +52,7 @@ export class Talk {
 
   /** Loads what is kept, and listens. */
   async load(): Promise<void> {
-    this.conversations = await this.#chats.conversations(this.me);
+    await this.#read();
     this.#tabs.addEventListener("message", (event: MessageEvent<string>) => void this.#reload(event.data));
     this.#node.on((event) => {
       if (event.type !== "peer") return;
@@ -89,22 +94,26 @@ export class Talk {
     if (conversation === undefined) return;
     const entries = await this.#chats.entries(conversation.id);
     if (this.selected === id) this.entries = entries;
-    if (conversation.unread > 0) await this.save({ ...conversation, unread: 0 });
+    if (conversation.unread > 0) await this.#change(conversation.id, () => ({ unread: 0 }));
     if (conversation.accepted) void this.verify(conversation.peer).catch(() => {});
   }
 
   async accept(conversation: Conversation): Promise<void> {
-    await this.save({ ...conversation, accepted: true, blocked: false });
+    await this.#change(conversation.id, () => ({ accepted: true, blocked: false }));
     void this.#node.connect(conversation.peer).catch(() => {});
   }
 
   async block(conversation: Conversation): Promise<void> {
-    await this.save({ ...conversation, blocked: true });
+    await this.#change(conversation.id, () => ({ blocked: true }));
+    this.files.drop(conversation.id);
     if (this.selected === conversation.id) await this.select(undefined);
   }
 
   async remove(conversation: Conversation): Promise<void> {
     await this.#chats.removeConversation(conversation.id);
+    this.files.drop(conversation.id);
+    delete this.sold[conversation.peer];
+    this.#changes++;
     this.conversations = this.conversations.filter(({ id }) => id !== conversation.id);
     if (this.selected === conversation.id) await this.select(undefined);
     this.#tell(conversation.id);
@@ -114,7 +123,7 @@ export class Talk {
   async confirmOwner(conversation: Conversation): Promise<void> {
     const record = this.sold[conversation.peer];
     if (record === undefined) return;
-    await this.save({ ...conversation, epoch: record.epoch, key: hex(record.key), how: record.how });
+    await this.#change(conversation.id, () => ({ epoch: record.epoch, key: hex(record.key), how: record.how }));
     delete this.sold[conversation.peer];
   }
 
@@ -142,9 +151,9 @@ export class Talk {
     return this.#sending.has(entry.id);
   }
 
-  /** @internal Keeps what became of an entry, and shows it. */
+  /** @internal Keeps what became of an entry, and shows it, unless it was deleted meanwhile. */
   async update(conversation: Conversation, entry: Entry): Promise<void> {
-    await this.#chats.update(conversation.id, entry);
+    if (!(await this.#chats.update(conversation.id, entry))) return;
     this.#show(conversation, entry);
     this.#tell(conversation.id);
   }
@@ -152,30 +161,52 @@ export class Talk {
   /** @internal The conversation that something of a peer belongs to; throws when the peer may not write. */
   async admit(from: string | null): Promise<Conversation> {
     if (from === null) throw NodeError.of("not_allowed", "this person takes messages of named nodes only");
-    const known = this.conversations.find(({ peer }) => peer === from);
-    if (known?.blocked) throw NodeError.of("not_allowed");
-    if (known !== undefined) return known;
-    if (this.conversations.filter(({ accepted }) => !accepted).length >= STRANGERS) {
+    const known = this.conversations.find(({ peer }) => peer === from) ?? (await this.#newcomer(from));
+    // What a new owner writes would stand below what the former one wrote.
+    if (known.blocked || this.sold[from] !== undefined) throw NodeError.of("not_allowed");
+    return known;
+  }
+
+  /** Lets a stranger wait for the person's decision. The place is taken before anything is waited for. */
+  #newcomer(from: string): Promise<Conversation> {
+    const coming = this.#coming.get(from);
+    if (coming !== undefined) return coming;
+    const waiting = this.conversations.filter(({ accepted, blocked }) => !accepted && !blocked);
+    if (waiting.length + this.#coming.size >= STRANGERS) {
       throw NodeError.of("queue_full", "too many strangers wait for this person's decision");
     }
-    return this.#obtain(from, await this.#node.resolve(from, false), false);
+    const obtained = this.#node.resolve(from, false).then((record) => this.#obtain(from, record, false));
+    const settled = obtained.finally(() => this.#coming.delete(from));
+    this.#coming.set(from, settled);
+    return settled;
   }
 
   /** @internal */
   async noticed(conversation: Conversation, what: string): Promise<void> {
     this.#announce(`${conversation.peer}: ${what}`);
-    const current = this.conversations.find(({ id }) => id === conversation.id) ?? conversation;
-    if (this.selected === current.id && document.visibilityState === "visible") return;
-    await this.save({ ...current, unread: current.unread + 1 });
+    if (this.selected === conversation.id && document.visibilityState === "visible") return;
+    await this.#change(conversation.id, ({ unread }) => ({ unread: unread + 1 }));
   }
 
-  async save(conversation: Conversation): Promise<void> {
-    const plain = $state.snapshot(conversation);
-    await this.#chats.saveConversation(plain);
-    const index = this.conversations.findIndex(({ id }) => id === plain.id);
-    if (index < 0) this.conversations.push(plain);
-    else this.conversations[index] = plain;
-    this.#tell(plain.id);
+  /** Changes a conversation as it is kept now, and does nothing to one that was deleted. */
+  async #change(id: string, alter: (now: Conversation) => Partial<Conversation>): Promise<void> {
+    const changed = await this.#chats.change(id, alter);
+    if (changed === undefined) return;
+    this.#changes++;
+    const index = this.conversations.findIndex((each) => each.id === id);
+    if (index >= 0) this.conversations[index] = changed;
+    this.#tell(id);
+  }
+
+  /** Reads the conversations anew, until none changed here while they were read. */
+  async #read(): Promise<void> {
+    let before;
+    let read;
+    do {
+      before = this.#changes;
+      read = await this.#chats.conversations(this.me);
+    } while (before !== this.#changes);
+    this.conversations = read;
   }
 
   async #obtain(peer: string, record: ResolvedRecord, accepted: boolean): Promise<Conversation> {
@@ -192,13 +223,14 @@ export class Talk {
       unread: 0,
     };
     if (!(await this.#chats.addConversation(fresh))) {
-      this.conversations = await this.#chats.conversations(this.me);
+      await this.#read();
       const known = this.conversations.find((each) => each.id === id);
       if (known !== undefined) {
         if (accepted && (!known.accepted || known.blocked)) await this.accept(known);
         return known;
       }
     }
+    this.#changes++;
     if (!this.conversations.some((each) => each.id === id)) this.conversations.push(fresh);
     this.#tell(id);
     return this.conversations.find((each) => each.id === id) ?? fresh;
@@ -212,9 +244,6 @@ export class Talk {
       throw NodeError.of("invalid_argument", error instanceof Error ? error.message : String(error));
     }
     const conversation = await this.admit(from);
-    if (!conversation.accepted && conversation.unread >= STRANGER_MESSAGES) {
-      throw NodeError.of("queue_full", "this person has to accept you first");
-    }
     const entry: TextEntry = {
       kind: "text",
       id: message.id,
@@ -238,8 +267,7 @@ export class Talk {
     await this.#run(conversation, entry, async () => {
       const begun = performance.now();
       const answer = await this.#node.request(conversation.peer, ASK_PROTOCOL, new TextEncoder().encode(entry.text));
-      const text = new TextDecoder().decode(answer.data ?? new Uint8Array());
-      return { ...entry, answer: text, tookMs: performance.now() - begun };
+      return { ...entry, answer: answerText(answer.data), tookMs: performance.now() - begun };
     });
   }
 
@@ -254,7 +282,7 @@ export class Talk {
       const done = await work();
       await this.update(conversation, { ...done, state: "delivered" });
     } catch (error) {
-      const words = explain(error);
+      const words = explain(error, conversation.peer);
       await this.update(conversation, { ...clean, state: "failed", error: words } as Entry);
       this.#announce(`Not delivered. ${words}`);
     } finally {
@@ -264,9 +292,12 @@ export class Talk {
 
   /** @internal Names can be sold: throws when this one has another owner than the one the person confirmed. */
   async verify(peer: string): Promise<void> {
-    const conversation = this.conversations.find((each) => each.peer === peer);
-    if (conversation === undefined) return;
+    const find = () => this.conversations.find((each) => each.peer === peer);
+    if (find() === undefined) return;
     const record = await this.#node.resolve(peer, false);
+    // The person may have deleted the contact meanwhile, or confirmed its owner.
+    const conversation = find();
+    if (conversation === undefined) return;
     if (record.epoch !== conversation.epoch) {
       this.sold[peer] = record;
       throw NodeError.of("epoch_changed");
@@ -274,13 +305,17 @@ export class Talk {
     delete this.sold[peer];
     const key = hex(record.key);
     if (key !== conversation.key || record.how !== conversation.how) {
-      await this.save({ ...conversation, key, how: record.how });
+      await this.#change(conversation.id, (now) => (now.epoch === record.epoch ? { key, how: record.how } : {}));
     }
   }
 
   /** @internal Keeps a new entry and shows it; false when it was there already. */
   async append(conversation: Conversation, entry: Entry): Promise<boolean> {
-    if (!(await this.#chats.add(conversation.id, entry))) return false;
+    const { accepted } = this.conversations.find(({ id }) => id === conversation.id) ?? conversation;
+    const added = await this.#chats.add(conversation.id, entry, accepted ? Infinity : STRANGER_MESSAGES);
+    if (added === "full") throw NodeError.of("queue_full", "this person has to accept you first");
+    if (added === "gone") throw NodeError.of("cancelled", "the conversation was deleted");
+    if (added === "known") return false;
     this.#show(conversation, entry);
     this.#tell(conversation.id);
     return true;
@@ -311,7 +346,9 @@ export class Talk {
 
   /** Another tab changed a conversation. */
   async #reload(id: string): Promise<void> {
-    this.conversations = await this.#chats.conversations(this.me);
+    await this.#read();
+    const changed = this.conversations.find((each) => each.id === id);
+    if (changed === undefined || changed.blocked) this.files.drop(id);
     if (this.selected !== id) return;
     const entries = await this.#chats.entries(id);
     if (this.selected === id) this.entries = entries;
