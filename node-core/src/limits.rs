@@ -49,7 +49,7 @@ pub struct Limits {
     /// as answers, is counted in steps of a quarter of its even share, as soon as the node's timer runs: worst case 80 MiB, and
     /// what our own application adds at once.
     pub parked_bytes: usize,
-    /// What an application may queue towards one peer beyond credit, in bytes. 32 MiB.
+    /// What an application may queue towards one peer beyond credit, in bytes, 96 more for each frame. 32 MiB.
     pub outbox_bytes: usize,
     /// Receive window of a stream, in bytes. 1 MiB, reserved when the application accepts the stream.
     pub stream_window: u64,
