@@ -116,6 +116,21 @@ fn a_circuit_that_its_router_takes_back_at_once_leaves_no_handshake_behind() {
     );
 }
 
+/// A circuit to carol that its caller takes back at once: what he is told.
+fn takes_back(bob: &mut Bob, caller: &mut Caller, cid: u32) -> Vec<Frame> {
+    let open = Frame::Open {
+        cid,
+        window: 1 << 20,
+        hide: false,
+        to: name("carol"),
+        first: Bytes::from_static(&[0; 1218]),
+    };
+    bob.tell(caller, &open.encode());
+    let told = bob.frames(caller);
+    bob.tell(caller, &closed(cid).encode());
+    told
+}
+
 /// How often alice, who asks for carol once a second, is told that she is busy, while mallory opens circuits to her over so many
 /// sessions as fast as each may.
 fn busy(sessions: usize) -> usize {
@@ -142,19 +157,6 @@ fn busy(sessions: usize) -> usize {
             bob.keeps(session);
         }
     }
-    let takes_back = |bob: &mut Bob, caller: &mut Caller, cid| {
-        let open = Frame::Open {
-            cid,
-            window: 1 << 20,
-            hide: false,
-            to: name("carol"),
-            first: Bytes::from_static(&[0; 1218]),
-        };
-        bob.tell(caller, &open.encode());
-        let told = bob.frames(caller);
-        bob.tell(caller, &closed(cid).encode());
-        told
-    };
     let mut refused = 0;
     for tick in 0..600 {
         for session in &mut mallory {
@@ -249,4 +251,81 @@ fn one_router_does_not_take_all_places_from_those_who_come_through_another() {
         .iter()
         .any(|frame| matches!(frame, Frame::CircuitClose { .. }));
     assert!(!refused, "{} half open", bob.node.counts().half_open);
+}
+
+/// Ivan, whose name has the lower hash, has two sessions with Bob. What he says over the older one takes more than five seconds, so
+/// that Bob takes the newer one; he has heard Bob over the older one meanwhile, and gives up the newer one.
+#[test]
+fn who_was_not_told_that_its_session_drains_opens_circuits_on_it() {
+    let records = [
+        ("bob", direct("bob", 1)),
+        ("carol", indirect("carol", &["bob"])),
+        ("ivan", direct("ivan", 4)),
+    ];
+    assert!(name("ivan").hash() < name("bob").hash());
+    let mut bob = Bob::among(&records, |config| {
+        config.router.host = Access::Anyone;
+        config.router.call = Access::Anyone;
+    });
+    let mut carol = bob.call("carol", &key_of("carol"), 1, 0).unwrap();
+    assert!(bob.keeps(&mut carol));
+    let mut older = bob.call("ivan", &key_of("ivan"), 2, 0).unwrap();
+    assert!(bob.keeps(&mut older));
+    bob.kept = Some(Vec::new());
+    bob.tell(&mut older, &Duel::stream(6).encode());
+    bob.wait(Duration::from_secs(6));
+    assert!(bob.keeps(&mut older));
+    assert!(bob.keeps(&mut carol));
+    let mut newer = bob.call("ivan", &key_of("ivan"), 2, 0).unwrap();
+    for _ in 0..52 {
+        bob.wait(Duration::from_millis(100));
+        assert!(bob.keeps(&mut newer));
+    }
+    bob.tell(&mut newer, &Frame::GoAway(Duration::ZERO).encode());
+    assert!(bob.keeps(&mut older));
+    assert!(bob.keeps(&mut newer));
+    for n in 1..20 {
+        bob.wait(Duration::from_secs(2));
+        assert!(bob.keeps(&mut carol));
+        bob.keeps(&mut newer);
+        let told = takes_back(&mut bob, &mut older, n * 2);
+        let refused = told
+            .iter()
+            .any(|frame| matches!(frame, Frame::CircuitClose { cid, .. } if *cid == n * 2));
+        assert!(!refused, "{told:?}");
+        assert!(bob.keeps(&mut older));
+    }
+}
+
+/// How many nameless callers Bob lets in at once through a router.
+fn nameless(router: &str) -> usize {
+    let records = [
+        ("bob", indirect("bob", &[router])),
+        (router, direct(router, 3)),
+    ];
+    let mut bob = Bob::among(&records, |_| ());
+    let mut out = Vec::new();
+    bob.node.start(bob.now, &mut out);
+    bob.note(out);
+    let mut router = bob.call(router, &key_of(router), 7, 0).unwrap();
+    let refused = (0..24).filter(|index| {
+        let incoming = Frame::Incoming {
+            cid: index * 2,
+            window: 1 << 16,
+            from: None,
+            first: first(),
+        };
+        bob.tell(&mut router, &incoming.encode());
+        let told = bob.frames(&mut router);
+        told.iter()
+            .any(|frame| matches!(frame, Frame::CircuitClose { .. }))
+    });
+    24 - refused.count()
+}
+
+#[test]
+fn nameless_callers_have_the_same_share_whatever_their_routers_name_is() {
+    for router in ["carol", "dave", "erin", "frank", "grace", "heidi"] {
+        assert_eq!(nameless(router), 16, "{router}");
+    }
 }

@@ -5,8 +5,8 @@ mod common;
 
 use bytes::{Bytes, BytesMut};
 use common::{
-    host::{Bob, local},
-    sessions::attach,
+    host::{Bob, Caller, local},
+    sessions::{Duel, attach},
 };
 use ed25519_dalek::Signer;
 use nectar_sim::{direct, key_of, name};
@@ -19,41 +19,95 @@ use node_core::{
     wire::frame::{Attach, Frame},
 };
 
-/// Mallory's process dials, and somebody on the way holds back its message 3 and its ATTACH. It is started anew, and the new
-/// process is let in. Then what the old one has said is let through.
-#[test]
-fn what_an_old_process_has_said_and_comes_late_does_not_supersede_the_new_one() {
+/// What a process of mallory's says last in its handshake, and what it is to Bob then.
+struct Words {
+    caller: Caller,
+    third: Bytes,
+    record: Bytes,
+}
+
+impl Words {
+    /// The process has sent its first message.
+    fn of(bob: &mut Bob, instance: u8) -> Self {
+        let key = key_of("mallory");
+        let pipe = bob.node.accept(7, bob.now).unwrap();
+        let bobs = key_of("bob").verifying_key().to_bytes();
+        let seed = [70 + instance; 32];
+        let (state, first) = initiator::start(local("mallory", &key), name("bob"), bobs, seed);
+        bob.hear(&pipe, first);
+        let second = bob.says(&pipe).unwrap();
+        let state = state.handle(&second, bob.now.wall).unwrap();
+        let signature = state
+            .request()
+            .map(|request| key.sign(&request.message()).to_bytes());
+        let (third, mut channel) = state.signed(signature).unwrap();
+        let fresh = Attach {
+            instance: [instance; 16],
+            ..attach(&channel)
+        };
+        let mut record = BytesMut::from(&[RECORD][..]);
+        record.extend_from_slice(&Frame::Attach(Box::new(fresh)).encode());
+        channel.seal(&mut record).unwrap();
+        Self {
+            caller: Caller {
+                pipe,
+                channel,
+                heard: 0,
+            },
+            third: third.into(),
+            record: record.freeze(),
+        }
+    }
+
+    fn come(self, bob: &mut Bob) -> Caller {
+        bob.hear(&self.caller.pipe, self.third);
+        bob.hear(&self.caller.pipe, self.record);
+        bob.wait(Duration::from_millis(10));
+        self.caller
+    }
+}
+
+fn is_closed(bob: &mut Bob, caller: &mut Caller) -> bool {
+    let told = bob.frames(caller);
+    told.iter().any(|frame| matches!(frame, Frame::Close(..)))
+}
+
+/// Mallory's process dials, and somebody on the way holds back its last words. It is started anew, and the new process is let in;
+/// `retires`: then it gives its session up, with something on it under way. Then the last words of the old one come.
+fn is_superseded(retires: bool) -> bool {
     let mut bob = Bob::new();
-    let key = key_of("mallory");
-    let pipe = bob.node.accept(7, bob.now).unwrap();
-    let bobs = key_of("bob").verifying_key().to_bytes();
-    let (state, first) = initiator::start(local("mallory", &key), name("bob"), bobs, [77; 32]);
-    bob.hear(&pipe, first);
-    let second = bob.says(&pipe).unwrap();
-    let state = state.handle(&second, bob.now.wall).unwrap();
-    let signature = state
-        .request()
-        .map(|request| key.sign(&request.message()).to_bytes());
-    let (third, mut channel) = state.signed(signature).unwrap();
-    let old = Attach {
-        instance: [8; 16],
-        ..attach(&channel)
-    };
-    let mut record = BytesMut::from(&[RECORD][..]);
-    record.extend_from_slice(&Frame::Attach(Box::new(old)).encode());
-    channel.seal(&mut record).unwrap();
+    let old = Words::of(&mut bob, 8);
     bob.wait(Duration::from_secs(20));
     bob.process = 9;
     let mut new = bob.mallory().unwrap();
     assert!(bob.keeps(&mut new));
+    if retires {
+        let mut said = Duel::stream(6).encode().to_vec();
+        said.extend_from_slice(&Frame::GoAway(Duration::ZERO).encode());
+        bob.tell(&mut new, &said);
+    }
     bob.wait(Duration::from_secs(5));
     assert!(bob.keeps(&mut new));
-    bob.hear(&pipe, third);
-    bob.hear(&pipe, record);
-    bob.wait(Duration::from_millis(10));
-    let told = bob.frames(&mut new);
-    let closed = told.iter().find(|frame| matches!(frame, Frame::Close(..)));
-    assert_eq!(closed, None);
+    old.come(&mut bob);
+    is_closed(&mut bob, &mut new)
+}
+
+#[test]
+fn what_an_old_process_has_said_and_comes_late_does_not_supersede_the_new_one() {
+    for retires in [false, true] {
+        assert!(!is_superseded(retires), "retires: {retires}");
+    }
+}
+
+#[test]
+fn a_process_that_began_its_handshake_before_the_old_one_was_there_is_the_newer_one_all_the_same() {
+    let mut bob = Bob::new();
+    let old = Words::of(&mut bob, 8);
+    bob.wait(Duration::from_secs(3));
+    let new = Words::of(&mut bob, 9);
+    old.come(&mut bob);
+    let mut new = new.come(&mut bob);
+    assert!(!is_closed(&mut bob, &mut new));
 }
 
 /// Bob dials mallory with requests that may leave early, of which the third finds no room. Somebody on the way refuses them in

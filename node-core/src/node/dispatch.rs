@@ -123,7 +123,7 @@ impl<T> Node<T> {
             }
             Action::Retire { cell } => cell.with(|session| {
                 session.go_away(Duration::ZERO);
-                // Once that is answered, whatever the peer began before it was told has come.
+                // Once that is answered, the peer has been told, and what it began before has come, or comes at once.
                 session.ping(now.mono);
             }),
             Action::Ping { cell } => cell.with(|session| session.ping(now.mono)),

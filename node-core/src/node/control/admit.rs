@@ -208,7 +208,7 @@ impl<T> Control<T> {
     ) -> Result<Arc<SessionCell<T>>, Code> {
         let policy = &self.config.router;
         if self.draining.contains_key(&caller.id) {
-            // Each session has a rate, and of those that drain a name may have many.
+            // Each session has a rate, and a name may have many that drain. The peer has been told, or uses another.
             return Err(Code::CircuitRate);
         }
         let me = self

@@ -44,8 +44,7 @@ impl<T> Control<T> {
         // To each channel of a guest a peer names another instance.
         let another = self.config.identity.name.is_some() && peer.instance != instance;
         // Somebody on the way may hold back what a process that is gone has said, until the next one is there.
-        let is_there = peer.current.is_some() || !peer.parked.is_empty();
-        if another && is_there && (1..peer.since).contains(&session.0.pipe_id()) {
+        if another && (1..peer.since).contains(&session.0.pipe_id()) {
             return self.end(session.0, Code::Superseded);
         }
         // Another process of that name has taken the place of the one whose sessions wait.
@@ -62,7 +61,7 @@ impl<T> Control<T> {
             return;
         };
         if another {
-            peer.since = self.next_pipe;
+            peer.since = session.0.pipe_id();
             peer.current = None;
             peer.others.clear();
         }
@@ -111,8 +110,12 @@ impl<T> Control<T> {
         {
             let is_it = |other: &Arc<SessionCell<T>>| other.id == cell.id;
             if peer.current.as_ref().is_some_and(is_it) {
+                let (instance, agent) = (peer.instance, peer.agent.clone());
                 if let Some(next) = peer.next() {
                     self.replace(&name, next, now);
+                } else if retires && let Some(other) = self.drained_unsaid(&name) {
+                    self.draining.remove(&other.id);
+                    self.replace(&name, (other, instance, agent), now);
                 } else if retires {
                     self.let_go(&name, now);
                 }
@@ -122,6 +125,18 @@ impl<T> Control<T> {
             peer.others.retain(|(other, ..)| !is_it(other));
         }
         self.drain(cell.clone(), now.mono);
+    }
+
+    /// A session that drains although neither side has said so: it is the one that the peer uses if it gives up the other.
+    fn drained_unsaid(&self, name: &Name) -> Option<Arc<SessionCell<T>>> {
+        let unsaid = |cell: &&Arc<SessionCell<T>>| {
+            let said = cell.with_pipe(|session| {
+                session.is_left() || session.is_retired() || session.is_closing()
+            });
+            cell.peer.name.as_ref() == Some(name) && !said
+        };
+        let mut draining = self.draining.values().map(|(cell, _)| cell);
+        draining.find(unsaid).cloned()
     }
 
     /// The session in use finishes what it has, and is used no more; another one is looked for if anybody needs it.
@@ -512,7 +527,7 @@ impl<T> Control<T> {
             return;
         }
         // Nobody waits longer for a word that does not come, or for circuits, over which nothing is lost; but whoever has not
-        // answered since he was told may not know, or may have begun something that has not come. He loses his channel first.
+        // answered since he was told may not know, or what he has begun may not have come.
         let late = until.is_some_and(|until| until <= now) && !unanswered;
         let over = (quiet && late) || (idle && left && self.gives_up(&cell));
         if over {
