@@ -4,6 +4,7 @@ mod autobahn;
 mod chain;
 mod cli;
 mod demo;
+mod endpoints;
 mod http;
 mod mistakes;
 mod offered;
