@@ -42,7 +42,7 @@ pub fn socket_config(read_buffer: usize) -> WebSocketConfig {
 }
 
 /// Bytes read at once while a peer sends faster than we read. 64 KiB for each connection that is busy, none for others.
-const AHEAD: usize = 64 << 10;
+pub(crate) const AHEAD: usize = 64 << 10;
 
 /// Bytes read ahead after which it is seen how long they took.
 const LOOK: usize = 8 << 10;

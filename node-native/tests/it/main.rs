@@ -11,5 +11,6 @@ mod offered;
 #[path = "../nodes/posted.rs"]
 mod posted;
 mod rpc;
+mod starts;
 mod support;
 mod tls;
