@@ -32,7 +32,8 @@ pub enum ChainError {
     Invalid(String),
     /// Fewer endpoints than the quorum say the same.
     #[error(
-        "of {of} RPC endpoints no {quorum} say the same, as the quorum asks for: see with `nectar run --check` which one answers          otherwise or not at all, or correct rpcs"
+        "of {of} RPC endpoints no {quorum} say the same, as the quorum asks for: `nectar run --check` shows which one does not answer; \
+         correct rpcs, or give one that you trust with --rpc"
     )]
     Disagree {
         /// How many must.
@@ -42,7 +43,8 @@ pub enum ChainError {
     },
     /// Gas that costs more than was allowed.
     #[error(
-        "nothing was sent: this may cost {} ether for gas, and {} ether is the most that is allowed; if the endpoints tell the true          price, allow more (--max-fee of `nectar register` and `nectar record`)",
+        "this was not sent: it may cost {} ether for gas, and {} ether is the most that is allowed; if the endpoints tell the true \
+         price, allow more (--max-fee of `nectar register` and `nectar record`)",
         format_ether(*.fee), format_ether(*.most)
     )]
     TooDear {

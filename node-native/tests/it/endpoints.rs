@@ -22,8 +22,14 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Turns what is asked and what an honest endpoint answers into what is answered.
-type Lie = fn(&Value, Value) -> Value;
+/// How an endpoint lies.
+#[derive(Clone, Copy)]
+struct Lie {
+    /// What is asked and what an honest endpoint answers become what is answered.
+    told: fn(&Value, Value) -> Value,
+    /// Whether it keeps transactions to itself.
+    keeps: bool,
+}
 
 const MIN_COMMITMENT_AGE: &str = "minCommitmentAge()";
 const MAKE_COMMITMENT: &str =
@@ -74,7 +80,7 @@ async fn answer(
         let body = posted::body(&mut stream).await?;
         let question: Value = serde_json::from_slice(&body).unwrap();
         asked.lock().unwrap().push(question.clone());
-        let mut told = if withheld(&question, lie) {
+        let mut told = if lie.keeps && question["method"] == "eth_sendRawTransaction" {
             json!({ "jsonrpc": "2.0", "id": question["id"], "result": null })
         } else {
             let client = rpc::http_client().unwrap();
@@ -83,7 +89,7 @@ async fn answer(
             serde_json::from_slice(&told.unwrap()).unwrap()
         };
         if told.get("result").is_some() {
-            told["result"] = lie(&question, told["result"].take());
+            told["result"] = (lie.told)(&question, told["result"].take());
         }
         let told = told.to_string();
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", told.len());
@@ -91,10 +97,18 @@ async fn answer(
     }
 }
 
-/// Whether a question does not reach the honest endpoint.
-fn withheld(question: &Value, lie: Lie) -> bool {
-    question["method"] == "eth_sendRawTransaction" && std::ptr::fn_addr_eq(lie, feign as Lie)
-}
+const ROBS: Lie = Lie {
+    told: rob,
+    keeps: false,
+};
+const FORGES: Lie = Lie {
+    told: forge,
+    keeps: false,
+};
+const FEIGNS: Lie = Lie {
+    told: feign,
+    keeps: true,
+};
 
 /// 500,000 gwei for whoever includes a transaction, and a commitment that rests for ten days.
 fn rob(question: &Value, honest: Value) -> Value {
@@ -144,10 +158,6 @@ fn asks(question: &Value, signature: &str) -> bool {
     question.to_string().contains(&call)
 }
 
-fn other_key() -> [u8; 32] {
-    key(OTHER_KEY)
-}
-
 fn alice() -> Label {
     Label::new("alice").unwrap()
 }
@@ -186,7 +196,7 @@ async fn register(chain: &Chain) -> Result<(), ChainError> {
 #[tokio::test]
 async fn one_endpoint_of_three_sets_no_price_and_no_rest_and_makes_no_commitment() {
     let anvil = Anvil::start();
-    let (registry, liar) = outvoted(&anvil, rob).await;
+    let (registry, liar) = outvoted(&anvil, ROBS).await;
     let chain = connect(&registry).await;
     let before = chain.balance(chain.account()).await.unwrap();
     register(&chain).await.unwrap();
@@ -202,7 +212,7 @@ async fn one_endpoint_alone_is_believed_up_to_a_bound_on_what_gas_costs_and_on_w
     let anvil = Anvil::start();
     let mut registry = deploy(&anvil, 0).await;
     let honest = connect(&registry).await;
-    let liar = Liar::start(&anvil.url, rob).await;
+    let liar = Liar::start(&anvil.url, ROBS).await;
     registry.rpcs = vec![liar.url.as_str().into()];
     let robbed = connect(&registry).await;
     let error = register(&robbed).await.unwrap_err();
@@ -211,7 +221,7 @@ async fn one_endpoint_alone_is_believed_up_to_a_bound_on_what_gas_costs_and_on_w
         "{error}"
     );
     register(&honest).await.unwrap();
-    let rotate = async |chain: &Chain| chain.rotate(&alice(), other_key(), &mut |_| {}).await;
+    let rotate = async |chain: &Chain| chain.rotate(&alice(), key(OTHER_KEY), &mut |_| {}).await;
     let error = rotate(&robbed).await.unwrap_err();
     assert!(matches!(error, ChainError::TooDear { .. }), "{error}");
     assert!(!liar.was_asked("eth_sendRawTransaction"));
@@ -222,7 +232,7 @@ async fn one_endpoint_alone_is_believed_up_to_a_bound_on_what_gas_costs_and_on_w
 #[tokio::test]
 async fn an_endpoint_that_keeps_transactions_and_says_that_they_were_mined_is_not_believed() {
     let anvil = Anvil::start();
-    let (mut registry, liar) = outvoted(&anvil, feign).await;
+    let (mut registry, liar) = outvoted(&anvil, FEIGNS).await;
     register(&connect(&registry).await).await.unwrap();
     let honest = RegistryConfig {
         rpcs: vec![anvil.url.as_str().into()],
@@ -232,7 +242,7 @@ async fn an_endpoint_that_keeps_transactions_and_says_that_they_were_mined_is_no
     assert_eq!(honest.record(&alice()).await.unwrap().key, key(KEY));
     registry.rpcs = vec![liar.url.as_str().into(), "http://127.0.0.1:1".into()];
     let alone = connect(&registry).await;
-    let rotated = alone.rotate(&alice(), other_key(), &mut |_| {}).await;
+    let rotated = alone.rotate(&alice(), key(OTHER_KEY), &mut |_| {}).await;
     let error = rotated.unwrap_err();
     assert!(
         matches!(error, ChainError::Disagree { quorum: 2, of: 2 }),
@@ -243,9 +253,9 @@ async fn an_endpoint_that_keeps_transactions_and_says_that_they_were_mined_is_no
 #[tokio::test]
 async fn what_stays_in_a_record_is_not_what_one_endpoint_says() {
     let anvil = Anvil::start();
-    let (registry, _liar) = outvoted(&anvil, forge).await;
+    let (registry, _liar) = outvoted(&anvil, FORGES).await;
     let chain = connect(&registry).await;
     register(&chain).await.unwrap();
-    assert_eq!(chain.record(&alice()).await.unwrap().key, other_key());
+    assert_eq!(chain.record(&alice()).await.unwrap().key, key(OTHER_KEY));
     assert_eq!(chain.agreed_record(&alice()).await.unwrap().key, key(KEY));
 }
