@@ -2,24 +2,31 @@
 //!
 //! The file is what the node and `nectar ban` agree on. Both change it under a lock and replace it whole. The node looks at it
 //! every second: what was added is a ban, what was removed is lifted. So whoever may write the file may ban, and nobody else.
+//!
+//! Root may run the commands for a node that another user runs: new files belong to whom their directory belongs to.
 
-use crate::config;
+use crate::{config, resolve::Clock};
 use node_core::{
     Code, Timestamp,
     node::{AddressGroup, Ban, Subject},
-    registry::RegistryConfig,
+    registry::{NameParseError, RegistryConfig},
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs::{self, File, Metadata, OpenOptions, TryLockError},
+    io::{self, ErrorKind, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 /// Largest file that is read, in bytes. A full table of bans has a fifth of it.
 const FILE_MAX: u64 = 2 << 20;
+
+/// Longest that a change waits for another one. 2 s: each takes milliseconds.
+const LOCKED_WITHIN: Duration = Duration::from_secs(2);
+/// Pause between two tries to lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why bans cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +34,11 @@ pub enum BansError {
     /// The file cannot be read, written or locked.
     #[error("the bans in {0} cannot be kept: {1}")]
     File(PathBuf, io::Error),
+    /// Another program keeps everybody from changing it.
+    #[error(
+        "the bans in {0} cannot be kept: another program has locked {1} for more than two seconds; end it, or remove that file"
+    )]
+    Locked(PathBuf, PathBuf),
     /// It is no list of bans.
     #[error("{0} is no list of bans: {1}; correct it, or remove it to begin without any")]
     Content(PathBuf, String),
@@ -46,7 +58,7 @@ struct Document {
     bans: Vec<Entry>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
     /// A name, or a network.
@@ -55,6 +67,37 @@ struct Entry {
     until: u64,
     /// The name of the error; nothing if the operator decided so.
     why: Option<String>,
+}
+
+/// What a file was when it was looked at. A later one differs in something, also one that was written in the same tick of the
+/// file system's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    inode: u64,
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl From<Metadata> for Stamp {
+    fn from(metadata: Metadata) -> Self {
+        #[cfg(unix)]
+        let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
+        #[cfg(not(unix))]
+        let inode = 0;
+        Self {
+            inode,
+            length: metadata.len(),
+            modified: metadata.modified().ok(),
+        }
+    }
+}
+
+/// What stands in a file.
+struct Written {
+    bans: Vec<Ban>,
+    /// Those of names of no registry that is configured, which nobody can follow. They stay as they are: the registry may only
+    /// have been renamed.
+    others: Vec<Entry>,
 }
 
 impl BanFile {
@@ -71,15 +114,29 @@ impl BanFile {
         &self.path
     }
 
-    /// When it was last changed; `None` if it does not exist.
-    pub fn modified(&self) -> Option<SystemTime> {
-        fs::metadata(&self.path).ok()?.modified().ok()
+    /// What it is now; `None` if it does not exist.
+    pub fn stamp(&self) -> Option<Stamp> {
+        fs::metadata(&self.path).ok().map(Stamp::from)
     }
 
     /// What stands in it, also what has ended. A file that does not exist has no bans.
     pub fn read(&self) -> Result<Vec<Ban>, BansError> {
+        Ok(self.load()?.bans)
+    }
+
+    /// Names in it of no registry that is configured: they stay, and are not followed.
+    pub fn of_other_registries(&self) -> Result<Vec<String>, BansError> {
+        let others = self.load()?.others.into_iter();
+        Ok(others.map(|entry| entry.who).collect())
+    }
+
+    fn load(&self) -> Result<Written, BansError> {
+        let mut written = Written {
+            bans: Vec::new(),
+            others: Vec::new(),
+        };
         let size = match fs::metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(written),
             Err(error) => return Err(self.failed(error)),
             Ok(metadata) => metadata.len(),
         };
@@ -92,37 +149,86 @@ impl BanFile {
         if document.nectar_bans != 1 {
             return Err(self.wrong("its version is not 1"));
         }
-        let bans = document.bans.into_iter().map(|entry| {
+        let now = Clock::new().now().wall;
+        for entry in document.bans {
+            let subject = match parse(&entry.who, &self.registries) {
+                Ok(subject) => subject,
+                Err(_) if self.is_of_another_registry(&entry.who) => {
+                    if Timestamp(entry.until) > now {
+                        written.others.push(entry);
+                    }
+                    continue;
+                }
+                Err(why) => return Err(self.wrong(why)),
+            };
             let code = entry.why.map(|why| {
                 let code = Code::ALL.iter().find(|code| code.name() == why);
                 code.copied()
                     .ok_or_else(|| self.wrong(format!("{why:?} is no error of this version")))
             });
-            Ok(Ban {
-                subject: parse(&entry.who, &self.registries).map_err(|why| self.wrong(why))?,
+            written.bans.push(Ban {
+                subject,
                 until: Timestamp(entry.until),
                 code: code.transpose()?,
-            })
-        });
-        bans.collect()
+            });
+        }
+        Ok(written)
     }
 
-    /// Lets nobody else change it, reads it, and writes what `change` makes of it, unless that is the same.
-    pub fn change<R>(&self, change: impl FnOnce(&mut Vec<Ban>) -> R) -> Result<R, BansError> {
-        let lock = File::create(self.path.with_extension("lock"))
-            .and_then(|file| file.lock().map(|()| file))
-            .map_err(|error| self.failed(error))?;
-        let before = self.read()?;
-        let mut bans = before.clone();
+    fn is_of_another_registry(&self, who: &str) -> bool {
+        let is_network = who.contains('/') || who.parse::<IpAddr>().is_ok();
+        let parsed = config::parse_name(who, &self.registries);
+        !is_network && matches!(parsed, Err(NameParseError::TldUnknown(_)))
+    }
+
+    /// Lets nobody else change it, reads it, and writes what `change` makes of it, unless that is the same. Returns what the file is
+    /// then, too: seen later, it could be what somebody else has made of it.
+    pub fn change<R>(
+        &self,
+        change: impl FnOnce(&mut Vec<Ban>) -> R,
+    ) -> Result<(R, Option<Stamp>), BansError> {
+        let lock = self.lock()?;
+        let mut stamp = self.stamp();
+        let before = self.load()?;
+        let mut bans = before.bans.clone();
         let result = change(&mut bans);
-        if bans != before {
-            self.write(&bans).map_err(|error| self.failed(error))?;
+        if bans != before.bans {
+            let written = self.write(&bans, &before.others);
+            stamp = Some(written.map_err(|error| self.failed(error))?);
         }
         drop(lock);
-        Ok(result)
+        Ok((result, stamp))
     }
 
-    fn write(&self, bans: &[Ban]) -> io::Result<()> {
+    /// Locks a file beside it, which is for its owner alone: whoever may open that can keep the lock.
+    fn lock(&self) -> Result<File, BansError> {
+        let path = self.path.with_extension("lock");
+        let failed = |error| BansError::File(path.clone(), error);
+        let open = || match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => create(&path, 0o600),
+            opened => opened,
+        };
+        let file = match open() {
+            // Somebody else has just created it.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => open(),
+            opened => opened,
+        };
+        let (file, begun) = (file.map_err(failed)?, Instant::now());
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if begun.elapsed() < LOCKED_WITHIN => {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(BansError::Locked(self.path.clone(), path));
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
+        }
+    }
+
+    fn write(&self, bans: &[Ban], others: &[Entry]) -> io::Result<Stamp> {
         let entry = |ban: &Ban| Entry {
             who: shown(&ban.subject, &self.registries),
             until: ban.until.0,
@@ -130,14 +236,28 @@ impl BanFile {
         };
         let document = Document {
             nectar_bans: 1,
-            bans: bans.iter().map(entry).collect(),
+            bans: bans
+                .iter()
+                .map(entry)
+                .chain(others.iter().cloned())
+                .collect(),
         };
         let beside = self.path.with_extension("new");
-        let mut file = File::create(&beside)?;
+        // What a process left that was killed here. A new one is never a link that leads elsewhere.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = create(&beside, 0o644)?;
+        if let Ok(before) = fs::metadata(&self.path) {
+            file.set_permissions(before.permissions())?;
+        }
         serde_json::to_writer_pretty(&mut file, &document)?;
         file.write_all(b"\n")?;
         file.sync_all()?;
-        fs::rename(&beside, &self.path)
+        let stamp = Stamp::from(file.metadata()?);
+        fs::rename(&beside, &self.path)?;
+        Ok(stamp)
     }
 
     fn failed(&self, error: io::Error) -> BansError {
@@ -147,6 +267,35 @@ impl BanFile {
     fn wrong(&self, why: impl ToString) -> BansError {
         BansError::Content(self.path.clone(), why.to_string())
     }
+}
+
+/// Creates a file that is not there, with this mode at most, for whom its directory belongs to.
+#[cfg(unix)]
+fn create(path: &Path, mode: u32) -> io::Result<File> {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let directory = fs::metadata(directory)?;
+    if directory.uid() != file.metadata()?.uid() {
+        // Only root can, and nobody else needs to.
+        let _ = fchown(&file, Some(directory.uid()), Some(directory.gid()));
+    }
+    Ok(file)
+}
+
+#[cfg(not(unix))]
+fn create(path: &Path, _: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).open(path)
 }
 
 /// How people write who is banned: a name, or a network.
@@ -321,6 +470,96 @@ mod tests {
         for text in ["mallory", "mallory.other", "192.0.2.0/16", "127.0.0.1", ""] {
             assert!(parse(text, &registries()).is_err(), "{text}");
         }
+    }
+
+    fn ban(who: &str) -> Ban {
+        Ban {
+            subject: parse(who, &registries()).unwrap(),
+            until: Timestamp(u64::MAX),
+            code: None,
+        }
+    }
+
+    fn file(directory: &tempfile::TempDir) -> BanFile {
+        BanFile::new(&directory.path().join("nectar.bans.json"), &registries())
+    }
+
+    #[test]
+    fn bans_of_a_registry_that_was_renamed_stay_until_they_end_and_keep_nobody_from_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file(&directory);
+        let text = r#"{"nectar_bans":1,"bans":[{"who":"mallory.test","until":9999999999999,"why":null},
+            {"who":"mordred.test","until":1,"why":null},{"who":"eve.nectar","until":9999999999999,"why":null}]}"#;
+        fs::write(file.path(), text).unwrap();
+        assert_eq!(file.read().unwrap().len(), 1);
+        assert_eq!(file.of_other_registries().unwrap(), ["mallory.test"]);
+        file.change(|bans| bans.push(ban("192.0.2.0/24"))).unwrap();
+        assert_eq!(file.read().unwrap().len(), 2);
+        assert_eq!(file.of_other_registries().unwrap(), ["mallory.test"]);
+        for wrong in ["192.0.2.0/16", "mallory", "-.nectar"] {
+            let text = text.replace("mallory.test", wrong);
+            fs::write(file.path(), text).unwrap();
+            assert!(file.read().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_changed_the_file_is_known_from_what_changed_it_at_the_same_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file(&directory);
+        let change = |who| file.change(|bans| bans.push(ban(who))).unwrap().1;
+        let (first, second) = (change("eve.nectar"), change("adam.nectar"));
+        assert_eq!(file.stamp(), second);
+        let at = |stamp: Option<Stamp>| Stamp {
+            modified: None,
+            ..stamp.unwrap()
+        };
+        assert_ne!(at(first), at(second));
+        assert_eq!(file.change(|_| ()).unwrap().1, second, "nothing changed");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_lock_is_for_its_owner_and_nobody_waits_for_it_without_end() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let file = file(&directory);
+        file.change(|_| ()).unwrap();
+        let path = directory.path().join("nectar.bans.lock");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let held = File::open(&path).unwrap();
+        held.lock().unwrap();
+        let error = file.change(|_| ()).unwrap_err();
+        assert!(matches!(error, BansError::Locked(..)), "{error}");
+        assert!(error.to_string().contains("nectar.bans.lock"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_root_writes_belongs_to_whom_the_directory_belongs_to_and_its_mode_stays() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+        let directory = tempfile::tempdir().unwrap();
+        if chown(directory.path(), Some(65_532), Some(65_532)).is_err() {
+            eprintln!("skipped: only root can give files away");
+            return;
+        }
+        let file = file(&directory);
+        let beside = directory.path().join("nectar.bans.new");
+        // The node's user leads nobody elsewhere.
+        let elsewhere = directory.path().join("elsewhere");
+        symlink(&elsewhere, &beside).unwrap();
+        file.change(|bans| bans.push(ban("eve.nectar"))).unwrap();
+        assert!(!elsewhere.exists());
+        let mode = fs::Permissions::from_mode(0o640);
+        fs::set_permissions(file.path(), mode).unwrap();
+        file.change(|bans| bans.push(ban("adam.nectar"))).unwrap();
+        for path in [file.path(), &directory.path().join("nectar.bans.lock")] {
+            let metadata = fs::metadata(path).unwrap();
+            assert_eq!((metadata.uid(), metadata.gid()), (65_532, 65_532));
+        }
+        let mode = fs::metadata(file.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
     }
 
     #[test]

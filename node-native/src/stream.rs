@@ -10,6 +10,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     task::coop,
+    time::Sleep,
 };
 use tokio_rustls::TlsStream;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::WebSocketConfig};
@@ -41,7 +42,7 @@ pub fn socket_config(read_buffer: usize) -> WebSocketConfig {
 }
 
 /// Bytes read at once while a peer sends faster than we read. 64 KiB for each connection that is busy, none for others.
-const AHEAD: usize = 64 << 10;
+pub(crate) const AHEAD: usize = 64 << 10;
 
 /// Bytes read ahead after which it is seen how long they took.
 const LOOK: usize = 8 << 10;
@@ -68,6 +69,10 @@ pub struct Stream {
     spent: bool,
     /// Bytes that whoever reads has been given.
     given: u64,
+    /// How long the peer may take nothing of what is written.
+    patience: Option<Duration>,
+    /// When that is over, while it takes nothing.
+    stall: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
@@ -143,6 +148,8 @@ impl Stream {
             ahead: None,
             spent: false,
             given: 0,
+            patience: None,
+            stall: None,
         }
     }
 
@@ -152,6 +159,30 @@ impl Stream {
         if let Some(ahead) = &mut self.ahead {
             ahead.turn = at;
         }
+    }
+
+    /// Lets writing fail once the peer has taken nothing for so long; under TLS, not all of what waits for the socket, some 64
+    /// KiB. Nothing waits for ever.
+    pub fn set_patience(&mut self, patience: Option<Duration>) {
+        self.patience = patience;
+        self.stall = None;
+    }
+
+    /// What became of a write, unless that has waited too long.
+    fn in_time<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let (Some(patience), Poll::Pending) = (self.patience, &written) else {
+            self.stall = None;
+            return written;
+        };
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(stall.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Bytes that whoever reads has been given so far.
@@ -194,6 +225,7 @@ impl AsyncRead for Stream {
             ahead,
             spent,
             given,
+            ..
         } = self.get_mut();
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
@@ -238,24 +270,33 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().transport {
+        let this = self.get_mut();
+        let written = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
-        }
+        };
+        this.in_time(cx, written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
+        let this = self.get_mut();
+        // Plain TCP has nothing to flush, and says nothing about what waits.
+        match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Transport::Tls(stream) => {
+                let flushed = Pin::new(stream.as_mut()).poll_flush(cx);
+                this.in_time(cx, flushed)
+            }
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
+        let this = self.get_mut();
+        let over = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
-        }
+        };
+        this.in_time(cx, over)
     }
 
     fn poll_write_vectored(
@@ -263,10 +304,12 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().transport {
+        let this = self.get_mut();
+        let written = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
-        }
+        };
+        this.in_time(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -325,6 +368,34 @@ mod tests {
             assert!(received == sent);
             assert_eq!(turns > 0, lets_others, "{turns}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_of_what_is_written_is_waited_for_only_so_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let mut reader = TcpStream::connect(to).await.unwrap();
+        let mut stream = Stream::plain(listener.accept().await.unwrap().0);
+        let patience = Duration::from_millis(200);
+        stream.set_patience(Some(patience));
+        let begun = Instant::now();
+        let block = vec![0; 1 << 20];
+        let failed = async {
+            loop {
+                if let Err(error) = stream.write_all(&block).await {
+                    return error;
+                }
+            }
+        };
+        assert_eq!(failed.await.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= patience);
+        // Of a WebSocket it is for the core to say when it is over.
+        stream.set_patience(None);
+        let waits = tokio::time::timeout(patience * 3, async {
+            while stream.write_all(&block).await.is_ok() {}
+        });
+        assert!(waits.await.is_err());
+        assert!(reader.read(&mut [0; 64]).await.unwrap() > 0);
     }
 
     #[tokio::test]

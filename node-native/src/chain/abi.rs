@@ -21,7 +21,6 @@ sol! {
         function minCommitmentAge() external view returns (uint64);
         function maxCommitmentAge() external view returns (uint64);
         function fee() external view returns (uint256);
-        function makeCommitment(string label, address owner, Record record, bytes32 salt) external view returns (bytes32);
         function commit(bytes32 commitment) external;
         function register(string label, address owner, Record record, bytes32 salt) external payable returns (uint256);
         function available(string label) external view returns (bool);

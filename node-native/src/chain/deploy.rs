@@ -27,6 +27,9 @@ pub struct Terms {
     pub treasury: Address,
 }
 
+/// Most that such a transaction may cost for gas, in wei. 1 ether: a deployment takes some three million gas.
+const DEPLOYMENT_FEE: U256 = U256::from_limbs([1_000_000_000_000_000_000, 0, 0, 0]);
+
 /// Deploys the registry that was compiled into `artifact`, and returns its address.
 pub async fn deploy(
     rpc: &str,
@@ -92,6 +95,7 @@ async fn without_registry(rpc: &str, wallet: PrivateKeySigner) -> Result<Chain, 
         contract: [0; 20],
     };
     let mut chain = Chain::at(rpc, "", none, Some(wallet))?;
+    chain.max_fee = DEPLOYMENT_FEE;
     chain.chain_id = chain
         .provider
         .get_chain_id()

@@ -30,6 +30,34 @@ pub enum ChainError {
     /// It answered, but not what was asked.
     #[error("the RPC endpoint's answer makes no sense: {0}")]
     Invalid(String),
+    /// Fewer endpoints than the quorum say the same.
+    #[error(
+        "of {of} RPC endpoints no {quorum} say the same, as the quorum asks for: `nectar run --check` shows which one does not answer; \
+         correct rpcs, or give one that you trust with --rpc"
+    )]
+    Disagree {
+        /// How many must.
+        quorum: usize,
+        /// How many there are.
+        of: usize,
+    },
+    /// Gas that costs more than was allowed.
+    #[error(
+        "this was not sent: it may cost {} ether for gas, and {} ether is the most that is allowed; if the endpoints tell the true \
+         price, allow more (--max-fee of `nectar register` and `nectar record`)",
+        format_ether(*.fee), format_ether(*.most)
+    )]
+    TooDear {
+        /// What it may cost, in wei.
+        fee: U256,
+        /// What it may cost at most, in wei.
+        most: U256,
+    },
+    /// A registry that takes too long to wait for.
+    #[error(
+        "commitments to this registry must rest for {0} s, more than the day that is waited at most: is contract right?"
+    )]
+    RestsTooLong(u64),
     /// Another chain than configured.
     #[error(
         "{rpc} serves chain {found}, but chain {wanted} is configured: correct chain_id or the RPC's URL"

@@ -1,9 +1,12 @@
 //! The registry contract: reading and changing names with transactions of our own.
 //!
-//! [`Chain`] speaks to one registry through one RPC endpoint. It serves people at a terminal; what a running node
-//! believes about others comes from the resolver of node-core, with its quorum.
+//! [`Chain`] speaks to one registry. It serves people at a terminal; what a running node believes about others comes from the
+//! resolver of node-core, with its quorum. One endpoint, the first that can be reached, simulates transactions and says what is
+//! to be shown. What goes into a transaction that is signed, what it may cost, and that it was mined, is what as many endpoints
+//! say as the quorum.
 
 mod abi;
+mod agree;
 mod deploy;
 mod error;
 mod register;
@@ -27,6 +30,7 @@ use node_core::{
     Label, RegistryId,
     registry::{self, Host, RegistryConfig, Routing},
 };
+use std::sync::Arc;
 use transport::Transport;
 
 pub use alloy::primitives::{Address as Account, B256 as Hash};
@@ -36,6 +40,9 @@ pub use send::Mined;
 
 /// Chains whose money is worth nothing: Anvil's and Hardhat's, and Geth's development mode.
 pub(crate) const DEVELOPMENT_CHAINS: [u64; 2] = [31337, 1337];
+
+/// Most that one transaction may cost for gas unless more is allowed, in wei. 0.1 ether; an endpoint that lies burns no more.
+const MAX_FEE: U256 = U256::from_limbs([100_000_000_000_000_000, 0, 0, 0]);
 
 /// The registry's version that this program knows.
 pub const REGISTRY_VERSION: u32 = 1;
@@ -85,11 +92,16 @@ pub struct NewRecord {
     pub routers: Vec<Label>,
 }
 
-/// One registry, through one endpoint.
+/// One registry, through its endpoints.
 #[derive(Clone, Debug)]
 pub struct Chain {
+    /// The endpoint that is asked first, or alone.
     provider: RootProvider,
     rpc: String,
+    /// All of them, and how many must say the same.
+    endpoints: Arc<[(RootProvider, String)]>,
+    quorum: usize,
+    max_fee: U256,
     tld: String,
     chain_id: u64,
     contract: Address,
@@ -112,7 +124,17 @@ impl Chain {
             match chain.check().await {
                 Err(error @ ChainError::Unreachable { .. }) => last = error,
                 Err(error) => return Err(error),
-                Ok(()) => return Ok(chain),
+                Ok(()) => {
+                    let all = registry
+                        .rpcs
+                        .iter()
+                        .map(|rpc| Ok((provider(rpc)?, rpc.to_string())));
+                    return Ok(Self {
+                        endpoints: all.collect::<Result<_, ChainError>>()?,
+                        quorum: registry.effective_quorum().into(),
+                        ..chain
+                    });
+                }
             }
         }
         Err(last)
@@ -124,23 +146,15 @@ impl Chain {
         id: RegistryId,
         wallet: Option<PrivateKeySigner>,
     ) -> Result<Self, ChainError> {
-        let unusable = |detail: String| ChainError::Unreachable {
-            rpc: shown(rpc),
-            detail,
-        };
-        let url = rpc
-            .parse::<reqwest::Url>()
-            .map_err(|error| unusable(error.to_string()))?;
-        let client = rpc::http_client().map_err(|error| unusable(error.to_string()))?;
-        let client = RpcClient::new(Transport { client, url }, guess_local_url(rpc));
-        let provider = ProviderBuilder::new()
-            .disable_recommended_fillers()
-            .connect_client(client);
+        let provider = provider(rpc)?;
         let account = wallet
             .as_ref()
             .map(PrivateKeySigner::address)
             .unwrap_or_default();
         Ok(Self {
+            endpoints: [(provider.clone(), rpc.into())].into(),
+            quorum: 1,
+            max_fee: MAX_FEE,
             provider,
             rpc: rpc.into(),
             tld: tld.into(),
@@ -149,6 +163,11 @@ impl Chain {
             wallet: wallet.map(EthereumWallet::from),
             account,
         })
+    }
+
+    /// Allows a transaction to cost so much for gas, in wei, instead of 0.1 ether.
+    pub fn max_fee(self, max_fee: U256) -> Self {
+        Self { max_fee, ..self }
     }
 
     async fn check(&self) -> Result<(), ChainError> {
@@ -205,9 +224,13 @@ impl Chain {
     /// What a registration takes.
     pub async fn terms(&self) -> Result<Terms, ChainError> {
         Ok(Terms {
-            min_commitment_age: self.call(Registry::minCommitmentAgeCall {}, None).await?,
-            max_commitment_age: self.call(Registry::maxCommitmentAgeCall {}, None).await?,
-            fee: self.call(Registry::feeCall {}, None).await?,
+            min_commitment_age: self
+                .ask_all(Registry::minCommitmentAgeCall {}, None)
+                .await?,
+            max_commitment_age: self
+                .ask_all(Registry::maxCommitmentAgeCall {}, None)
+                .await?,
+            fee: self.ask_all(Registry::feeCall {}, None).await?,
             treasury: Address::ZERO,
         })
     }
@@ -231,12 +254,24 @@ impl Chain {
         self.call(call, Some(label)).await
     }
 
-    /// The record as this endpoint tells it, unchecked: owners must be able to see what is wrong with theirs.
+    /// The record as one endpoint tells it, unchecked: owners must be able to see what is wrong with theirs.
     pub async fn record(&self, label: &Label) -> Result<registry::OnchainRecord, ChainError> {
         let data = self
             .eth_call(registry::resolve_call(label), Some(label))
             .await?;
         registry::decode_record(&data).map_err(|error| ChainError::Invalid(format!("{error:?}")))
+    }
+
+    /// The record as the quorum tells it, unchecked: what of it is to stay is signed again.
+    pub async fn agreed_record(
+        &self,
+        label: &Label,
+    ) -> Result<registry::OnchainRecord, ChainError> {
+        let asked = |chain: Self| {
+            let label = label.clone();
+            async move { chain.record(&label).await }
+        };
+        self.agreed(asked).await
     }
 
     /// Replaces the whole record.
@@ -346,14 +381,10 @@ impl Chain {
 
     /// The index of an enlisted router.
     pub async fn router_index(&self, label: &Label) -> Result<Option<u32>, ChainError> {
-        let index = self
-            .call(
-                Registry::indexOfCall {
-                    tokenId: token(label),
-                },
-                Some(label),
-            )
-            .await?;
+        let call = Registry::indexOfCall {
+            tokenId: token(label),
+        };
+        let index = self.ask_all(call, Some(label)).await?;
         Ok((index != 0).then_some(index))
     }
 
@@ -422,6 +453,19 @@ impl Chain {
         C::abi_decode_returns(&data).map_err(|error| ChainError::Invalid(error.to_string()))
     }
 
+    /// What the quorum answers.
+    async fn ask_all<C>(&self, call: C, label: Option<&Label>) -> Result<C::Return, ChainError>
+    where
+        C: SolCall + Clone + Send + Sync,
+        C::Return: PartialEq + Send,
+    {
+        let asked = |chain: Self| {
+            let (call, label) = (call.clone(), label.cloned());
+            async move { chain.call(call, label.as_ref()).await }
+        };
+        self.agreed(asked).await
+    }
+
     async fn eth_call(&self, data: Vec<u8>, label: Option<&Label>) -> Result<Vec<u8>, ChainError> {
         let answer = self
             .provider
@@ -473,6 +517,21 @@ impl NewRecord {
         } = self.clone();
         registry::Record::unowned(key, routing, routers).check()
     }
+}
+
+fn provider(rpc: &str) -> Result<RootProvider, ChainError> {
+    let unusable = |detail: String| ChainError::Unreachable {
+        rpc: shown(rpc),
+        detail,
+    };
+    let url = rpc
+        .parse::<reqwest::Url>()
+        .map_err(|error| unusable(error.to_string()))?;
+    let client = rpc::http_client().map_err(|error| unusable(error.to_string()))?;
+    let client = RpcClient::new(Transport { client, url }, guess_local_url(rpc));
+    Ok(ProviderBuilder::new()
+        .disable_recommended_fillers()
+        .connect_client(client))
 }
 
 fn token(label: &Label) -> U256 {

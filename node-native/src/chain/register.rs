@@ -1,14 +1,20 @@
 //! Commit, rest, reveal.
 
-use super::{Chain, ChainError, Mined, NewRecord, Progress, abi::Registry};
+use super::{
+    Chain, ChainError, Mined, NewRecord, Progress,
+    abi::{Record, Registry},
+};
 use alloy::{
-    primitives::{Address, B256},
+    primitives::{Address, B256, U256, keccak256},
     providers::Provider,
-    sol_types::SolCall,
+    sol_types::{SolCall, SolValue},
 };
 use node_core::Label;
 use std::time::Duration;
 
+/// Longest time that a commitment is let rest, in seconds. A day: a registry whose commitments must be older is none to wait for at
+/// a terminal.
+const MOST_REST: u64 = 24 * 60 * 60;
 /// How far a chain's clock may lag behind ours before we stop waiting for it.
 const CLOCK_LAG: u32 = 120;
 
@@ -36,13 +42,10 @@ impl Chain {
         getrandom::fill(salt.as_mut_slice())
             .map_err(|error| ChainError::Entropy(error.to_string()))?;
         let terms = self.terms().await?;
-        let hidden = Registry::makeCommitmentCall {
-            label: label.to_string(),
-            owner,
-            record: record.clone(),
-            salt,
-        };
-        let commitment = self.call(hidden, Some(label)).await?;
+        if terms.min_commitment_age > MOST_REST {
+            return Err(ChainError::RestsTooLong(terms.min_commitment_age));
+        }
+        let commitment = self.commitment(label, owner, &record, salt);
         self.change(
             "commitment",
             Registry::commitCall { commitment },
@@ -73,6 +76,22 @@ impl Chain {
         }
         self.send("registration", reveal, Some(label), progress)
             .await
+    }
+}
+
+impl Chain {
+    /// What `makeCommitment` of the contract says. Computed here: an endpoint that is asked knows the name before anything protects
+    /// it, and could answer with the commitment to a record of its own.
+    fn commitment(&self, label: &Label, owner: Address, record: &Record, salt: B256) -> B256 {
+        let all = (
+            U256::from(self.chain_id),
+            self.contract,
+            label.to_string(),
+            owner,
+            keccak256(record.abi_encode()),
+            salt,
+        );
+        keccak256(all.abi_encode_params())
     }
 }
 

@@ -1,17 +1,22 @@
 //! One transaction: simulated, priced, signed, sent, mined.
 
-use super::{Chain, ChainError, DEVELOPMENT_CHAINS, Progress, shown};
+use super::{Chain, ChainError, DEVELOPMENT_CHAINS, Progress, agree::in_time, shown};
 use alloy::{
+    eips::eip2718::Encodable2718,
     network::{NetworkTransactionBuilder, TransactionBuilder},
     primitives::{Address, B256, U256},
     providers::Provider,
     rpc::types::TransactionRequest,
+    transports::TransportError,
 };
+use futures_util::future::join_all;
 use node_core::Label;
 use std::time::Duration;
 
 /// How long a transaction may wait for a block.
 const MINED_WITHIN: Duration = Duration::from_secs(120);
+/// Time that the first endpoint has for a block that the quorum has seen. 10 s.
+const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(10);
 /// Pauses between looks for a receipt: short at first for development chains, then gentle on public endpoints.
 const POLL_FIRST: Duration = Duration::from_millis(50);
 const POLL_LAST: Duration = Duration::from_secs(2);
@@ -65,14 +70,15 @@ impl Chain {
             .map_err(failed)?;
         // State may move between simulation and block.
         let gas = estimate.saturating_add(estimate / 5);
-        let fees = self
-            .provider
-            .estimate_eip1559_fees()
-            .await
-            .map_err(failed)?;
-        let needed = U256::from(gas)
-            .saturating_mul(U256::from(fees.max_fee_per_gas))
-            .saturating_add(value);
+        let fees = self.prices().await?;
+        let fee = U256::from(gas).saturating_mul(U256::from(fees.max_fee_per_gas));
+        if fee > self.max_fee {
+            return Err(ChainError::TooDear {
+                fee,
+                most: self.max_fee,
+            });
+        }
+        let needed = fee.saturating_add(value);
         if balance < needed {
             return Err(lacking(balance, needed));
         }
@@ -92,12 +98,8 @@ impl Chain {
             .build(wallet)
             .await
             .map_err(|error| ChainError::Signing(error.to_string()))?;
-        let pending = self
-            .provider
-            .send_tx_envelope(signed)
-            .await
-            .map_err(failed)?;
-        let transaction = *pending.tx_hash();
+        let transaction = *signed.tx_hash();
+        self.pass_on(&signed.encoded_2718()).await.map_err(failed)?;
         progress(Progress::Sent { what, transaction });
         let mined = tokio::time::timeout(MINED_WITHIN, self.mined(transaction))
             .await
@@ -106,27 +108,63 @@ impl Chain {
         Ok(mined)
     }
 
+    /// Gives a signed transaction to every endpoint, since one may keep it to itself: one that takes it is enough. The first is
+    /// asked first, and what it says about one that none takes is what is wrong with it.
+    async fn pass_on(&self, transaction: &[u8]) -> Result<(), TransportError> {
+        let first = self.provider.send_raw_transaction(transaction).await;
+        let others = self.each().filter(|chain| chain.rpc != self.rpc);
+        let others = others.map(|chain| {
+            in_time(async move {
+                let sent = chain.provider.send_raw_transaction(transaction).await;
+                sent.is_ok()
+            })
+        });
+        let taken = join_all(others).await.contains(&Some(true));
+        match first {
+            Err(error) if !taken => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// What became of a transaction, as the quorum says.
     async fn mined(&self, transaction: B256) -> Result<Mined, ChainError> {
         let mut pause = POLL_FIRST;
         loop {
             // A look that fails is no news about the transaction, which is sent already.
-            match self.provider.get_transaction_receipt(transaction).await {
-                Ok(Some(receipt)) if !receipt.status() => {
-                    return Err(ChainError::Failed(transaction));
+            match self.agreed(|chain| chain.receipt(transaction)).await {
+                Ok(Some((true, mined))) => {
+                    let _ =
+                        tokio::time::timeout(CAUGHT_UP_WITHIN, self.caught_up(transaction)).await;
+                    return Ok(mined);
                 }
-                Ok(Some(receipt)) => {
-                    return Ok(Mined {
-                        transaction,
-                        block: receipt.block_number.unwrap_or_default(),
-                        gas: receipt.gas_used,
-                        created: receipt.contract_address,
-                    });
-                }
+                Ok(Some((false, _))) => return Err(ChainError::Failed(transaction)),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, %transaction, "no receipt"),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(POLL_LAST);
         }
+    }
+
+    /// Waits until the first endpoint, which simulates what comes next, has the block, too.
+    async fn caught_up(&self, transaction: B256) {
+        while !matches!(self.clone().receipt(transaction).await, Ok(Some(_))) {
+            tokio::time::sleep(POLL_LAST).await;
+        }
+    }
+
+    /// Whether a transaction succeeded, and where, if it is in a block.
+    async fn receipt(self, transaction: B256) -> Result<Option<(bool, Mined)>, ChainError> {
+        let receipt = self.provider.get_transaction_receipt(transaction).await;
+        let receipt = receipt.map_err(|error| self.failed(error, None))?;
+        Ok(receipt.map(|receipt| {
+            let mined = Mined {
+                transaction,
+                block: receipt.block_number.unwrap_or_default(),
+                gas: receipt.gas_used,
+                created: receipt.contract_address,
+            };
+            (receipt.status(), mined)
+        }))
     }
 }

@@ -1,9 +1,11 @@
 //! What can be typed.
 
 use crate::{
+    chain::Chain,
     config::{Config, Override, check_rpc, parse_address, parse_time},
     keystore::{self, PassphraseSource},
 };
+use alloy::primitives::{U256, utils::parse_ether};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use node_core::{
     Name, RegistryId,
@@ -159,6 +161,23 @@ impl WalletArgs {
     }
 }
 
+/// What a transaction may cost.
+#[derive(Debug, Args)]
+pub(super) struct FeeArgs {
+    /// Most that a transaction may cost for gas [default: 0.1]
+    #[arg(long, value_name = "ETHER", value_parser = ether)]
+    max_fee: Option<U256>,
+}
+
+impl FeeArgs {
+    pub(super) fn apply(&self, chain: Chain) -> Chain {
+        match self.max_fee {
+            Some(max_fee) => chain.max_fee(max_fee),
+            None => chain,
+        }
+    }
+}
+
 /// The networking key of a record.
 #[derive(Debug, Args)]
 pub(super) struct KeyArgs {
@@ -269,6 +288,8 @@ pub(super) struct RegisterArgs {
     #[command(flatten)]
     pub(super) wallet: WalletArgs,
     #[command(flatten)]
+    pub(super) fee: FeeArgs,
+    #[command(flatten)]
     pub(super) registry: RegistryArgs,
 }
 
@@ -302,6 +323,8 @@ pub(super) struct ChangeArgs {
     pub(super) name: NameArgs,
     #[command(flatten)]
     pub(super) wallet: WalletArgs,
+    #[command(flatten)]
+    pub(super) fee: FeeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -572,6 +595,10 @@ fn public_key(text: &str) -> Result<PublicKey, &'static str> {
     hex::decode_to_slice(text, &mut key)
         .map_err(|_| "a networking key is 64 hex digits, as `nectar keygen` prints it")?;
     Ok(PublicKey(key))
+}
+
+fn ether(text: &str) -> Result<U256, &'static str> {
+    parse_ether(text).map_err(|_| "write an amount of ether, such as 0.5")
 }
 
 fn rpc_url(text: &str) -> Result<String, String> {

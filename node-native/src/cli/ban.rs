@@ -10,7 +10,7 @@ use crate::{
 };
 use node_core::{Timestamp, node::Ban};
 use serde_json::json;
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, mem::discriminant, time::Duration};
 
 pub(super) fn ban(context: &Context, command: BanCommand) -> Result<(), Failure> {
     let config = &context.config;
@@ -49,6 +49,11 @@ fn list(context: &Context, file: &BanFile) -> Result<(), Failure> {
     if bans.is_empty() {
         text.push_str("nobody is banned");
     }
+    for who in file.of_other_registries()? {
+        context.out.note(format_args!(
+            "warning: {who} is kept and not followed, its registry is not configured"
+        ));
+    }
     context.out.result(text, &values.into());
     Ok(())
 }
@@ -58,15 +63,33 @@ fn add(context: &Context, file: &BanFile, args: &BanAddArgs) -> Result<(), Failu
     let subject = bans::parse(&args.who, &config.registries).map_err(Failure::usage)?;
     let time = args.time.unwrap_or(config.limits.ban);
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let (now, most) = (Clock::new().now().wall, config.limits.standings.max(1));
     let ban = Ban {
         subject,
-        until: Timestamp(Clock::new().now().wall.0.saturating_add(millis)),
+        until: Timestamp(now.0.saturating_add(millis)),
         code: None,
     };
-    file.change(|bans| {
-        bans.retain(|other| other.subject != ban.subject);
-        bans.push(ban.clone());
+    let (fits, _) = file.change(|bans| {
+        // What the node has decided makes room for what its operator decides.
+        let rivals = bans.iter().filter(|other| {
+            other.code.is_none()
+                && other.until > now
+                && discriminant(&other.subject) == discriminant(&ban.subject)
+                && other.subject != ban.subject
+        });
+        let fits = rivals.count() < most;
+        if fits {
+            bans.retain(|other| other.subject != ban.subject);
+            bans.push(ban.clone());
+        }
+        fits
     })?;
+    if !fits {
+        return Err(Failure::failed(format!(
+            "{} is not banned: {most} bans of its kind are all that the node keeps; lift one, or raise limits.standings",
+            bans::shown(&ban.subject, &config.registries)
+        )));
+    }
     let who = bans::shown(&ban.subject, &config.registries);
     out.result(
         format!("{who} is banned for {}: {}", minutes(time), follows(file)),
@@ -79,7 +102,7 @@ fn lift(context: &Context, file: &BanFile, args: &BanLiftArgs) -> Result<(), Fai
     let Context { config, out } = context;
     let subject = bans::parse(&args.who, &config.registries).map_err(Failure::usage)?;
     let who = bans::shown(&subject, &config.registries);
-    let found = file.change(|bans| {
+    let (found, _) = file.change(|bans| {
         let before = bans.len();
         bans.retain(|ban| ban.subject != subject);
         bans.len() < before

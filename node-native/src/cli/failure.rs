@@ -168,9 +168,8 @@ impl From<StartError> for Failure {
         match error {
             StartError::Bind(error) => error.into(),
             StartError::Client(error) => error.into(),
-            StartError::Config(_) | StartError::Tls(_) | StartError::Bans(_) => {
-                Self::usage(error.to_string())
-            }
+            StartError::Bans(error) => error.into(),
+            StartError::Config(_) | StartError::Tls(_) => Self::usage(error.to_string()),
             StartError::Entropy(_) => Self::failed(error.to_string()),
         }
     }
@@ -194,7 +193,11 @@ impl From<NodeError> for Failure {
 
 impl From<BansError> for Failure {
     fn from(error: BansError) -> Self {
-        Self::usage(error.to_string())
+        match error {
+            // What nobody can read or write now may be well in a moment: the service starts again.
+            BansError::File(..) | BansError::Locked(..) => Self::failed(error.to_string()),
+            BansError::Content(..) => Self::usage(error.to_string()),
+        }
     }
 }
 

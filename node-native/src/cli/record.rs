@@ -86,7 +86,7 @@ async fn update(context: Context, args: UpdateArgs) -> Result<(), Failure> {
             "nothing to change: give --key, --host with --port, or --router",
         ));
     }
-    let current = change.chain.record(&change.name.label).await?;
+    let current = change.chain.agreed_record(&change.name.label).await?;
     let keeps_reach = routing.is_none() && routers.is_empty();
     let record = match keeps_reach {
         // What stays must make sense, too.
@@ -189,6 +189,7 @@ impl Change {
         args.name.registry.apply(&mut config);
         let name = config.parse_name(&args.name.name)?;
         let chain = connect(&config, &name, Some(args.wallet.load()?)).await?;
+        let chain = args.fee.apply(chain);
         Ok(Self {
             config,
             out,

@@ -15,6 +15,7 @@ pub(super) async fn register(context: Context, args: RegisterArgs) -> Result<(),
     };
     let wallet = args.wallet.load()?;
     let chain = super::record::connect(&config, &name, Some(wallet)).await?;
+    let chain = args.fee.apply(chain);
     let owner = args.owner.map_or(chain.account(), |owner| owner.0.into());
     if args.enlist && owner != chain.account() {
         return Err(Failure::usage(

@@ -2,13 +2,14 @@
 
 use super::{Context, Failure, RunArgs, descriptors, resolve::resolver, serve};
 use crate::{
+    bans::BanFile,
     chain::shown,
     config::Config,
     http::{EXCUSES, Page},
     keystore::{self, PassphraseSource},
     node::FETCHES,
     resolve::{Clock, lookup, probe},
-    stream::SOCKET_BUFFERS,
+    stream::{AHEAD, SOCKET_BUFFERS},
     tls::ServerTls,
 };
 use node_core::{
@@ -68,6 +69,25 @@ async fn check(config: &Config) -> Result<Report, Failure> {
     if let Some(key) = key {
         let file = config.node.key_file.display();
         line!("key         {} in {file}", hex::encode(key));
+    }
+    // No problem: whoever checks a changed configuration does so before the restart.
+    let running = key.is_some() && serve::is_in_use(&config.node.key_file);
+    if running {
+        line!("running     with this key: start another node only when that one has ended");
+    }
+    if key.is_some() {
+        let file = BanFile::new(&config.node.ban_file, &config.registries);
+        let (bans, others) = (file.read()?.len(), file.of_other_registries()?);
+        line!("bans        {bans} in {}", file.path().display());
+        if !others.is_empty() {
+            let others = others.join(", ");
+            line!(
+                "            warning: of no registry that is configured, and not followed: {others}"
+            );
+        }
+    }
+    if let (Some(faucet), Some(_)) = (&config.faucet, serve::faucet(config)?) {
+        line!("faucet      pays from {}", faucet.wallet_file.display());
     }
     let mut page_hash = None;
     match &config.listen {
@@ -193,6 +213,7 @@ async fn check(config: &Config) -> Result<Report, Failure> {
     let value = json!({
         "name": name,
         "public_key": key.map(hex::encode),
+        "running": running,
         "page": page_hash,
         "listen": config.listen.as_ref().map(|listen| listen.address.to_string()),
         "endpoints": endpoints,
@@ -314,6 +335,12 @@ fn worst_case(config: &Config) -> WorstCase {
         .as_ref()
         .is_some_and(|listen| listen.tls.is_some());
     let socket = wide(SOCKET_BUFFERS).saturating_add(if tls { TLS_BUFFERS } else { 0 });
+    // Before it is a WebSocket: what is read ahead, a head in a buffer that has just grown, and answers that wait.
+    let asking = config.listen.as_ref().map_or(0, |listen| {
+        wide(AHEAD).saturating_add(wide(listen.header_bytes).saturating_mul(3))
+    });
+    let asking = asking.saturating_add(if tls { TLS_BUFFERS } else { 0 });
+    let accepted = wide(connections(config) - dialled(limits));
     let parked = wide(limits.parked_bytes);
     WorstCase {
         sessions: count.saturating_mul(session),
@@ -322,7 +349,9 @@ fn worst_case(config: &Config) -> WorstCase {
         circuits: count.saturating_mul(circuits),
         handshakes: wide(limits.half_open)
             .saturating_mul(wide(limits.held_before_admission) + 4096),
-        sockets: wide(connections(config)).saturating_mul(socket),
+        sockets: accepted
+            .saturating_mul(socket.max(asking))
+            .saturating_add(wide(dialled(limits)).saturating_mul(socket)),
         records: wide(ResolverLimits::default().cache_entries).saturating_mul(1024),
         standings: wide(limits.standings).saturating_mul(512),
     }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     chain::{self, Chain, ChainError},
     config::{Config, EXAMPLE},
-    http::{Page, PublicRouter, Site, WellKnown},
+    http::{FaucetFn, Page, PublicRouter, Site, WellKnown},
     keystore::{self, PassphraseSource},
     node::{Code, Event, Node, NodeConfig, PeerState, Route},
     resolve::Clock,
@@ -26,7 +26,7 @@ use node_core::{
     wire::upgrade::PATH,
 };
 use serde_json::json;
-use std::{collections::HashMap, fs::File, time::Duration};
+use std::{collections::HashMap, fs::File, path::Path, time::Duration};
 use tracing::Level;
 
 /// How often a line about peers that are no routers of ours is logged: one a second, 20 at once; worst case 15 MB a day. Whoever
@@ -40,30 +40,25 @@ const OFFERED_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     let Context { config, out } = context;
-    let site = site(&config).await?;
-    let page = site.page.as_ref().map(|page| page.hash().to_owned());
-    // Held until the end: two processes with one key would take each other's place at every router.
-    let (identity, own, _lock) = match &config.node.name {
-        Some(_) => {
-            let (key, lock) = own_key(&config, "use another key (--key)")?;
-            let own = Own::new(key.verifying_key().to_bytes());
-            (NodeConfig::from_file(&config, key), Some(own), Some(lock))
+    let no_signals = |error| Failure::failed(format!("signals cannot be received: {error}"));
+    // From the beginning: the first process of a container hears no signal that it does not listen for. The start comes first,
+    // so that Ctrl-C ends whoever is asked for a passphrase as ever.
+    let ended = ended();
+    tokio::pin!(ended);
+    let started = tokio::select! {
+        biased;
+        started = start(&config, echo) => started?,
+        result = &mut ended => {
+            tracing::info!("told to end before the node runs");
+            return result.map_err(no_signals);
         }
-        None => (NodeConfig::guest_from_file(&config), None, None),
     };
-    let mut node_config = identity.site(site);
-    if echo {
-        node_config = echo::serve(node_config);
-    }
-    if let Some(allowed) = descriptors::allowed()
-        && let Err(too_few) = enough_descriptors(&config, allowed)
-    {
-        tracing::warn!("of files and sockets {too_few}");
-    }
-    let node = Node::start(node_config).await?;
-    if echo {
-        echo::chat(&node);
-    }
+    let Started {
+        node,
+        own,
+        page,
+        lock: _lock,
+    } = started;
     let mut events = node.events();
     let name = node
         .name()
@@ -96,13 +91,11 @@ pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
         },
         &json!({ "name": node.name().map(|_| name.as_str()), "listen": listens, "tls": tls, "page": page }),
     );
-    let ended = ended();
-    tokio::pin!(ended);
     let (mut said, clock) = (Said::new(node.name()), Clock::new());
     loop {
         tokio::select! {
             result = &mut ended => {
-                result.map_err(|error| Failure::failed(format!("signals cannot be received: {error}")))?;
+                result.map_err(no_signals)?;
                 break;
             }
             Some(event) = events.next() => tell(&node, own.as_ref(), &event, &mut said, clock.now().mono),
@@ -111,6 +104,56 @@ pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     tracing::info!("saying goodbye");
     node.close().await;
     Ok(())
+}
+
+/// A node that runs.
+struct Started {
+    node: Node,
+    own: Option<Own>,
+    /// The page's hash.
+    page: Option<String>,
+    /// Held until the end: two processes with one key would take each other's place at every router.
+    lock: Option<File>,
+}
+
+/// Reads all that the node needs, and starts it.
+async fn start(config: &Config, echo: bool) -> Result<Started, Failure> {
+    let (identity, own, lock) = match &config.node.name {
+        Some(_) => {
+            let (key, lock) = own_key(config, "use another key (--key)")?;
+            let own = Own::new(key.verifying_key().to_bytes());
+            (NodeConfig::from_file(config, key), Some(own), Some(lock))
+        }
+        None => (NodeConfig::guest_from_file(config), None, None),
+    };
+    let site = site(config).await?;
+    let page = site.page.as_ref().map(|page| page.hash().to_owned());
+    let mut node_config = identity.site(site);
+    if echo {
+        node_config = echo::serve(node_config);
+    }
+    if let Some(allowed) = descriptors::allowed()
+        && let Err(too_few) = enough_descriptors(config, allowed)
+    {
+        tracing::warn!("of files and sockets {too_few}");
+    }
+    let node = Node::start(node_config).await?;
+    if echo {
+        echo::chat(&node);
+    }
+    Ok(Started {
+        node,
+        own,
+        page,
+        lock,
+    })
+}
+
+/// Whether a node runs with the key in this file.
+pub(super) fn is_in_use(key_file: &Path) -> bool {
+    // A lock that others may share keeps no other check from looking.
+    let tried = File::open(key_file).map(|file| file.try_lock_shared());
+    matches!(tried, Ok(Err(std::fs::TryLockError::WouldBlock)))
 }
 
 /// The key of the configured name, and a lock that keeps other processes from using it at the same time. `instead` is what
@@ -139,6 +182,8 @@ pub(super) async fn site(config: &Config) -> Result<Site, Failure> {
     let Some(listen) = &config.listen else {
         return Ok(Site::default());
     };
+    // Before anything is waited for: it may ask for a passphrase.
+    let faucet = faucet(config)?;
     let mut routers = Vec::new();
     for name in &config.offer.routers {
         match offered(config, name).await {
@@ -162,23 +207,25 @@ pub(super) async fn site(config: &Config) -> Result<Site, Failure> {
             ),
         }
     }
-    let faucet = match &config.faucet {
-        None => None,
-        Some(faucet) => {
-            let rpc = config
-                .registry(&faucet.tld)
-                .and_then(|registry| registry.rpcs.first())
-                .ok_or(ChainError::NoRpc)?;
-            let wallet = keystore::load_wallet(&faucet.wallet_file, &PassphraseSource::wallet())?;
-            Some(chain::faucet(rpc.to_string(), wallet, faucet.amount))
-        }
-    };
     Ok(Site {
         page: listen.page.as_deref().map(Page::load).transpose()?,
         well_known: WellKnown::of(config, routers),
         faucet,
         ..Site::default()
     })
+}
+
+/// Who gives test money away, if that is configured.
+pub(super) fn faucet(config: &Config) -> Result<Option<FaucetFn>, Failure> {
+    let Some(faucet) = &config.faucet else {
+        return Ok(None);
+    };
+    let rpc = config
+        .registry(&faucet.tld)
+        .and_then(|registry| registry.rpcs.first())
+        .ok_or(ChainError::NoRpc)?;
+    let wallet = keystore::load_wallet(&faucet.wallet_file, &PassphraseSource::wallet())?;
+    Ok(Some(chain::faucet(rpc.to_string(), wallet, faucet.amount)))
 }
 
 /// Where a router listens and its index, if it is one that others may list. One endpoint below the quorum is not believed: it
@@ -470,13 +517,17 @@ fn log(level: Level, line: &str) {
     }
 }
 
+/// Resolves when somebody wants the end: by `kill`, which is listened for from now on, or by Ctrl-C, from the first poll on.
 #[cfg(unix)]
-pub(super) async fn ended() -> std::io::Result<()> {
+pub(super) fn ended() -> impl Future<Output = std::io::Result<()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result,
-        _ = terminate.recv() => Ok(()),
+    let terminate = signal(SignalKind::terminate());
+    async {
+        let mut terminate = terminate?;
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => result,
+            _ = terminate.recv() => Ok(()),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Context, Failure, args::StatusArgs};
 use crate::rpc;
 use serde_json::Value;
-use std::fmt::Write;
+use std::{fmt::Write, net::SocketAddr};
 
 /// Largest status that is read, in bytes.
 const STATUS_MAX: usize = 4 << 20;
@@ -18,15 +18,22 @@ pub(super) async fn status(context: Context, args: StatusArgs) -> Result<(), Fai
             Failure::usage("which node? give --port, or a configuration with [listen]; a node that does not listen has no status to ask for")
         })?;
     let tls = args.tls || listen.is_some_and(|listen| listen.tls.is_some());
-    let url = format!(
-        "{}://localhost:{port}/status",
-        if tls { "https" } else { "http" }
-    );
+    let at = listen.map(|listen| listen.address.ip());
+    let at = at.filter(|at| args.port.is_none() && !at.is_unspecified());
+    let host = match at {
+        // Certificates are for names.
+        Some(at) if at.is_loopback() && !tls => SocketAddr::new(at, port).to_string(),
+        _ => format!("localhost:{port}"),
+    };
+    let url = format!("{}://{host}/status", if tls { "https" } else { "http" });
     let failed = |error: reqwest::Error| {
-        let remedy = if error.is_connect() {
-            "is it running, and is this its port?"
-        } else {
-            "see its log"
+        let remedy = match at {
+            _ if !error.is_connect() => "see its log".into(),
+            Some(at) if !at.is_loopback() => format!(
+                "it listens at {at} alone, and tells its status only at a loopback address: let it listen at all addresses \
+                 (0.0.0.0 or ::)"
+            ),
+            _ => "is it running, and is this its port?".into(),
         };
         Failure::failed(format!("the node at {url} does not answer: {remedy}"))
     };

@@ -158,12 +158,11 @@ pub(crate) fn parse_address(text: &str) -> Option<[u8; 20]> {
     Some(address)
 }
 
-/// Whether a URL can be an RPC endpoint.
+/// Whether a URL can be an RPC endpoint. What is wrong is said without the URL, which may hold a secret.
 pub(crate) fn check_rpc(text: &str) -> Result<(), String> {
-    let url =
-        reqwest::Url::parse(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+    let url = reqwest::Url::parse(text).map_err(|error| format!("this is not a URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(format!("{text:?} is not an http or https URL"));
+        return Err("this is not an http or https URL".into());
     }
     Ok(())
 }

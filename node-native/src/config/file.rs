@@ -44,6 +44,7 @@ pub(super) struct ListenSection {
     pub(super) connections: Option<usize>,
     pub(super) connections_per_address: Option<usize>,
     pub(super) tls_handshakes_per_address: Option<u32>,
+    pub(super) requests_per_address: Option<u32>,
     pub(super) header_timeout: Option<Time>,
     pub(super) header_bytes: Option<Size>,
 }

@@ -35,6 +35,7 @@ const SETTINGS: &[&str] = &[
     "listen.connections",
     "listen.connections_per_address",
     "listen.tls_handshakes_per_address",
+    "listen.requests_per_address",
     "listen.header_timeout",
     "listen.header_bytes",
     "router.host",

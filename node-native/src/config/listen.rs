@@ -18,6 +18,7 @@ const PORT: u16 = 9444;
 const CONNECTIONS: usize = 4096;
 const CONNECTIONS_PER_ADDRESS: usize = 64;
 const TLS_HANDSHAKES_PER_ADDRESS: u32 = 50;
+const REQUESTS_PER_ADDRESS: u32 = 100;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_BYTES: usize = 16 << 10;
 
@@ -34,6 +35,7 @@ impl Listen {
             connections: CONNECTIONS,
             connections_per_address: CONNECTIONS_PER_ADDRESS,
             tls_handshakes_per_address: TLS_HANDSHAKES_PER_ADDRESS,
+            requests_per_address: REQUESTS_PER_ADDRESS,
             header_timeout: HEADER_TIMEOUT,
             header_bytes: HEADER_BYTES,
         }
@@ -105,6 +107,10 @@ pub(super) fn listen(section: ListenSection, places: &Places) -> Result<Listen, 
             "tls_handshakes_per_address",
             section.tls_handshakes_per_address.map(|rate| rate as usize),
         ),
+        (
+            "requests_per_address",
+            section.requests_per_address.map(|rate| rate as usize),
+        ),
     ] {
         if count == Some(0) {
             return fail(
@@ -141,6 +147,7 @@ pub(super) fn listen(section: ListenSection, places: &Places) -> Result<Listen, 
         tls_handshakes_per_address: section
             .tls_handshakes_per_address
             .unwrap_or(TLS_HANDSHAKES_PER_ADDRESS),
+        requests_per_address: section.requests_per_address.unwrap_or(REQUESTS_PER_ADDRESS),
         header_timeout: section.header_timeout.map_or(HEADER_TIMEOUT, |time| time.0),
         header_bytes,
     })

@@ -96,6 +96,9 @@ pub struct Listen {
     pub connections_per_address: usize,
     /// TLS handshakes per second from one of those; twice as many at once. 50; worst case times about 1 ms of computing.
     pub tls_handshakes_per_address: u32,
+    /// Connections and requests per second from one of those; five times as many at once. 100; worst case times about 0.1 ms of
+    /// computing.
+    pub requests_per_address: u32,
     /// Time for the head of a request, and for the TLS handshake before it.
     pub header_timeout: Duration,
     /// Largest head of a request, in bytes.

@@ -12,7 +12,7 @@
 //! A connection is counted from accept to its end, also after it became a WebSocket: whoever takes an [`Accepted`]
 //! keeps its [`Slot`] as long as the socket. One beyond the budgets is answered 503, whatever it asks, or closed without a
 //! word where too many are being answered so: to read a request, under TLS after a handshake, is what budgets are to save. So
-//! is one whose address begins too many TLS handshakes.
+//! is one whose address begins too many TLS handshakes, or asks too much: each connection counts, and each request after its first.
 
 mod pace;
 mod page;
@@ -28,11 +28,19 @@ use crate::{
     tls::{ServerTls, TlsError},
 };
 use bytes::Bytes;
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request,
+    body::Incoming,
+    header::{self, HeaderValue},
+    http::StatusCode,
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pace::Pace;
 use slots::Slots;
 use std::{
+    cell::Cell,
     io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -50,6 +58,10 @@ pub use slots::Slot;
 
 /// Longest life of a connection that never becomes a WebSocket: enough for the page over a slow line.
 const PAGE_LIFETIME: Duration = Duration::from_secs(600);
+/// Requests that one connection makes; whoever has more to ask comes again, and is counted. A page has some tens of files.
+const REQUESTS: usize = 100;
+/// Time that a connection has to take something of its answers.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections beyond the budgets that are told when to come back, at once; more are closed without a word.
 pub const EXCUSES: usize = 16;
 /// Most headers of a request.
@@ -114,7 +126,6 @@ pub struct Server {
     context: Arc<Context>,
     slots: Arc<Slots>,
     pace: Pace,
-    clock: Clock,
     excuses: Arc<Semaphore>,
 }
 
@@ -122,6 +133,8 @@ pub struct Server {
 struct Context {
     site: site::Prepared,
     listen: Listen,
+    requests: Pace,
+    clock: Clock,
     accepted: Arc<Counter>,
     refused: Arc<Counter>,
     open: Arc<Gauge>,
@@ -132,6 +145,13 @@ impl std::fmt::Debug for Context {
         f.debug_struct("Context")
             .field("listen", &self.listen)
             .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// Whether an address has not asked too much.
+    fn may_ask(&self, peer: SocketAddr) -> bool {
+        self.requests.take(peer.ip(), self.clock.now().mono)
     }
 }
 
@@ -161,13 +181,15 @@ impl Server {
                 "nectar_http_connections",
                 "Connections open, WebSockets included.",
             ),
+            requests: Pace::new(listen.requests_per_address, pace::REQUESTS),
+            clock: Clock::new(),
             listen,
         });
         let slots = Slots::new(
             context.listen.connections,
             context.listen.connections_per_address,
         );
-        let pace = Pace::new(context.listen.tls_handshakes_per_address);
+        let pace = Pace::new(context.listen.tls_handshakes_per_address, pace::HANDSHAKES);
         Ok(Self {
             listener,
             address,
@@ -175,7 +197,6 @@ impl Server {
             context,
             slots,
             pace,
-            clock: Clock::new(),
             excuses: Arc::new(Semaphore::new(EXCUSES)),
         })
     }
@@ -247,9 +268,14 @@ impl Server {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let context = self.context.clone();
         let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
-        if acceptor.is_some() && !self.pace.take(peer.ip(), self.clock.now().mono) {
+        if acceptor.is_some() && !self.pace.take(peer.ip(), context.clock.now().mono) {
             context.refused.increment();
             tracing::debug!(%peer, "refused: too many TLS handshakes");
+            return;
+        }
+        if !context.may_ask(peer) {
+            context.refused.increment();
+            tracing::debug!(%peer, "refused: too many requests");
             return;
         }
         let Some(slot) = self.slots.take(peer.ip(), context.open.clone()) else {
@@ -323,19 +349,32 @@ fn http(listen: &Listen) -> http1::Builder {
 }
 
 async fn serve_connection(
-    stream: Stream,
+    mut stream: Stream,
     peer: SocketAddr,
     slot: Slot,
     context: Arc<Context>,
     accept: Arc<dyn Fn(Accepted) + Send + Sync>,
 ) {
     let seat = Arc::new(upgrade::Seat::new(peer));
-    let service = service_fn(|request| {
-        let (context, seat) = (context.clone(), seat.clone());
+    stream.set_patience(Some(PATIENCE));
+    let (all, asked) = ((context.clone(), seat.clone()), Cell::new(0));
+    let service = service_fn(move |request| {
+        let (context, seat) = all.clone();
+        asked.set(asked.get() + 1);
+        let (first, last) = (asked.get() == 1, asked.get() >= REQUESTS);
         async move {
-            Ok::<_, std::convert::Infallible>(
-                context.site.answer(request, &context.listen, &seat).await,
-            )
+            // Requests may wait in the buffer by the hundred: others have their turn after each.
+            tokio::task::yield_now().await;
+            let enough = !first && !context.may_ask(peer);
+            let mut response = match enough {
+                true => context.site.busy(),
+                false => context.site.answer(request, &context.listen, &seat).await,
+            };
+            if (enough || last) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let headers = response.headers_mut();
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(response)
         }
     });
     let connection = http(&context.listen)

@@ -1,4 +1,5 @@
-//! How fast one address may begin TLS handshakes, which are dear before anybody has said who it is.
+//! How fast one address may begin TLS handshakes, which are dear before anybody has said who it is, and ask by HTTP, which is cheap
+//! but has no end.
 
 use super::slots::holder;
 use crate::bans;
@@ -9,8 +10,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// The rate's window: twice as many at once.
-const BURST: Duration = Duration::from_secs(2);
+/// The windows of the rates: twice as many TLS handshakes at once, and five times as many requests, a page's files and more.
+pub(super) const HANDSHAKES: Duration = Duration::from_secs(2);
+pub(super) const REQUESTS: Duration = Duration::from_secs(5);
 /// Addresses that are remembered; 4,096, worst case 256 KiB. While they are, all others are bounded by the places for
 /// connections alone.
 const ADDRESSES: usize = 4096;
@@ -18,19 +20,21 @@ const ADDRESSES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
+    burst: Duration,
     /// When the bucket of each is full again.
     full_at: Mutex<HashMap<IpAddr, Instant>>,
 }
 
 impl Pace {
-    pub(super) fn new(per_second: u32) -> Self {
+    pub(super) fn new(per_second: u32, burst: Duration) -> Self {
         Self {
+            burst,
             interval: Duration::from_secs(1) / per_second.max(1),
             full_at: Mutex::default(),
         }
     }
 
-    /// Takes a handshake from an address's bucket. False if that is empty.
+    /// Takes one from an address's bucket. False if that is empty.
     pub(super) fn take(&self, address: IpAddr, now: Instant) -> bool {
         // Clients of a proxy have nothing to do with each other.
         if bans::is_shared(address) {
@@ -44,7 +48,8 @@ impl Pace {
                 return true;
             }
         }
-        take(all.entry(address).or_insert(now), self.interval, BURST, now).is_ok()
+        let full_at = all.entry(address).or_insert(now);
+        take(full_at, self.interval, self.burst, now).is_ok()
     }
 }
 
@@ -54,7 +59,7 @@ mod tests {
 
     #[test]
     fn an_address_begins_a_hundred_tls_handshakes_at_once_and_fifty_a_second() {
-        let (pace, begun) = (Pace::new(50), Instant::default());
+        let (pace, begun) = (Pace::new(50, HANDSHAKES), Instant::default());
         let burst = |address: [u8; 4], millis| {
             let now = begun + Duration::from_millis(millis);
             (0..1000)
@@ -70,8 +75,22 @@ mod tests {
     }
 
     #[test]
+    fn an_address_makes_five_hundred_requests_at_once_and_a_hundred_a_second() {
+        let (pace, begun) = (Pace::new(100, REQUESTS), Instant::default());
+        let burst = |address: [u8; 4], millis| {
+            let now = begun + Duration::from_millis(millis);
+            (0..1000)
+                .take_while(|_| pace.take(address.into(), now))
+                .count()
+        };
+        assert_eq!(burst([192, 0, 2, 1], 0), 500);
+        assert_eq!(burst([192, 0, 2, 1], 1000), 100);
+        assert_eq!(burst([192, 0, 2, 2], 1000), 500, "its neighbour");
+    }
+
+    #[test]
     fn a_crowd_of_addresses_is_not_remembered_and_shuts_nobody_out() {
-        let (pace, begun) = (Pace::new(50), Instant::default());
+        let (pace, begun) = (Pace::new(50, HANDSHAKES), Instant::default());
         for address in 0..3 * u32::try_from(ADDRESSES).unwrap_or_default() {
             let address = IpAddr::from((0xc000_0000 + address).to_be_bytes());
             assert!(pace.take(address, begun));
@@ -79,7 +98,7 @@ mod tests {
         let known = || pace.full_at.lock().map(|all| all.len()).unwrap_or_default();
         assert_eq!(known(), ADDRESSES);
         // Those whose buckets are full again leave their places.
-        assert!(pace.take([198, 51, 100, 1].into(), begun + BURST));
+        assert!(pace.take([198, 51, 100, 1].into(), begun + HANDSHAKES));
         assert_eq!(known(), 1);
     }
 }

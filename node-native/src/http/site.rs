@@ -203,9 +203,9 @@ impl Prepared {
         response.map(Full::new)
     }
 
-    /// What is answered, whatever was asked, where there are too many connections.
+    /// What is answered, whatever was asked, where there are too many connections or requests.
     pub(super) fn busy(&self) -> Response<Full<Bytes>> {
-        let text = "Too many connections, from this address or in all.\n";
+        let text = "Too many connections, from this address or in all, or too many requests.\n";
         let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
         let headers = response.headers_mut();
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(COME_BACK));

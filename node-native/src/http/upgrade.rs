@@ -7,7 +7,7 @@ use crate::{
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Request, Response,
-    body::Incoming,
+    body::{Body as _, Incoming},
     header::{self, HeaderName, HeaderValue},
     http::{Method, StatusCode, Version},
     upgrade::OnUpgrade,
@@ -63,13 +63,11 @@ impl Seat {
             return None;
         };
         let config = Some(socket_config(READ_BUFFER));
-        let socket = Socket::from_partially_read(
-            parts.io.into_inner(),
-            parts.read_buf.to_vec(),
-            Role::Server,
-            config,
-        )
-        .await;
+        let mut stream = parts.io.into_inner();
+        stream.set_patience(None);
+        let socket =
+            Socket::from_partially_read(stream, parts.read_buf.to_vec(), Role::Server, config)
+                .await;
         Some((socket, foreign, first))
     }
 
@@ -93,6 +91,10 @@ pub(super) fn upgrade(
             StatusCode::METHOD_NOT_ALLOWED,
             "a WebSocket is opened by GET over HTTP/1.1",
         ));
+    }
+    // Nothing would be a WebSocket before a body has come, and it need not come.
+    if !request.body().is_end_stream() {
+        return Err((StatusCode::BAD_REQUEST, "an upgrade has no body"));
     }
     if !has_token(headers, &header::UPGRADE, "websocket")
         || !has_token(headers, &header::CONNECTION, "upgrade")

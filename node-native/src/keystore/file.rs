@@ -20,6 +20,15 @@ pub(super) fn read(path: &Path, kind: Kind) -> Result<Zeroizing<String>, KeyErro
             source,
         }
     };
+    let malformed = |problem: &str| KeyError::Malformed {
+        path: path.into(),
+        problem: problem.into(),
+    };
+    let irregular = || malformed("it is not a regular file");
+    // To open a pipe is to wait for its other end.
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(irregular());
+    }
     let file = File::open(path).map_err(|source| match source.kind() {
         ErrorKind::NotFound => KeyError::Missing {
             path: path.into(),
@@ -32,12 +41,8 @@ pub(super) fn read(path: &Path, kind: Kind) -> Result<Zeroizing<String>, KeyErro
         },
     })?;
     let metadata = file.metadata().map_err(failed("inspect"))?;
-    let malformed = |problem: &str| KeyError::Malformed {
-        path: path.into(),
-        problem: problem.into(),
-    };
     if !metadata.is_file() {
-        return Err(malformed("it is not a regular file"));
+        return Err(irregular());
     }
     refuse_exposed(path, &metadata)?;
     if metadata.len() > MAX_BYTES {

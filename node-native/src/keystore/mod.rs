@@ -107,6 +107,17 @@ pub enum KeyError {
         /// The environment variable that may carry it.
         variable: &'static str,
     },
+    /// The file is missing that should hold it.
+    #[error("there is no file {path:?}, which {variable}_FILE names for the passphrase")]
+    NoPassphraseFile {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The environment variable, without its ending.
+        variable: &'static str,
+    },
+    /// A variable whose bytes are no text: it was set, so nothing else is tried.
+    #[error("{0} is not UTF-8: set it in that encoding, as the passphrase was chosen")]
+    NotText(&'static str),
     /// A new passphrase that protects nothing, or was mistyped.
     #[error("{0}")]
     BadPassphrase(&'static str),

@@ -1,7 +1,7 @@
 //! Where a passphrase comes from: the environment, a guarded file, or the person at the terminal.
 
 use super::{KeyError, Kind, file};
-use std::{fmt, io::IsTerminal, path::Path};
+use std::{env::VarError, fmt, io::IsTerminal, path::Path};
 use zeroize::Zeroizing;
 
 /// Fewest characters of a new passphrase. Argon2id makes guesses dear, not free choices good.
@@ -113,15 +113,22 @@ impl Source {
     }
 }
 
-fn from_environment(variable: &str) -> Result<Option<Passphrase>, KeyError> {
-    if let Ok(text) = std::env::var(variable) {
-        let text = Zeroizing::new(text);
-        return Ok(Some(Passphrase::existing(&text)));
+fn from_environment(variable: &'static str) -> Result<Option<Passphrase>, KeyError> {
+    match std::env::var(variable) {
+        Ok(text) => {
+            let text = Zeroizing::new(text);
+            return Ok(Some(Passphrase::existing(&text)));
+        }
+        Err(VarError::NotUnicode(_)) => return Err(KeyError::NotText(variable)),
+        Err(VarError::NotPresent) => {}
     }
     let Some(path) = std::env::var_os(format!("{variable}_FILE")) else {
         return Ok(None);
     };
-    let text = file::read(Path::new(&path), Kind::Passphrase)?;
+    let text = file::read(Path::new(&path), Kind::Passphrase).map_err(|error| match error {
+        KeyError::Missing { path, .. } => KeyError::NoPassphraseFile { path, variable },
+        other => other,
+    })?;
     Ok(Some(Passphrase::existing(
         text.trim_end_matches(['\r', '\n']),
     )))

@@ -4,11 +4,12 @@ use super::{
     Token,
     driver::{Shared, lock},
 };
-use crate::bans::{BanFile, BansError};
-use node_core::node::{Ban, Output};
+use crate::bans::{BanFile, BansError, Stamp};
+use node_core::node::{Ban, Output, Subject};
 use std::{
+    mem::discriminant,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -19,8 +20,17 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Bans {
     file: BanFile,
-    seen: Mutex<(Option<SystemTime>, Vec<Ban>)>,
+    seen: Mutex<Seen>,
     changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    stamp: Option<Stamp>,
+    /// What the node held.
+    bans: Vec<Ban>,
+    /// What an operator has written for which the node had no place. It stays in the file, and has one once another ban is over.
+    waiting: Vec<Ban>,
 }
 
 impl Bans {
@@ -40,10 +50,17 @@ impl Bans {
     /// Does what an operator has written.
     pub(super) fn heed(&self, shared: &Arc<Shared>) -> Result<(), BansError> {
         let mut seen = lock(&self.seen);
-        // What cannot be read is not complained of again until it is changed.
-        seen.0 = self.file.modified();
+        // What is written from here on differs from it.
+        seen.stamp = self.file.stamp();
+        let others = self.file.of_other_registries()?;
+        if !others.is_empty() {
+            tracing::warn!(
+                "bans of names of no registry that is configured are kept and not followed: {}",
+                others.join(", ")
+            );
+        }
         let written = self.file.read()?;
-        let out = follow(shared, &written, &mut seen.1);
+        let out = follow(shared, &written, &mut seen);
         drop(seen);
         carry_out(shared, out);
         Ok(())
@@ -55,19 +72,33 @@ impl Bans {
         let (mut out, mut stands) = (Vec::new(), None);
         let agreed = self.file.change(|written| {
             stands = Some(written.clone());
-            out = follow(shared, written, &mut seen.1);
-            written.clone_from(&seen.1);
+            out = follow(shared, written, &mut seen);
+            written.clone_from(&seen.bans);
+            written.extend_from_slice(&seen.waiting);
         });
-        if agreed.is_err()
-            && let Some(stands) = stands
-        {
-            // Nothing was written: what the file lacks was not lifted.
-            seen.1 = stands;
-        }
-        seen.0 = self.file.modified();
+        let agreed = match agreed {
+            Ok(((), stamp)) => {
+                seen.stamp = stamp;
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(mut stands) = stands {
+                    // Nothing was written: what the file lacks was not lifted.
+                    stands.retain(|ban| !seen.waiting.contains(ban));
+                    seen.bans = stands;
+                }
+                Err(error)
+            }
+        };
         drop(seen);
         carry_out(shared, out);
         agreed
+    }
+
+    /// Whether there is something to agree on beside what the node has done.
+    fn is_due(&self) -> bool {
+        let seen = lock(&self.seen);
+        !seen.waiting.is_empty() || self.file.stamp() != seen.stamp
     }
 
     /// Agrees with the file as long as the node runs.
@@ -76,7 +107,7 @@ impl Bans {
         let mut said: Option<String> = None;
         loop {
             let told = tokio::time::timeout(LOOK, self.changed.notified()).await;
-            if told.is_ok() || said.is_some() || self.file.modified() != lock(&self.seen).0 {
+            if told.is_ok() || said.is_some() || self.is_due() {
                 let shared = shared.clone();
                 let agreed = tokio::task::spawn_blocking(move || {
                     shared
@@ -96,17 +127,43 @@ impl Bans {
 }
 
 /// Bans and lifts what an operator has added and removed since the file was `seen`, which becomes what the node holds now.
-fn follow(shared: &Shared, written: &[Ban], seen: &mut Vec<Ban>) -> Vec<Output<Token>> {
+fn follow(shared: &Shared, written: &[Ban], seen: &mut Seen) -> Vec<Output<Token>> {
     let (node, now, mut out) = (&shared.node, shared.clock.now(), Vec::new());
-    for ban in written.iter().filter(|ban| !seen.contains(ban)) {
-        node.ban(ban.clone(), now, &mut out);
+    let most = node.config().limits.standings.max(1);
+    let is_full = |bans: &[Ban], like: &Subject| {
+        let alike = |ban: &&Ban| discriminant(&ban.subject) == discriminant(like);
+        bans.iter().filter(alike).count() >= most
+    };
+    let mut held = node.bans(now);
+    for ban in written.iter().filter(|ban| !seen.bans.contains(ban)) {
+        // One that waits would drive out another, which would wait then.
+        if !seen.waiting.contains(ban) || !is_full(&held, &ban.subject) {
+            node.ban(ban.clone(), now, &mut out);
+            if seen.waiting.contains(ban) {
+                held.push(ban.clone());
+            }
+        }
     }
-    for gone in seen.iter() {
+    for gone in seen.bans.iter() {
         if !written.iter().any(|ban| ban.subject == gone.subject) {
             node.lift(&gone.subject, now, &mut out);
         }
     }
-    *seen = node.bans(now);
+    let held = node.bans(now);
+    let has = |bans: &[Ban], ban: &Ban| bans.iter().any(|other| other.subject == ban.subject);
+    let waits = |ban: &&Ban| {
+        let was_driven_out = || !has(&seen.bans, ban) || is_full(&held, &ban.subject);
+        ban.code.is_none() && ban.until > now.wall && !has(&held, ban) && was_driven_out()
+    };
+    let waiting: Vec<_> = written.iter().filter(waits).cloned().collect();
+    if seen.waiting.is_empty() && !waiting.is_empty() {
+        tracing::warn!(
+            "{} bans in the file are more than limits.standings allows ({most} names and as many networks), and wait until others \
+             are over",
+            waiting.len()
+        );
+    }
+    (seen.bans, seen.waiting) = (held, waiting);
     out
 }
 

@@ -12,10 +12,11 @@ use node_native::{
 use std::time::Duration;
 
 /// An Ed25519 public key from RFC 8032's tests.
-const KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
-const OTHER_KEY: &str = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
+pub(crate) const KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+pub(crate) const OTHER_KEY: &str =
+    "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
 
-fn key(text: &str) -> [u8; 32] {
+pub(crate) fn key(text: &str) -> [u8; 32] {
     let mut key = [0; 32];
     hex::decode_to_slice(text, &mut key).unwrap();
     key

@@ -698,3 +698,27 @@ async fn message_1_rides_in_the_upgrade_and_the_answer_says_that_it_came() {
     assert_eq!(dialled.unsent, Some(long));
     assert_eq!(node.accepted.recv().await.unwrap().first, None);
 }
+
+#[tokio::test]
+async fn a_connection_is_closed_after_a_hundred_requests_and_the_next_one_is_served() {
+    let node = start(listen(&[]), Site::default()).await;
+    let request = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    for _ in 0..2 {
+        let answers = raw(node.address, &request.repeat(150)).await;
+        let closes = answers.matches("connection: close").count();
+        assert_eq!((answers.matches("\r\n\r\nok\n").count(), closes), (100, 1));
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_that_promises_a_body_is_none() {
+    let node = start(listen(&[]), Site::default()).await;
+    for body in ["content-length: 1", "transfer-encoding: chunked"] {
+        let mut stream = TcpStream::connect(node.address).await.unwrap();
+        let request = format!("{UPGRADE}{body}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status[9..], b"400", "{body}");
+    }
+}

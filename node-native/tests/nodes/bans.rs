@@ -141,6 +141,65 @@ async fn what_a_node_bans_is_on_disk_and_counted() {
     assert_eq!(bob.bans(), [ban]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bans_beyond_what_the_node_keeps_stay_in_the_file_and_are_followed_once_there_is_room() {
+    let network = Network::default().direct("bob");
+    let home = Home::new(&network, "bob");
+    let few = ["--set", "limits.standings=2"];
+    let path = home.path().join("nectar.bans.json");
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    let written = |names: &[&str]| {
+        let bans = names.iter().zip(1..);
+        let bans: Vec<_> = bans
+            .map(
+                |(who, hours)| json!({ "who": who, "until": now + hours * 3_600_000, "why": null }),
+            )
+            .collect();
+        let beside = home.path().join("by.hand");
+        std::fs::write(
+            &beside,
+            json!({ "nectar_bans": 1, "bans": bans }).to_string(),
+        )
+        .unwrap();
+        std::fs::rename(beside, &path).unwrap();
+    };
+    let all = [
+        "eve.nectar",
+        "mallory.nectar",
+        "mordred.nectar",
+        "trudy.nectar",
+    ];
+    written(&all);
+    let status = format!("http://{}/status", network.address("bob"));
+    let banned_now = async || {
+        let client = node_native::rpc::http_client().unwrap();
+        let text = client.get(&status).send().await.unwrap().bytes().await;
+        serde_json::from_slice::<Value>(&text.unwrap()).unwrap()["banned"].as_u64()
+    };
+    let node = home.run(Some(network.address("bob")), &few);
+    assert_eq!(banned_now().await, Some(2));
+    // The node has written its own, and looked more than once.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let mut listed: Vec<_> = serde_json::from_value::<Vec<String>>(banned(&home)).unwrap();
+    listed.sort();
+    assert_eq!(listed, all);
+    assert_eq!(banned_now().await, Some(2));
+    let (code, text) = home.failure(&[&few[..], &["ban", "add", "oscar.nectar"]].concat());
+    assert_eq!(code, 1);
+    assert!(text.contains("limits.standings"), "{text}");
+    for who in &all[2..] {
+        home.json(&[&few[..], &["ban", "lift", who]].concat());
+    }
+    soon("those that waited are followed", async {
+        while banned_now().await != Some(2) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert_eq!(banned(&home).as_array().unwrap().len(), 2);
+    node.end();
+}
+
 #[test]
 fn a_broken_file_of_bans_is_an_error_and_not_a_list_without_any() {
     let network = Network::default().direct("bob");

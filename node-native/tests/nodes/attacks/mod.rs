@@ -23,6 +23,7 @@ mod honest;
 mod outside;
 mod peers;
 mod rebinding;
+mod requests;
 mod scarce;
 mod siege;
 mod web;
