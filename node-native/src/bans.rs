@@ -138,6 +138,10 @@ impl BanFile {
         let size = match fs::metadata(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(written),
             Err(error) => return Err(self.failed(error)),
+            // Reading from a pipe would not end.
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(self.failed(io::Error::other("it is no file")));
+            }
             Ok(metadata) => metadata.len(),
         };
         if size > FILE_MAX {
@@ -181,8 +185,8 @@ impl BanFile {
         !is_network && matches!(parsed, Err(NameParseError::TldUnknown(_)))
     }
 
-    /// Lets nobody else change it, reads it, and writes what `change` makes of it, unless that is the same. Returns what the file is
-    /// then, too: seen later, it could be what somebody else has made of it.
+    /// Lets nobody else change it, reads it, and writes what `change` makes of it, unless that is the same. Returns what the file
+    /// is then, too: seen later, it could be what somebody else has made of it.
     pub fn change<R>(
         &self,
         change: impl FnOnce(&mut Vec<Ban>) -> R,
@@ -204,6 +208,9 @@ impl BanFile {
     fn lock(&self) -> Result<File, BansError> {
         let path = self.path.with_extension("lock");
         let failed = |error| BansError::File(path.clone(), error);
+        if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(failed(io::Error::other("it is no file")));
+        }
         let open = || match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => create(&path, 0o600),
             opened => opened,
@@ -351,7 +358,7 @@ pub fn parse(text: &str, registries: &[RegistryConfig]) -> Result<Subject, Strin
 }
 
 const IPV6: AddressGroup = 1 << 62;
-/// Not a banned one: [`node_core::node::Node::accept`]. The other bit keeps them apart from sessions of routers.
+/// Not a banned one: [`node_core::node::Node::accept`]. The other bit keeps them apart from routers.
 const SHARED: AddressGroup = 1 << 63 | 1 << 61;
 
 /// What one operator usually holds, as a number: an IPv4 /24 or an IPv6 /48. Behind an address of this machine or of a private

@@ -184,6 +184,24 @@ test("one endpoint alone can say neither that a name is taken nor that it is our
   expect(refused.steps.at(-1)).toBe("done");
 });
 
+test("one endpoint alone cannot have a registration end that is in no block", async () => {
+  const { chain, around, draft, steps, slept } = setting();
+  // It keeps the reveal to itself, and says that it is done.
+  chain.register = async () => {};
+  await expect(register(draft, around)).rejects.toMatchObject({ failure: "unreachable" });
+  expect(steps).not.toContain("done");
+  expect(slept()).toBeGreaterThan(10_000);
+});
+
+test("a registration whose block the others have not yet waits for them", async () => {
+  const { around, draft, steps } = setting();
+  const owner = around.owner;
+  let behind = 5;
+  around.owner = async (name) => (behind-- > 0 ? undefined : owner(name));
+  await register(draft, around);
+  expect(steps.at(-1)).toBe("done");
+});
+
 test("while nobody else can be asked, the draft of a name that is said to be taken is kept", async () => {
   const { chain, around, draft } = setting();
   chain.names.set("alice", { owner: "0x2", key: "0x11" });

@@ -1,7 +1,7 @@
 //! What inbound pipes may cost, by source and in all.
 
 use super::cell::AddressGroup;
-use crate::{Code, Limits, Name, channel::HandshakeError, sorted::Map, time::Duration};
+use crate::{Code, Limits, Name, channel::HandshakeError, crypto, sorted::Map, time::Duration};
 
 /// When to come back to a node that has too many handshakes under way, or too many pipes of one source.
 const SOON: Duration = Duration::from_secs(1);
@@ -113,9 +113,12 @@ impl Budgets {
 
 /// The group in which a caller's circuits through one router are counted. Nobody can find two names of one group.
 fn share_of(router: AddressGroup, caller: Option<&Name>) -> AddressGroup {
-    let hash = caller.map_or([0; 32], Name::hash);
-    let [a, b, c, d, e, f, g, h, ..] = hash;
-    (AddressGroup::from_be_bytes([a, b, c, d, e, f, g, h]) ^ router) | 3 << 62
+    let caller = caller.map_or([0; 32], Name::hash);
+    // Of the whole of both: whoever chooses a router's name and a caller's would find two that cancel each other out.
+    let hash = crypto::hash(&[&router.to_be_bytes(), &caller]);
+    hash.first_chunk()
+        .map_or(router, |first| u64::from_be_bytes(*first))
+        | 3 << 62
 }
 
 #[cfg(test)]

@@ -273,7 +273,7 @@ pub type AddressGroup = u64;
 pub(super) fn source_of_circuits<T>(router: &SessionCell<T>) -> AddressGroup {
     let name = router.peer.name.as_ref().map(Name::hash);
     let first = name.as_ref().and_then(|hash| hash.first_chunk());
-    first.map_or(router.id, |first| u64::from_be_bytes(*first)) & !(3 << 62) | 1 << 63
+    first.map_or(router.id, |first| u64::from_be_bytes(*first)) & !(7 << 61) | 1 << 63
 }
 
 /// A pipe in its place.

@@ -44,7 +44,7 @@ pub enum ChainError {
     /// Gas that costs more than was allowed.
     #[error(
         "this was not sent: it may cost {} ether for gas, and {} ether is the most that is allowed; if the endpoints tell the true \
-         price, allow more (--max-fee of `nectar register` and `nectar record`)",
+         price, allow more where the command has --max-fee",
         format_ether(*.fee), format_ether(*.most)
     )]
     TooDear {

@@ -374,17 +374,20 @@ impl Chain {
             progress,
         )
         .await?;
-        self.router_index(label)
+        self.agreed_index(label)
             .await?
             .ok_or_else(|| ChainError::RouterNotEnlisted(self.shown(label)))
     }
 
-    /// The index of an enlisted router.
+    /// The index of an enlisted router, as one endpoint says.
     pub async fn router_index(&self, label: &Label) -> Result<Option<u32>, ChainError> {
-        let call = Registry::indexOfCall {
-            tokenId: token(label),
-        };
-        let index = self.ask_all(call, Some(label)).await?;
+        let index = self.call(index_of(label), Some(label)).await?;
+        Ok((index != 0).then_some(index))
+    }
+
+    /// The same as the quorum says.
+    async fn agreed_index(&self, label: &Label) -> Result<Option<u32>, ChainError> {
+        let index = self.ask_all(index_of(label), Some(label)).await?;
         Ok((index != 0).then_some(index))
     }
 
@@ -393,7 +396,7 @@ impl Chain {
         record.check()?;
         let mut routers = Vec::with_capacity(record.routers.len());
         for router in &record.routers {
-            let Some(index) = self.router_index(router).await? else {
+            let Some(index) = self.agreed_index(router).await? else {
                 let shown = self.shown(router);
                 return Err(match self.available(router).await? {
                     true => ChainError::RouterUnknown(shown),
@@ -532,6 +535,12 @@ fn provider(rpc: &str) -> Result<RootProvider, ChainError> {
     Ok(ProviderBuilder::new()
         .disable_recommended_fillers()
         .connect_client(client))
+}
+
+fn index_of(label: &Label) -> Registry::indexOfCall {
+    Registry::indexOfCall {
+        tokenId: token(label),
+    }
 }
 
 fn token(label: &Label) -> U256 {

@@ -12,8 +12,8 @@ use alloy::{
 use node_core::Label;
 use std::time::Duration;
 
-/// Longest time that a commitment is let rest, in seconds. A day: a registry whose commitments must be older is none to wait for at
-/// a terminal.
+/// Longest time that a commitment is let rest, in seconds. A day: a registry whose commitments must be older is none to wait for
+/// at a terminal.
 const MOST_REST: u64 = 24 * 60 * 60;
 /// How far a chain's clock may lag behind ours before we stop waiting for it.
 const CLOCK_LAG: u32 = 120;
@@ -77,11 +77,9 @@ impl Chain {
         self.send("registration", reveal, Some(label), progress)
             .await
     }
-}
 
-impl Chain {
-    /// What `makeCommitment` of the contract says. Computed here: an endpoint that is asked knows the name before anything protects
-    /// it, and could answer with the commitment to a record of its own.
+    /// What `makeCommitment` of the contract says. Computed here: an endpoint that is asked knows the name before anything
+    /// protects it, and could answer with the commitment to a record of its own.
     fn commitment(&self, label: &Label, owner: Address, record: &Record, salt: B256) -> B256 {
         let all = (
             U256::from(self.chain_id),

@@ -1,6 +1,6 @@
 //! One transaction: simulated, priced, signed, sent, mined.
 
-use super::{Chain, ChainError, DEVELOPMENT_CHAINS, Progress, agree::in_time, shown};
+use super::{Chain, ChainError, DEVELOPMENT_CHAINS, Progress, shown};
 use alloy::{
     eips::eip2718::Encodable2718,
     network::{NetworkTransactionBuilder, TransactionBuilder},
@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// How long a transaction may wait for a block.
 const MINED_WITHIN: Duration = Duration::from_secs(120);
+/// Time that an endpoint has to take a transaction, before it is looked for in blocks. 10 s.
+const PASSED_ON_WITHIN: Duration = Duration::from_secs(10);
 /// Time that the first endpoint has for a block that the quorum has seen. 10 s.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(10);
 /// Pauses between looks for a receipt: short at first for development chains, then gentle on public endpoints.
@@ -104,26 +106,29 @@ impl Chain {
         let mined = tokio::time::timeout(MINED_WITHIN, self.mined(transaction))
             .await
             .map_err(|_| ChainError::NotMined(transaction))??;
+        let _ = tokio::time::timeout(CAUGHT_UP_WITHIN, self.caught_up(transaction)).await;
         progress(Progress::Mined(mined));
         Ok(mined)
     }
 
-    /// Gives a signed transaction to every endpoint, since one may keep it to itself: one that takes it is enough. The first is
-    /// asked first, and what it says about one that none takes is what is wrong with it.
+    /// Gives a signed transaction to every endpoint, since one may keep it to itself. If none has it, what the first says is what
+    /// is wrong with it.
     async fn pass_on(&self, transaction: &[u8]) -> Result<(), TransportError> {
-        let first = self.provider.send_raw_transaction(transaction).await;
-        let others = self.each().filter(|chain| chain.rpc != self.rpc);
-        let others = others.map(|chain| {
-            in_time(async move {
-                let sent = chain.provider.send_raw_transaction(transaction).await;
-                sent.is_ok()
-            })
+        let sent = self.each().map(|chain| {
+            let sent = async move { chain.provider.send_raw_transaction(transaction).await };
+            tokio::time::timeout(PASSED_ON_WITHIN, sent)
         });
-        let taken = join_all(others).await.contains(&Some(true));
-        match first {
-            Err(error) if !taken => Err(error),
-            _ => Ok(()),
+        let mut failure = None;
+        for sent in join_all(sent).await {
+            match sent {
+                Ok(Err(error)) if !has_it(&error) => {
+                    failure.get_or_insert(error);
+                }
+                // One that has not answered may have it all the same.
+                _ => return Ok(()),
+            }
         }
+        failure.map_or(Ok(()), Err)
     }
 
     /// What became of a transaction, as the quorum says.
@@ -132,11 +137,7 @@ impl Chain {
         loop {
             // A look that fails is no news about the transaction, which is sent already.
             match self.agreed(|chain| chain.receipt(transaction)).await {
-                Ok(Some((true, mined))) => {
-                    let _ =
-                        tokio::time::timeout(CAUGHT_UP_WITHIN, self.caught_up(transaction)).await;
-                    return Ok(mined);
-                }
+                Ok(Some((true, mined))) => return Ok(mined),
                 Ok(Some((false, _))) => return Err(ChainError::Failed(transaction)),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, %transaction, "no receipt"),
@@ -167,4 +168,14 @@ impl Chain {
             (receipt.status(), mined)
         }))
     }
+}
+
+/// Whether an endpoint refuses a transaction because it has it already, from another: in the words of Geth and those like it, of
+/// Besu, and of Nethermind.
+fn has_it(error: &TransportError) -> bool {
+    let said = error
+        .as_error_resp()
+        .map(|said| said.message.to_lowercase());
+    let words = ["already known", "known transaction", "alreadyknown"];
+    said.is_some_and(|said| words.iter().any(|word| said.contains(word)))
 }

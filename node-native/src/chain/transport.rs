@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 /// Longest answer that is read, in bytes: 1 MiB. The longest that we ask for, a block's head or a receipt, has some kilobytes.
-/// Worst case: as much for each question under way, of which a command has one and the start of a router one for each endpoint.
+/// Worst case: as much for each question under way, of which there is one for each endpoint.
 const ANSWER_BYTES: usize = 1 << 20;
 
 /// JSON-RPC over HTTP at one endpoint.

@@ -41,13 +41,17 @@ const OFFERED_WITHIN: Duration = Duration::from_secs(5);
 pub(super) async fn serve(context: Context, echo: bool) -> Result<(), Failure> {
     let Context { config, out } = context;
     let no_signals = |error| Failure::failed(format!("signals cannot be received: {error}"));
-    // From the beginning: the first process of a container hears no signal that it does not listen for. The start comes first,
-    // so that Ctrl-C ends whoever is asked for a passphrase as ever.
+    // Whoever is asked for a passphrase is ended by a signal as ever.
+    let key = match &config.node.name {
+        Some(_) => Some(own_key(&config, "use another key (--key)")?),
+        None => None,
+    };
+    let faucet = faucet(&config)?;
+    // What follows may wait for others, and the first process of a container hears no signal that it does not listen for.
     let ended = ended();
     tokio::pin!(ended);
     let started = tokio::select! {
-        biased;
-        started = start(&config, echo) => started?,
+        started = start(&config, echo, key, faucet) => started?,
         result = &mut ended => {
             tracing::info!("told to end before the node runs");
             return result.map_err(no_signals);
@@ -116,17 +120,21 @@ struct Started {
     lock: Option<File>,
 }
 
-/// Reads all that the node needs, and starts it.
-async fn start(config: &Config, echo: bool) -> Result<Started, Failure> {
-    let (identity, own, lock) = match &config.node.name {
-        Some(_) => {
-            let (key, lock) = own_key(config, "use another key (--key)")?;
+/// Starts the node, with its key and its faucet.
+async fn start(
+    config: &Config,
+    echo: bool,
+    key: Option<(SigningKey, File)>,
+    faucet: Option<FaucetFn>,
+) -> Result<Started, Failure> {
+    let (identity, own, lock) = match key {
+        Some((key, lock)) => {
             let own = Own::new(key.verifying_key().to_bytes());
             (NodeConfig::from_file(config, key), Some(own), Some(lock))
         }
         None => (NodeConfig::guest_from_file(config), None, None),
     };
-    let site = site(config).await?;
+    let site = site(config, faucet).await?;
     let page = site.page.as_ref().map(|page| page.hash().to_owned());
     let mut node_config = identity.site(site);
     if echo {
@@ -178,12 +186,10 @@ pub(super) fn own_key(config: &Config, instead: &str) -> Result<(SigningKey, Fil
 }
 
 /// What the port serves beside WebSockets.
-pub(super) async fn site(config: &Config) -> Result<Site, Failure> {
+async fn site(config: &Config, faucet: Option<FaucetFn>) -> Result<Site, Failure> {
     let Some(listen) = &config.listen else {
         return Ok(Site::default());
     };
-    // Before anything is waited for: it may ask for a passphrase.
-    let faucet = faucet(config)?;
     let mut routers = Vec::new();
     for name in &config.offer.routers {
         match offered(config, name).await {

@@ -12,7 +12,8 @@
 //! A connection is counted from accept to its end, also after it became a WebSocket: whoever takes an [`Accepted`]
 //! keeps its [`Slot`] as long as the socket. One beyond the budgets is answered 503, whatever it asks, or closed without a
 //! word where too many are being answered so: to read a request, under TLS after a handshake, is what budgets are to save. So
-//! is one whose address begins too many TLS handshakes, or asks too much: each connection counts, and each request after its first.
+//! is one whose address begins too many TLS handshakes, or asks too much: each connection counts, and each request after its
+//! first.
 
 mod pace;
 mod page;

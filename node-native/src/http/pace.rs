@@ -1,5 +1,5 @@
-//! How fast one address may begin TLS handshakes, which are dear before anybody has said who it is, and ask by HTTP, which is cheap
-//! but has no end.
+//! How fast one address may begin TLS handshakes, which are dear before anybody has said who it is, and ask by HTTP, which is
+//! cheap but has no end.
 
 use super::slots::holder;
 use crate::bans;

@@ -2,7 +2,7 @@
 
 import { settled, type Database, type Store } from "./db.ts";
 import type { Sealed, Vault } from "./vault.ts";
-import { hex } from "./words.ts";
+import { cut, hex } from "./words.ts";
 
 export interface Conversation {
   id: string;
@@ -179,7 +179,7 @@ export class Chats {
 export function answerText(answer: Uint8Array = new Uint8Array()): string {
   // So many bytes have more characters than that, whatever these are.
   const text = new TextDecoder().decode(answer.subarray(0, 4 * TEXT_MAX));
-  return text.length <= TEXT_MAX ? text : `${text.slice(0, TEXT_MAX - 1)}…`;
+  return text.length <= TEXT_MAX ? text : `${cut(text, TEXT_MAX - 1)}…`;
 }
 
 /** What `chat.1` carries. */

@@ -41,6 +41,9 @@ export interface Surroundings {
 /** A block may carry a time somewhat behind ours: how often a reveal that came too early is tried again. */
 const EARLY_RETRIES = 30;
 const EARLY_DELAY_MS = 1_000;
+/** The other endpoints may be some blocks behind the one that has a name first: how often they are asked again. */
+const BEHIND_RETRIES = 30;
+const BEHIND_DELAY_MS = 1_000;
 
 /** Brings a draft to its end from wherever it stands; resolves when the name is registered with the draft's record. */
 export async function register(draft: Draft, around: Surroundings): Promise<void> {
@@ -84,6 +87,7 @@ export async function register(draft: Draft, around: Surroundings): Promise<void
 
   show({ step: "revealing" });
   await reveal(current, around);
+  await ours(current, around);
   show({ step: "done" });
 }
 
@@ -91,12 +95,17 @@ export async function register(draft: Draft, around: Surroundings): Promise<void
  * endpoint's word is not enough. */
 async function ours(draft: Draft, around: Surroundings): Promise<void> {
   const name = `${draft.label}.${draft.tld}`;
-  const owner = await around.owner(name);
-  if (owner === undefined) {
-    throw new ChainError("unreachable", `the chain's endpoints do not agree on whether ${name} is registered: try again later`);
+  for (let attempt = 0; ; attempt++) {
+    const owner = await around.owner(name);
+    if (owner?.toLowerCase() === draft.owner.toLowerCase()) return;
+    if (owner !== undefined) {
+      throw new ChainError("taken", `${name} was registered by somebody else meanwhile: choose another name`);
+    }
+    if (attempt === BEHIND_RETRIES) {
+      throw new ChainError("unreachable", `the chain's endpoints do not agree on whether ${name} is registered: try again later`);
+    }
+    await around.sleep(BEHIND_DELAY_MS);
   }
-  if (owner.toLowerCase() === draft.owner.toLowerCase()) return;
-  throw new ChainError("taken", `${name} was registered by somebody else meanwhile: choose another name`);
 }
 
 async function commitOnce(commitment: string, chain: RegistryChain): Promise<void> {
@@ -115,7 +124,8 @@ async function reveal(draft: Draft, around: Surroundings): Promise<void> {
       return await around.chain.register(draft.label, draft.record, draft.salt);
     } catch (error) {
       if (!(error instanceof ChainError)) throw error;
-      if (error.failure === "taken") return ours(draft, around);
+      // By whom is found out.
+      if (error.failure === "taken") return;
       if (error.failure !== "too_new" || attempt === EARLY_RETRIES) throw error;
       await around.sleep(EARLY_DELAY_MS);
     }

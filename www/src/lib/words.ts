@@ -74,7 +74,12 @@ function said(error: NodeError, peer = "The other side"): string {
 /** Somebody else's words, in quotation marks that these cannot end, on one line. */
 function quoted(text: string): string {
   const clean = text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, " ").replace(/["\u201c-\u201f]/g, "'").trim();
-  return `“${clean.length > SAID_MAX ? `${clean.slice(0, SAID_MAX)}…` : clean}”`;
+  return `“${clean.length > SAID_MAX ? `${cut(clean, SAID_MAX)}…` : clean}”`;
+}
+
+/** The beginning of a text: so many characters at most, and no half of one. */
+export function cut(text: string, most: number): string {
+  return text.slice(0, most).replace(/[\ud800-\udbff]$/, "");
 }
 
 /** Upper case at the beginning, a full stop at the end. */

@@ -176,7 +176,8 @@ export class App {
       this.routers = await this.node.routers();
       await this.talk?.online();
     } catch (error) {
-      this.problem = { kind: "start", message: explain(error) };
+      // That the worker died has been said.
+      if (!this.node.closed) this.problem = { kind: "start", message: explain(error) };
       return;
     }
     await this.checkRecord(fresh);

@@ -128,7 +128,9 @@ export class Files {
     };
     try {
       const { sha256, state, url } = await work(progress, abort.signal);
-      // First, so that it can be dropped while its end is kept.
+      if (abort.signal.aborted && url !== undefined) URL.revokeObjectURL(url);
+      abort.signal.throwIfAborted();
+      // Before its end is kept, during which it may be dropped: later nobody would let go of its URL.
       this.transfers[id] = { ...shared, state: "done", done: entry.size, ...(url === undefined ? {} : { url }) };
       await this.#talk.update(conversation, { ...entry, sha256, state });
     } catch (error) {

@@ -311,7 +311,8 @@ export class Talk {
 
   /** @internal Keeps a new entry and shows it; false when it was there already. */
   async append(conversation: Conversation, entry: Entry): Promise<boolean> {
-    const { accepted } = this.conversations.find(({ id }) => id === conversation.id) ?? conversation;
+    const { accepted, blocked } = this.conversations.find(({ id }) => id === conversation.id) ?? conversation;
+    if (blocked && !entry.mine) throw NodeError.of("not_allowed");
     const added = await this.#chats.add(conversation.id, entry, accepted ? Infinity : STRANGER_MESSAGES);
     if (added === "full") throw NodeError.of("queue_full", "this person has to accept you first");
     if (added === "gone") throw NodeError.of("cancelled", "the conversation was deleted");

@@ -256,3 +256,33 @@ fn guests_of_one_network_have_one_budget_of_requests_together_and_their_neighbou
     assert_eq!(honest, 50);
     siege.lift();
 }
+
+/// More requests than one address may make at once.
+const REQUESTS: usize = 700;
+
+#[test]
+fn who_asks_too_much_by_http_is_refused_and_his_neighbours_are_not() {
+    let test = "outside::who_asks_too_much_by_http_is_refused_and_his_neighbours_are_not";
+    if !inside(test, &[EVIL, EVILS_NEIGHBOUR, HONEST]) {
+        return;
+    }
+    let siege = lay(&[]);
+    let report = siege.attack("requests from outside", LITTLE, async |router| {
+        let at = SocketAddr::from((HONEST, router.port()));
+        let is_answered = async |from| {
+            let said = get_from(from, at, "/healthz", "host: a\r\n").await;
+            said.starts_with("HTTP/1.1 200")
+        };
+        let mut answered = 0;
+        for _ in 0..REQUESTS {
+            answered += usize::from(is_answered(EVIL).await);
+        }
+        (answered, is_answered(EVILS_NEIGHBOUR).await)
+    });
+    let (answered, neighbour) = report.seen;
+    // 500 at once, and 100 more in each second.
+    let most = 501 + 100 * report.took.as_millis() as usize / 1000;
+    assert!(answered <= most, "{answered} in {:?}", report.took);
+    assert!(answered >= 500 && neighbour);
+    siege.lift();
+}
