@@ -124,10 +124,10 @@ impl BanFile {
         Ok(self.load()?.bans)
     }
 
-    /// Names in it of no registry that is configured: they stay, and are not followed.
-    pub fn of_other_registries(&self) -> Result<Vec<String>, BansError> {
-        let others = self.load()?.others.into_iter();
-        Ok(others.map(|entry| entry.who).collect())
+    /// The same, and names in it of no registry that is configured: they stay, and are not followed.
+    pub fn read_all(&self) -> Result<(Vec<Ban>, Vec<String>), BansError> {
+        let Written { bans, others } = self.load()?;
+        Ok((bans, others.into_iter().map(|entry| entry.who).collect()))
     }
 
     fn load(&self) -> Result<Written, BansError> {
@@ -499,10 +499,10 @@ mod tests {
             {"who":"mordred.test","until":1,"why":null},{"who":"eve.nectar","until":9999999999999,"why":null}]}"#;
         fs::write(file.path(), text).unwrap();
         assert_eq!(file.read().unwrap().len(), 1);
-        assert_eq!(file.of_other_registries().unwrap(), ["mallory.test"]);
+        assert_eq!(file.read_all().unwrap().1, ["mallory.test"]);
         file.change(|bans| bans.push(ban("192.0.2.0/24"))).unwrap();
         assert_eq!(file.read().unwrap().len(), 2);
-        assert_eq!(file.of_other_registries().unwrap(), ["mallory.test"]);
+        assert_eq!(file.read_all().unwrap().1, ["mallory.test"]);
         for wrong in ["192.0.2.0/16", "mallory", "-.nectar"] {
             let text = text.replace("mallory.test", wrong);
             fs::write(file.path(), text).unwrap();

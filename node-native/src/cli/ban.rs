@@ -29,7 +29,7 @@ pub(super) fn ban(context: &Context, command: BanCommand) -> Result<(), Failure>
 
 fn list(context: &Context, file: &BanFile) -> Result<(), Failure> {
     let now = Clock::new().now().wall;
-    let mut bans = file.read()?;
+    let (mut bans, others) = file.read_all()?;
     bans.retain(|ban| ban.until > now);
     let mut text = String::new();
     let mut values = Vec::new();
@@ -49,7 +49,7 @@ fn list(context: &Context, file: &BanFile) -> Result<(), Failure> {
     if bans.is_empty() {
         text.push_str("nobody is banned");
     }
-    for who in file.of_other_registries()? {
+    for who in others {
         context.out.note(format_args!(
             "warning: {who} is kept and not followed, its registry is not configured"
         ));

@@ -77,8 +77,8 @@ async fn check(config: &Config) -> Result<Report, Failure> {
     }
     if key.is_some() {
         let file = BanFile::new(&config.node.ban_file, &config.registries);
-        let (bans, others) = (file.read()?.len(), file.of_other_registries()?);
-        line!("bans        {bans} in {}", file.path().display());
+        let (bans, others) = file.read_all()?;
+        line!("bans        {} in {}", bans.len(), file.path().display());
         if !others.is_empty() {
             let others = others.join(", ");
             line!(

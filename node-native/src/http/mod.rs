@@ -59,9 +59,11 @@ pub use slots::Slot;
 
 /// Longest life of a connection that never becomes a WebSocket: enough for the page over a slow line.
 const PAGE_LIFETIME: Duration = Duration::from_secs(600);
-/// Requests that one connection makes; whoever has more to ask comes again, and is counted. A page has some tens of files.
+/// Requests that one connection makes. 100: a page has some tens of files. Whoever has more to ask comes again, and is counted.
+/// Worst case: so many answers of a few hundred bytes, or files of the page, one after the other.
 const REQUESTS: usize = 100;
-/// Time that a connection has to take something of its answers.
+/// Time that a connection has to take something of its answers. 30 s; worst case: whoever takes a byte each time keeps its place
+/// for [`PAGE_LIFETIME`].
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections beyond the budgets that are told when to come back, at once; more are closed without a word.
 pub const EXCUSES: usize = 16;

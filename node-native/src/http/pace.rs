@@ -57,15 +57,18 @@ impl Pace {
 mod tests {
     use super::*;
 
+    /// How often an address may at once, so long after the beginning.
+    fn burst(pace: &Pace, address: [u8; 4], millis: u64) -> usize {
+        let now = Instant::default() + Duration::from_millis(millis);
+        (0..1000)
+            .take_while(|_| pace.take(address.into(), now))
+            .count()
+    }
+
     #[test]
     fn an_address_begins_a_hundred_tls_handshakes_at_once_and_fifty_a_second() {
-        let (pace, begun) = (Pace::new(50, HANDSHAKES), Instant::default());
-        let burst = |address: [u8; 4], millis| {
-            let now = begun + Duration::from_millis(millis);
-            (0..1000)
-                .take_while(|_| pace.take(address.into(), now))
-                .count()
-        };
+        let pace = Pace::new(50, HANDSHAKES);
+        let burst = |address, millis| burst(&pace, address, millis);
         assert_eq!(burst([192, 0, 2, 1], 0), 100);
         assert_eq!(burst([192, 0, 2, 1], 0), 0);
         assert_eq!(burst([192, 0, 2, 2], 0), 100, "its neighbour");
@@ -76,13 +79,8 @@ mod tests {
 
     #[test]
     fn an_address_makes_five_hundred_requests_at_once_and_a_hundred_a_second() {
-        let (pace, begun) = (Pace::new(100, REQUESTS), Instant::default());
-        let burst = |address: [u8; 4], millis| {
-            let now = begun + Duration::from_millis(millis);
-            (0..1000)
-                .take_while(|_| pace.take(address.into(), now))
-                .count()
-        };
+        let pace = Pace::new(100, REQUESTS);
+        let burst = |address, millis| burst(&pace, address, millis);
         assert_eq!(burst([192, 0, 2, 1], 0), 500);
         assert_eq!(burst([192, 0, 2, 1], 1000), 100);
         assert_eq!(burst([192, 0, 2, 2], 1000), 500, "its neighbour");

@@ -52,14 +52,13 @@ impl Bans {
         let mut seen = lock(&self.seen);
         // What is written from here on differs from it.
         seen.stamp = self.file.stamp();
-        let others = self.file.of_other_registries()?;
+        let (written, others) = self.file.read_all()?;
         if !others.is_empty() {
             tracing::warn!(
                 "bans of names of no registry that is configured are kept and not followed: {}",
                 others.join(", ")
             );
         }
-        let written = self.file.read()?;
         let out = follow(shared, &written, &mut seen);
         drop(seen);
         carry_out(shared, out);
